@@ -1,0 +1,1 @@
+"""Benchmarks of fastincentive, run by asv and by pytest-benchmark."""

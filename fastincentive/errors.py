@@ -1,0 +1,62 @@
+"""Exceptions and warnings, and the one sentence shape every input error follows."""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConvergenceWarning",
+    "ImproperPolicyError",
+    "InputError",
+    "MissingExtraError",
+    "NotConvergedError",
+    "ProductSpaceTooLargeError",
+    "TruncationWarning",
+    "invalid",
+    "missing_extra",
+]
+
+
+class InputError(ValueError):
+    """An argument does not describe a valid problem."""
+
+
+class ImproperPolicyError(InputError):
+    """At discount 1 a policy never reaches the absorbing class from some state."""
+
+
+class ProductSpaceTooLargeError(MemoryError):
+    """A dense table over the product space S^n would not fit in the allowed memory."""
+
+
+class NotConvergedError(RuntimeError):
+    """Raised by ``Solution.raise_if_failed`` when the run did not converge."""
+
+
+class MissingExtraError(ImportError):
+    """An optional package is needed; the message names the extra that installs it."""
+
+
+class ConvergenceWarning(UserWarning):
+    """A run stopped before its stopping rule was met; the result says how far it got."""
+
+
+class TruncationWarning(UserWarning):
+    """A sum over time was cut at the largest horizon; the result holds the bound on the rest."""
+
+
+def invalid(
+    argument: str, expected: str, got: object, where: object = None, remedy: str = ""
+) -> InputError:
+    """Build the error for a bad argument: what was expected, what came, where, what to do."""
+    text = f"{argument}: expected {expected}, got {got}"
+    if where is not None:
+        text += f" at {where}"
+    if remedy:
+        text += f". {remedy}"
+    return InputError(text)
+
+
+def missing_extra(package: str, extra: str) -> MissingExtraError:
+    """Build the error for an optional package that is not installed."""
+    return MissingExtraError(
+        f"{package} is not installed; install it with: pip install 'fastincentive[{extra}]'"
+    )

@@ -1,0 +1,231 @@
+"""n followers packed into the flat arrays that the kernels read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastincentive.errors import ImproperPolicyError, invalid
+from fastincentive.kernels import bellman
+from fastincentive.kernels.jit import Packed
+from fastincentive.mdp import FloatArray, TabularMDP, as_mdp
+
+__all__ = ["Followers"]
+
+
+class PolicyValues(NamedTuple):
+    """What ``Followers.evaluate`` returns."""
+
+    values: FloatArray  # (n, S)
+    q_values: FloatArray  # (n, S, A), -inf for unavailable actions
+    visits: FloatArray  # (n, S) unnormalised state occupancy, 0 in absorbing states at discount 1
+
+
+class ResponseValues(NamedTuple):
+    """What ``Followers.best_responses`` returns."""
+
+    actions: NDArray[np.int64]  # (n, S)
+    values: FloatArray  # (n, S) V*
+    q_values: FloatArray  # (n, S, A) Q*, -inf for unavailable actions
+    residual: FloatArray  # (n,) sup-norm Bellman residual
+    iterations: NDArray[np.int64]  # (n,)
+
+
+class Followers:
+    """n independent followers over the same S states and A actions.
+
+    Parameters
+    ----------
+    mdps : sequence of TabularMDP
+        One per follower. Transition models that are the same object are stored once; use
+        ``mdp.replace(...)`` or the same ``TabularMDP`` several times to share one.
+
+    Raises
+    ------
+    InputError
+        If the list is empty, or the sizes differ between followers.
+    """
+
+    def __init__(self, mdps: Sequence[TabularMDP]) -> None:
+        self._mdps = [as_mdp(f"followers[{i}]", mdp) for i, mdp in enumerate(mdps)]
+        if not self._mdps:
+            raise invalid("followers", "at least one TabularMDP", "none")
+        shape = self._mdps[0].available.shape
+        for i, mdp in enumerate(self._mdps):
+            if mdp.available.shape != shape:
+                raise invalid(
+                    "followers",
+                    f"{shape[0]} states and {shape[1]} actions, as the first follower",
+                    f"{mdp.n_states} and {mdp.n_actions}",
+                    f"follower {i}",
+                    "Pad with unreachable states, and mark missing actions unavailable.",
+                )
+        numbers: dict[int, int] = {}
+        models = []
+        index = np.empty(len(self._mdps), np.int64)
+        for i, mdp in enumerate(self._mdps):
+            key = id(mdp.transition)
+            if key not in numbers:
+                numbers[key] = len(models)
+                models.append(mdp.transition)
+            index[i] = numbers[key]
+        starts = [model.row_start for model in models]
+        offsets = np.concatenate([[0], np.cumsum([start[-1] for start in starts])])
+        self.packed = Packed(
+            row_start=np.concatenate(
+                [start[:-1] + offset for start, offset in zip(starts, offsets, strict=False)]
+                + [offsets[-1:]]
+            ).astype(np.int64),
+            successor=np.concatenate([model.successor for model in models]),
+            probability=np.concatenate([model.probability for model in models]),
+            available=np.stack([model.available for model in models]),
+            absorbing=np.stack([model.absorbing for model in models]),
+            sink=np.stack([model.sink for model in models]),
+            model=index,
+            discount=np.array([mdp.discount for mdp in self._mdps]),
+            initial=np.stack([mdp.initial for mdp in self._mdps]),
+        )
+        self.rewards: FloatArray = np.stack([mdp.reward for mdp in self._mdps])
+
+    @property
+    def n(self) -> int:
+        """Number of followers."""
+        return len(self._mdps)
+
+    @property
+    def n_states(self) -> int:
+        """Number of states S."""
+        return self._mdps[0].n_states
+
+    @property
+    def n_actions(self) -> int:
+        """Number of actions A."""
+        return self._mdps[0].n_actions
+
+    @property
+    def n_models(self) -> int:
+        """Number of distinct transition models stored."""
+        return int(self.packed.available.shape[0])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(n, S, A), the shape of policies and side payments."""
+        return (self.n, self.n_states, self.n_actions)
+
+    @property
+    def available(self) -> NDArray[np.bool_]:
+        """(n, S, A) bool: which actions exist for which follower in which state."""
+        return np.asarray(self.packed.available[self.packed.model])
+
+    def __len__(self) -> int:
+        """Return the number of followers."""
+        return self.n
+
+    def __getitem__(self, i: int) -> TabularMDP:
+        """Return follower ``i``."""
+        return self._mdps[i]
+
+    def __iter__(self) -> Iterator[TabularMDP]:
+        """Iterate over the followers."""
+        return iter(self._mdps)
+
+    def __repr__(self) -> str:
+        """Return the sizes."""
+        return (
+            f"Followers(n={self.n}, n_states={self.n_states}, n_actions={self.n_actions}, "
+            f"n_models={self.n_models})"
+        )
+
+    def check_policies(self, policies: object, argument: str = "policies") -> FloatArray:
+        """Return policies as an (n, S, A) array, or raise naming the first offending entry."""
+        value = np.array(policies, float, order="C")
+        if value.shape != self.shape:
+            raise invalid(argument, f"shape {self.shape} (followers, states, actions)", value.shape)
+        bad = ~(value >= 0) | ((value > 0) & ~self.available)
+        if bad.any():
+            i, s, a = (int(k) for k in np.argwhere(bad)[0])
+            raise invalid(
+                argument,
+                "probabilities >= 0, and 0 for unavailable actions",
+                value[i, s, a],
+                f"follower {i}, state {s}, action {a}",
+            )
+        total = value.sum(axis=2)
+        bad_rows = np.abs(total - 1.0) > 1e-9
+        if bad_rows.any():
+            i, s = (int(k) for k in np.argwhere(bad_rows)[0])
+            raise invalid(
+                argument,
+                "rows that sum to 1 (within 1e-09)",
+                total[i, s],
+                f"follower {i}, state {s}",
+            )
+        return value
+
+    def raise_improper(self, follower: int, state: int) -> None:
+        """Raise the error for a policy that is never absorbed at discount 1."""
+        raise ImproperPolicyError(
+            f"policies: expected a policy that reaches an absorbing state from everywhere, "
+            f"because follower {follower} has discount 1; got one that never leaves a class "
+            f"around state {state}. Use a discount below 1 or a policy that leaves it."
+        )
+
+    def evaluate(self, rewards: FloatArray, policies: FloatArray) -> PolicyValues:
+        """Values, Q-values and unnormalised state occupancies of policies under rewards (n, S, A).
+
+        Raises
+        ------
+        ImproperPolicyError
+            If a follower with discount 1 is never absorbed under its policy.
+        """
+        n, states, _ = self.shape
+        values = np.empty((n, states))
+        q_values = np.empty(self.shape)
+        visits = np.empty((n, states))
+        singular = np.empty(n, np.int64)
+        bellman.evaluate_policies(
+            self.packed, rewards, policies, values, q_values, visits, singular
+        )
+        if singular.max() >= 0:
+            i = int(np.argmax(singular >= 0))
+            self.raise_improper(i, int(singular[i]))
+        return PolicyValues(values, q_values, visits)
+
+    def best_responses(
+        self, rewards: FloatArray, warm: NDArray[np.int64] | None = None
+    ) -> ResponseValues:
+        """Optimal actions and values of every follower under rewards (n, S, A).
+
+        ``warm`` (n, S) are actions to start from, -1 for the uniform choice.
+
+        Raises
+        ------
+        InputError
+            If at discount 1 a follower's total reward is unbounded.
+        """
+        n, states, _ = self.shape
+        actions = np.full((n, states), -1) if warm is None else warm.copy()
+        values = np.empty((n, states))
+        q_values = np.empty(self.shape)
+        residual = np.empty(n)
+        iterations = np.empty(n, np.int64)
+        bellman.best_responses(
+            self.packed, rewards, actions, values, q_values, residual, iterations
+        )
+        if iterations.min() < 0:
+            i = int(np.argmax(iterations < 0))
+            raise invalid(
+                "reward",
+                "a bounded best total reward, because the discount is 1",
+                "a loop that earns for ever",
+                f"follower {i}",
+                "Use a discount below 1, or remove the positive reward on the loop.",
+            )
+        return ResponseValues(actions, values, q_values, residual, iterations)
+
+    def start_values(self, values: FloatArray) -> FloatArray:
+        """V_i(mu_i) (n,) from values (n, S)."""
+        return np.asarray(np.einsum("is,is->i", self.packed.initial, values))

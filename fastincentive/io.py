@@ -1,0 +1,130 @@
+"""Saving and loading: .npz with a JSON header, written to a temporary name and renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastincentive.errors import InputError
+from fastincentive.methods.bilevel_ascent import AscentState
+from fastincentive.methods.pieces import Pieces
+from fastincentive.solution import Ascent, History, Solution, Status
+
+__all__ = [
+    "load_checkpoint",
+    "load_solution",
+    "save_checkpoint",
+    "save_solution",
+    "write_atomically",
+]
+
+VERSION = 1
+
+
+def write_atomically(path: str | Path, content: bytes) -> None:
+    """Write a file so that readers see the old content or all of the new."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _save(path: str | Path, header: dict[str, Any], arrays: dict[str, Any]) -> None:
+    from io import BytesIO
+
+    buffer = BytesIO()
+    text = np.frombuffer(json.dumps({"version": VERSION, **header}).encode(), np.uint8)
+    np.savez_compressed(buffer, header=text, **arrays)
+    write_atomically(path, buffer.getvalue())
+
+
+def _load(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        header = json.loads(bytes(arrays.pop("header")).decode())
+    except (ValueError, KeyError, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise InputError(f"{path}: not a file written by fastincentive ({error})") from error
+    if header.get("kind") != kind or header.get("version") != VERSION:
+        raise InputError(
+            f"{path}: expected a {kind} of format {VERSION}, got {header.get('kind')} of format "
+            f"{header.get('version')}"
+        )
+    return header, arrays
+
+
+def _history_arrays(history: History) -> dict[str, Any]:
+    return {f"history_{name}": column for name, column in history.arrays().items()}
+
+
+def _history(arrays: dict[str, Any]) -> History:
+    history = History()
+    for name in vars(history):
+        column = arrays[f"history_{name}"]
+        setattr(history, name, list(column) if column.ndim > 1 else column.tolist())
+    return history
+
+
+def save_checkpoint(path: str | Path, settings: str, state: AscentState, history: History) -> None:
+    """Write a method's state, to go on from with ``solve(..., checkpoint=path)``."""
+    arrays = {f"state_{name}": value for name, value in state._asdict().items() if name != "pieces"}
+    arrays |= {f"pieces_{name}": value for name, value in state.pieces._asdict().items()}
+    header = {"kind": "checkpoint", "settings": settings}
+    _save(path, header, arrays | _history_arrays(history))
+
+
+def load_checkpoint(path: str | Path, settings: str) -> tuple[AscentState, History]:
+    """Read what ``save_checkpoint`` wrote; the settings must be the same."""
+    header, arrays = _load(path, "checkpoint")
+    if header["settings"] != settings:
+        raise InputError(
+            f"{path}: the checkpoint was written by another problem or method: expected "
+            f"{settings}, got {header['settings']}. Remove the file to start afresh."
+        )
+    fields: dict[str, Any] = {}
+    for name in AscentState._fields:
+        if name == "pieces":
+            fields[name] = Pieces(*[arrays[f"pieces_{part}"] for part in Pieces._fields])
+        else:
+            value = arrays[f"state_{name}"]
+            fields[name] = value if value.ndim else value.item()
+    return AscentState(**fields), _history(arrays)
+
+
+def save_solution(path: str | Path, solution: Solution) -> None:
+    """Write a solution to a .npz file (arrays and a JSON header; no pickles)."""
+    arrays: dict[str, Any] = _history_arrays(solution.history)
+    header: dict[str, Any] = {"kind": "solution"}
+    for prefix, part in (("", solution), ("ascent_", solution.ascent)):
+        for name, value in vars(part).items():
+            if isinstance(value, np.ndarray):
+                arrays[prefix + name] = value
+            elif not isinstance(value, (History, Ascent)):
+                header[prefix + name] = value
+    _save(path, header, arrays)
+
+
+def load_solution(path: str | Path) -> Solution:
+    """Read what ``save_solution`` wrote."""
+    header, arrays = _load(path, "solution")
+    values = header | arrays
+    parts = {name[7:]: value for name, value in values.items() if name.startswith("ascent_")}
+    ascent = Ascent(**parts)
+    own = {name: values[name] for name in Solution.__dataclass_fields__ if name in values}
+    own["status"] = Status(own["status"])
+    return Solution(**own, history=_history(arrays), ascent=ascent)

@@ -1,0 +1,280 @@
+"""The leader's three passes: forward label marginals, conditional rewards, backward adjoint.
+
+Followers are independent given their policies, so the joint law at each time is the product of
+the followers' marginals, and no table over the product space is ever needed.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from fastincentive.kernels.bellman import (
+    factorize,
+    merge_rows,
+    model_size,
+    solve_factored,
+    sweep_values,
+)
+from fastincentive.kernels.jit import DENSE_STATES, jit, parallel_jit
+
+__all__ = ["forward_marginals", "leader_gradients", "multilinear_rewards", "settling_time"]
+
+
+@jit
+def mark_never(start, column, weight, absorbing, never):
+    """Mark the states that cannot reach an absorbing one; returns whether there are any."""
+    states = absorbing.shape[0]
+    never[:] = ~absorbing
+    grown = True
+    while grown:
+        grown = False
+        for s in range(states):
+            if never[s]:
+                for e in range(start[s], start[s + 1]):
+                    if weight[e] > 0.0 and not never[column[e]]:
+                        never[s] = False
+                        grown = True
+                        break
+    return never.any()
+
+
+@jit
+def settling_time_one(packed, i, policies, discount, rest, settled):
+    """Settling time of follower i."""
+    _, states, actions = policies.shape
+    absorbing = packed.absorbing[packed.model[i]]
+    size = model_size(packed, i, states, actions)
+    start = np.empty(states + 1, np.int64)
+    column = np.empty(size, np.int64)
+    weight = np.empty(size)
+    merge_rows(packed, i, discount, policies[i], True, start, column, weight)
+    never = np.empty(states, np.bool_)
+    if mark_never(start, column, weight, absorbing, never):
+        for s in range(states):
+            if never[s]:
+                for e in range(start[s], start[s + 1]):
+                    weight[e] = 0.0
+    for s in range(states):
+        settled[i, s] = absorbing[s] or never[s]
+        rest[i, s] = 0.0 if settled[i, s] else 1.0
+    if states <= DENSE_STATES:
+        lu = np.empty((states, states))
+        last = np.empty(states, np.int64)
+        factorize(start, column, weight, lu, last)
+        solve_factored(lu, last, rest[i])
+    else:
+        reward = rest[i].copy()
+        sweep_values(start, column, weight, reward, rest[i], 1e-6, 100_000)
+
+
+@parallel_jit
+def settling_time(packed, policies, discount, rest, settled):
+    """Expected discounted time (n,S) until each follower is settled, and where that is (n,S).
+
+    Settled: in an absorbing state, or in one from which the policy never reaches any.
+    """
+    for i in numba.prange(packed.model.shape[0]):
+        settling_time_one(packed, i, policies, discount, rest, settled)
+
+
+@jit
+def step_forward(start, column, weight, mass, following):
+    """One step of the chain; states without mass are skipped."""
+    following[:] = 0.0
+    for s in range(mass.shape[0]):
+        p = mass[s]
+        if p != 0.0:
+            for e in range(start[s], start[s + 1]):
+                following[column[e]] += p * weight[e]
+
+
+@jit
+def forward_one(packed, i, policies, labels, rest, masses, marginals, remainder):
+    """Forward pass of follower i."""
+    _, states, actions = policies.shape
+    by_action = labels.shape[2] > 1
+    size = model_size(packed, i, states, actions)
+    start = np.empty(states + 1, np.int64)
+    column = np.empty(size, np.int64)
+    weight = np.empty(size)
+    merge_rows(packed, i, 1.0, policies[i], False, start, column, weight)
+    mass = masses[i].copy()
+    following = np.empty(states)
+    for t in range(marginals.shape[0]):
+        left = 0.0
+        for label in range(marginals.shape[2]):
+            marginals[t, i, label] = 0.0
+        for s in range(states):
+            p = mass[s]
+            if p != 0.0:
+                left += p * rest[i, s]
+                if by_action:
+                    for a in range(actions):
+                        marginals[t, i, labels[i, s, a]] += p * policies[i, s, a]
+                else:
+                    marginals[t, i, labels[i, s, 0]] += p
+        remainder[t, i] = left
+        step_forward(start, column, weight, mass, following)
+        mass, following = following, mass
+    masses[i] = mass
+
+
+@parallel_jit
+def forward_marginals(packed, policies, labels, rest, masses, marginals, remainder):
+    """Label marginals of the next T times, written to ``marginals`` (T,n,L).
+
+    ``masses`` (n,S) is the state law at the first of them on entry, after the last on return. ``labels``
+    is (n,S,1) or (n,S,A). ``rest`` (n,S) weighs a state by the time still to come, so that
+    ``remainder[t, i]`` bounds follower i's share of what lies beyond t.
+    """
+    for i in numba.prange(packed.model.shape[0]):
+        forward_one(packed, i, policies, labels, rest, masses, marginals, remainder)
+
+
+@parallel_jit
+def multilinear_rewards(table, marginals, expected, conditional):
+    """E[R] (T,) and E[R | label_i = l] (T,n,L) for a table over L^n, one time per task.
+
+    The table is contracted with the other followers' marginals, last axis first.
+    """
+    horizon, n, count = marginals.shape
+    size = table.shape[0]
+    for t in numba.prange(horizon):
+        work = np.empty(size)
+        for i in range(n):
+            length = size
+            source = table
+            for j in range(n - 1, i, -1):
+                length //= count
+                for r in range(length):
+                    total = 0.0
+                    for label in range(count):
+                        total += source[r * count + label] * marginals[t, j, label]
+                    work[r] = total
+                source = work
+            for j in range(i):
+                length //= count
+                for r in range(length):
+                    total = 0.0
+                    for label in range(count):
+                        total += source[label * length + r] * marginals[t, j, label]
+                    work[r] = total
+                source = work
+            for label in range(count):
+                conditional[t, i, label] = source[label]
+        total = 0.0
+        for label in range(count):
+            total += marginals[t, 0, label] * conditional[t, 0, label]
+        expected[t] = total
+
+
+@jit
+def leader_gradient_one(packed, i, policies, labels, conditional, discount, tail, gradient):
+    """Backward pass of follower i."""
+    _, states, actions = policies.shape
+    horizon = conditional.shape[0]
+    by_action = labels.shape[2] > 1
+    m = packed.model[i]
+    size = model_size(packed, i, states, actions)
+    start = np.empty(states + 1, np.int64)
+    column = np.empty(size, np.int64)
+    weight = np.empty(size)
+    merge_rows(packed, i, 1.0, policies[i], False, start, column, weight)
+    masses = np.empty((horizon, states))
+    masses[0] = packed.initial[i]
+    for t in range(1, horizon):
+        step_forward(start, column, weight, masses[t - 1], masses[t])
+    reward = np.empty(states)
+    value = np.zeros(states)
+    if tail:
+        for s in range(states):
+            reward[s] = 0.0
+            for a in range(actions):
+                label = labels[i, s, a] if by_action else labels[i, s, 0]
+                reward[s] += policies[i, s, a] * conditional[horizon - 1, i, label]
+        killed_start = np.empty(states + 1, np.int64)
+        killed_column = np.empty(size, np.int64)
+        killed_weight = np.empty(size)
+        merge_rows(
+            packed,
+            i,
+            discount,
+            policies[i],
+            discount == 1.0,
+            killed_start,
+            killed_column,
+            killed_weight,
+        )
+        if states <= DENSE_STATES:
+            lu = np.empty((states, states))
+            last = np.empty(states, np.int64)
+            factorize(killed_start, killed_column, killed_weight, lu, last)
+            value[:] = reward
+            solve_factored(lu, last, value)
+        else:
+            sweep_values(killed_start, killed_column, killed_weight, reward, value, 1e-13, 20_000)
+    # Successors of a state under any action, merged: the only pairs the gradient needs.
+    union = np.empty(states + 1, np.int64)
+    successor = np.empty(size, np.int64)
+    flow = np.zeros(size)
+    place = np.full(states, -1, np.int64)
+    pair = np.empty(size, np.int64)
+    offset = packed.row_start[m * states * actions]
+    end = 0
+    for s in range(states):
+        union[s] = end
+        row = (m * states + s) * actions
+        for e in range(packed.row_start[row], packed.row_start[row + actions]):
+            c = packed.successor[e]
+            if place[c] < union[s]:
+                place[c] = end
+                successor[end] = c
+                end += 1
+            pair[e - offset] = place[c]
+    union[states] = end
+    earned = np.zeros((states, labels.shape[2]))
+    following = np.empty(states)
+    for t in range(horizon - 1, -1, -1):
+        power = discount**t
+        for s in range(states):
+            total = 0.0
+            for e in range(start[s], start[s + 1]):
+                total += weight[e] * value[column[e]]
+            if by_action:
+                here = 0.0
+                for a in range(actions):
+                    here += policies[i, s, a] * conditional[t, i, labels[i, s, a]]
+            else:
+                here = conditional[t, i, labels[i, s, 0]]
+            following[s] = here + discount * total
+            p = power * masses[t, s]
+            if p != 0.0:
+                for k in range(labels.shape[2]):
+                    earned[s, k] += p * conditional[t, i, labels[i, s, k]]
+                p *= discount
+                for u in range(union[s], union[s + 1]):
+                    flow[u] += p * value[successor[u]]
+        value, following = following, value
+    for s in range(states):
+        for a in range(actions):
+            if not packed.available[m, s, a]:
+                gradient[i, s, a] = 0.0
+                continue
+            total = earned[s, a] if by_action else earned[s, 0]
+            row = (m * states + s) * actions + a
+            for e in range(packed.row_start[row], packed.row_start[row + 1]):
+                total += packed.probability[e] * flow[pair[e - offset]]
+            gradient[i, s, a] = total
+
+
+@parallel_jit
+def leader_gradients(packed, policies, labels, conditional, discount, tail, gradient):
+    """dV/dpi (n,S,A) from the conditional rewards (T,n,L): the backward pass.
+
+    The forward law is recomputed, so memory is O(T S) per thread. Beyond the horizon the
+    conditional rewards are constant up to the certified tail, and ``tail`` says whether the
+    adjoint starts from the stationary value of the last ones (else from 0).
+    """
+    for i in numba.prange(packed.model.shape[0]):
+        leader_gradient_one(packed, i, policies, labels, conditional, discount, tail, gradient)

@@ -1,0 +1,71 @@
+"""Linear pieces of V_i*(x): a maximum of linear functions of the payments, met one by one.
+
+A best response found at some payments earns c + D . x at any payments x, so it bounds V_i* from
+below everywhere. Keeping the last few pieces lets a step respect both sides of a kink.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastincentive.mdp import FloatArray
+from fastincentive.payments import BoundPayments
+
+__all__ = ["Pieces", "add_pieces", "compress", "empty_pieces", "spread_payments"]
+
+
+class Pieces(NamedTuple):
+    """Up to J linear pieces per follower, over the at most K payments that reach it."""
+
+    constant: FloatArray  # (n, J) c
+    slope: FloatArray  # (n, J, K) D
+    active: NDArray[np.bool_]  # (n, J)
+    used: NDArray[np.int64]  # (n, J) iteration at which the piece was last a best response
+
+
+def empty_pieces(n: int, count: int, width: int) -> Pieces:
+    """No pieces yet."""
+    return Pieces(
+        np.zeros((n, count)),
+        np.zeros((n, count, width)),
+        np.zeros((n, count), bool),
+        np.full((n, count), -1),
+    )
+
+
+def compress(payments: BoundPayments, occupancy: FloatArray) -> FloatArray:
+    """D (n, K): dV_i/dx of the payments that reach follower i, from its occupancy (n, S, A)."""
+    each = payments.pull_back_each(occupancy)
+    held = np.take_along_axis(each, np.maximum(payments.reach, 0), axis=1)
+    return np.where(payments.reach >= 0, held, 0.0)
+
+
+def spread_payments(payments: BoundPayments, x: FloatArray) -> FloatArray:
+    """Payments (n, K) in the order of ``reach``, 0 where there is none."""
+    return np.where(payments.reach >= 0, x[payments.reach], 0.0)
+
+
+def add_pieces(
+    pieces: Pieces, constant: FloatArray, slope: FloatArray, iteration: int
+) -> NDArray[np.bool_]:
+    """Add one piece per follower in place of a known equal, an empty or the least recent one.
+
+    Returns (n, J) bool: the slots that now hold another piece than before.
+    """
+    rows = np.arange(constant.shape[0])
+    off = np.abs(pieces.slope - slope[:, None, :]).max(axis=2)
+    off += np.abs(pieces.constant - constant[:, None])
+    size = 1.0 + np.abs(constant)[:, None] + np.abs(slope).max(axis=1)[:, None]
+    equal = pieces.active & (off <= 1e-9 * size)
+    known = equal.any(axis=1)
+    slot = np.where(known, np.argmax(equal, axis=1), np.argmin(pieces.used, axis=1))
+    fresh = np.zeros(pieces.active.shape, bool)
+    fresh[rows[~known], slot[~known]] = True
+    pieces.constant[rows, slot] = constant
+    pieces.slope[rows, slot] = slope
+    pieces.active[rows, slot] = True
+    pieces.used[rows, slot] = iteration
+    return fresh

@@ -1,0 +1,388 @@
+"""The incentive design problem: followers, leader and payments; f, q and their gradients."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastincentive.errors import (
+    InputError,
+    ProductSpaceTooLargeError,
+    TruncationWarning,
+    invalid,
+)
+from fastincentive.followers import Followers
+from fastincentive.kernels import joint as joint_kernels
+from fastincentive.kernels import marginals as kernels
+from fastincentive.leader import LeaderReward
+from fastincentive.mdp import FloatArray, TabularMDP
+from fastincentive.payments import Cost, LinearCost, Payments
+
+__all__ = ["Evaluation", "IncentiveProblem"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything about one point (payments, policies).
+
+    Attributes
+    ----------
+    leader_value : float
+        V(pi), the leader's expected discounted reward, without cost.
+    cost : float
+        C(x).
+    objective : float
+        f = leader_value - cost_weight * cost.
+    follower_values, best_values, follower_gaps : array (n,)
+        V_i(pi_i; x_i), V_i*(x_i), and their difference V_i* - V_i >= 0 (up to rounding).
+    feasibility : float
+        q = -sum of the gaps; 0 exactly at best responses.
+    horizon : int
+        Number of time steps summed for the leader's value.
+    truncation : float
+        Bound on what the leader's value leaves out beyond the horizon.
+    """
+
+    leader_value: float
+    cost: float
+    objective: float
+    follower_values: FloatArray
+    best_values: FloatArray
+    follower_gaps: FloatArray
+    feasibility: float
+    horizon: int
+    truncation: float
+
+
+class LeaderPass(NamedTuple):
+    """What the leader's passes return."""
+
+    value: float
+    gradient: FloatArray | None  # (n, S, A), w.r.t. the policy entries
+    horizon: int
+    truncation: float
+
+
+class IncentiveProblem:
+    """Incentive design for n independent followers (Problem 1 of the paper).
+
+    Parameters
+    ----------
+    followers : Followers or sequence of TabularMDP
+        The lower level.
+    leader : LeaderReward
+        The leader's reward on the joint state.
+    payments : Payments
+        Where the leader may pay.
+    leader_discount : float in [0, 1]
+        At 1 the reward must vanish once every follower is in a closed class of states.
+    cost_weight : float
+        w >= 0 in f = V - w C(x).
+    cost : Cost, optional
+        C; by default the sum of the payment variables.
+    tail_tolerance : float
+        Sums over time stop when the rest is certified below this times the largest |reward|.
+    max_horizon : int
+        Sums over time stop here in any case, with a TruncationWarning and the bound on the rest.
+
+    Raises
+    ------
+    InputError
+        If the parts do not fit together.
+    """
+
+    def __init__(
+        self,
+        followers: Followers | Sequence[TabularMDP],
+        leader: LeaderReward,
+        payments: Payments,
+        leader_discount: float = 1.0,
+        cost_weight: float = 0.1,
+        cost: Cost | None = None,
+        *,
+        tail_tolerance: float = 1e-12,
+        max_horizon: int = 20_000,
+    ) -> None:
+        if not isinstance(followers, Followers):
+            followers = Followers(followers)
+        if not isinstance(leader, LeaderReward):
+            raise InputError(f"leader: expected a LeaderReward, got {type(leader).__name__}")
+        if not isinstance(payments, Payments):
+            raise InputError(
+                f"payments: expected a Payments (for example fi.Payments.everywhere()), "
+                f"got {type(payments).__name__}"
+            )
+        if not 0.0 <= leader_discount <= 1.0:
+            raise invalid("leader_discount", "a number in [0, 1]", leader_discount)
+        if not (cost_weight >= 0 and np.isfinite(cost_weight)):
+            raise invalid("cost_weight", "a finite number >= 0", cost_weight)
+        if not tail_tolerance > 0:
+            raise invalid("tail_tolerance", "a number > 0", tail_tolerance)
+        if max_horizon < 1:
+            raise invalid("max_horizon", "a positive integer", max_horizon)
+        self.followers = followers
+        self.leader = leader.bind(*followers.shape)
+        self.payments = payments.bind(followers)
+        self.leader_discount = float(leader_discount)
+        self.cost_weight = float(cost_weight)
+        self.cost: Cost = LinearCost() if cost is None else cost
+        self.tail_tolerance = float(tail_tolerance)
+        self.max_horizon = int(max_horizon)
+        self._magnitude = self.leader.magnitude()
+        packed = followers.packed
+        absorbed = self._label_mask(packed.absorbing[packed.model])
+        #: Whether the leader earns nothing once every follower is absorbed.
+        self._free_when_absorbed = self.leader.magnitude(absorbed) == 0.0
+        if self.leader_discount == 1.0 and not self._free_when_absorbed:
+            raise invalid(
+                "leader",
+                "reward 0 once every follower is in a closed class of states, because the "
+                "leader's discount is 1",
+                f"up to {self.leader.magnitude(absorbed):g} a step for ever",
+                None,
+                "Use leader_discount below 1, or give the followers a sink where the leader "
+                "earns nothing.",
+            )
+        self._usual_horizon = 64
+        #: The map behind a grid problem, for plots.
+        self.grid: object | None = None
+
+    @property
+    def n(self) -> int:
+        """Number of followers."""
+        return self.followers.n
+
+    def __repr__(self) -> str:
+        """Return the sizes."""
+        n, states, actions = self.followers.shape
+        return (
+            f"IncentiveProblem(n={n}, n_states={states}, n_actions={actions}, "
+            f"n_payments={self.payments.size}, leader_discount={self.leader_discount}, "
+            f"cost_weight={self.cost_weight})"
+        )
+
+    # -- the leader ---------------------------------------------------------------------------
+
+    def leader_value(self, policies: ArrayLike) -> float:
+        """V(pi): the leader's expected discounted reward under policies (n, S, A), eq. 1."""
+        checked = self.followers.check_policies(policies)
+        return self.leader_pass(checked, gradient=False, warn=True).value
+
+    def leader_gradient(self, policies: ArrayLike) -> FloatArray:
+        """dV/dpi (n, S, A): every policy entry a free variable; 0 at unavailable actions."""
+        checked = self.followers.check_policies(policies)
+        gradient = self.leader_pass(checked, warn=True).gradient
+        assert gradient is not None  # for the type checker: gradient=True returns one
+        return gradient
+
+    def leader_pass(
+        self, policies: FloatArray, gradient: bool = True, warn: bool = False
+    ) -> LeaderPass:
+        """Forward marginals, conditional rewards, backward adjoint; policies are not checked."""
+        marginals, truncation = self._label_marginals(policies)
+        expected, conditional = self.leader.expectations(marginals)
+        horizon = marginals.shape[0]
+        value = float(self.leader_discount ** np.arange(horizon) @ expected)
+        if warn and truncation > 1e-6 * max(self._magnitude, 1e-300):
+            warnings.warn(
+                f"the leader's value was cut after {horizon} steps; what is left out is bounded "
+                f"by {truncation:.3g}. Some policy is absorbed too slowly or never; raise "
+                "max_horizon or use leader_discount < 1.",
+                TruncationWarning,
+                stacklevel=3,
+            )
+        slopes = None
+        if gradient:
+            slopes = np.empty(self.followers.shape)
+            kernels.leader_gradients(
+                self.followers.packed,
+                policies,
+                self.leader.labels,
+                conditional,
+                self.leader_discount,
+                truncation < np.inf,
+                slopes,
+            )
+        return LeaderPass(value, slopes, horizon, truncation)
+
+    def joint_occupancy(
+        self, policies: ArrayLike, method: str = "auto", max_gib: float = 2.0
+    ) -> FloatArray:
+        """Unnormalised visitation d(s_1, ..., s_n) = sum_t gamma^t prod_i Pr(s_i^t), (S,)*n.
+
+        At discount 1 the joint states in which all followers are absorbed stay at 0 (they are
+        visited for ever).
+
+        Parameters
+        ----------
+        policies : array (n, S, A)
+        method : "auto", "sum" or "stein"
+            Sum over time, or (two followers) the Stein equation W = mu_1 mu_2' + gamma P_1' W P_2
+            by doubling. "auto" takes the sum.
+        max_gib : float
+            Refuse to allocate more than this for the result.
+
+        Raises
+        ------
+        ProductSpaceTooLargeError
+            If the table would need more than ``max_gib`` GiB.
+        """
+        checked = self.followers.check_policies(policies)
+        n, states, _ = self.followers.shape
+        if method not in ("auto", "sum", "stein"):
+            raise invalid("method", '"auto", "sum" or "stein"', repr(method))
+        need = 8.0 * float(states) ** n / 2**30
+        if need > max_gib:
+            raise ProductSpaceTooLargeError(
+                f"joint_occupancy over {states}^{n} joint states needs {need:.3g} GiB, more than "
+                f"max_gib={max_gib:g}. leader_value and leader_gradient do not need this table."
+            )
+        if method == "stein":
+            if n != 2:
+                raise invalid("method", '"sum" unless there are two followers', '"stein"')
+            return self._stein(checked)
+        horizon = self._label_marginals(checked)[0].shape[0]
+        laws = np.empty((n, horizon, states))
+        packed = self.followers.packed
+        joint_kernels.state_marginals(packed, checked, horizon, laws)
+        out = np.zeros((states, states ** (n - 1)))
+        joint_kernels.joint_visitation(laws, self.leader_discount, out)
+        table = out.reshape((states,) * n)
+        if self.leader_discount == 1.0:
+            table[np.ix_(*packed.absorbing[packed.model])] = 0.0
+        return table
+
+    def _stein(self, policies: FloatArray) -> FloatArray:
+        """Two followers: joint visitation by doubling, the absorbed pairs left out at discount 1.
+
+        With a discount of 1 the visits split into those with follower 1 unabsorbed and those with
+        follower 1 absorbed and follower 2 not; each is a convergent Stein equation.
+        """
+        packed = self.followers.packed
+        states = self.followers.n_states
+        chains = np.empty((2, states, states))
+        joint_kernels.policy_matrices(packed, policies, chains)
+        starts = packed.initial
+        if self.leader_discount < 1.0:
+            return self._double(chains[0], chains[1], np.outer(starts[0], starts[1]))
+        gone = packed.absorbing[packed.model]
+        killed = [np.where(gone[i][None, :], 0.0, chains[i]) for i in range(2)]
+        alive = [np.where(gone[i], 0.0, starts[i]) for i in range(2)]
+        first = self._double(killed[0], chains[1], np.outer(alive[0], starts[1]))
+        second = self._double(chains[0], killed[1], np.outer(starts[0], alive[1]))
+        table = np.where(gone[0][:, None], second, first)
+        table[np.ix_(gone[0], gone[1])] = 0.0
+        return table
+
+    def _double(self, left: FloatArray, right: FloatArray, start: FloatArray) -> FloatArray:
+        """Solve W = start + gamma left' W right by squaring."""
+        total, scale = start, self.leader_discount
+        for _ in range(64):
+            step = scale * (left.T @ total @ right)
+            total = total + step
+            if np.abs(step).sum() <= 1e-16 * np.abs(total).sum():
+                break
+            left, right, scale = left @ left, right @ right, scale * scale
+        return total
+
+    def _label_mask(self, states: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """(n, L): the labels that the marked states (n, S) can show."""
+        mask = np.zeros((self.followers.n, self.leader.n_labels), bool)
+        i, s = np.nonzero(states)
+        mask[i[:, None], self.leader.labels[i, s]] = True
+        return mask
+
+    def _label_marginals(self, policies: FloatArray) -> tuple[FloatArray, float]:
+        """Label marginals (T, n, L) up to the certified horizon, and the bound on the rest."""
+        packed = self.followers.packed
+        n, states, _ = self.followers.shape
+        gamma = self.leader_discount
+        rest = np.empty((n, states))
+        certified = True
+        if self._free_when_absorbed:
+            settled = np.empty((n, states), bool)
+            kernels.settling_time(packed, policies, gamma, rest, settled)
+            if not np.array_equal(settled, packed.absorbing[packed.model]):
+                # Some policy has states it never leaves: fine where the leader earns nothing.
+                certified = self.leader.magnitude(self._label_mask(settled)) == 0.0
+        else:
+            certified = False
+        if not certified and gamma < 1.0:
+            rest.fill(1.0 / ((1.0 - gamma) * n))
+            certified = True
+        masses = packed.initial.copy()
+        tolerance = self.tail_tolerance * self._magnitude
+        block = self._usual_horizon
+        first = 0
+        blocks: list[FloatArray] = []
+        while True:
+            last = min(first + block, self.max_horizon)
+            marginals = np.empty((last - first, n, self.leader.n_labels))
+            remainder = np.empty((last - first, n))
+            kernels.forward_marginals(
+                packed, policies, self.leader.labels, rest, masses, marginals, remainder
+            )
+            bound = self._magnitude * gamma ** np.arange(first, last) * remainder.sum(axis=1)
+            blocks.append(marginals)
+            if certified:
+                done = bound <= tolerance
+                if done.any():
+                    # The bound at t covers t itself and all that follows; keep one step at least.
+                    at = int(np.argmax(done))
+                    horizon = max(first + at, 1)
+                    truncation = float(bound[at])
+                    break
+            if last == self.max_horizon:
+                horizon = last
+                truncation = float(bound[-1]) if certified else np.inf
+                break
+            first = last
+            block = 2 * block
+        self._usual_horizon = min(max(horizon + horizon // 4 + 8, 64), self.max_horizon)
+        joined = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+        return joined[:horizon], truncation
+
+    # -- both levels --------------------------------------------------------------------------
+
+    def rewards(self, payments: FloatArray) -> FloatArray:
+        """R_i + x_i (n, S, A) for payments (k,), eq. 2."""
+        return self.followers.rewards + self.payments.side_payments(payments)
+
+    def evaluate(self, payments: ArrayLike, policies: ArrayLike) -> Evaluation:
+        """Leader's value, cost, objective, follower values and gaps, and feasibility at a point.
+
+        Parameters
+        ----------
+        payments : float or array (k,)
+        policies : array (n, S, A)
+        """
+        x = self.payments.check(payments)
+        checked = self.followers.check_policies(policies)
+        leader = self.leader_pass(checked, gradient=False, warn=True)
+        rewards = self.rewards(x)
+        values = self.followers.start_values(self.followers.evaluate(rewards, checked).values)
+        best = self.followers.start_values(self.followers.best_responses(rewards).values)
+        return self.assemble(x, leader, values, best)
+
+    def assemble(
+        self, payments: FloatArray, leader: LeaderPass, values: FloatArray, best: FloatArray
+    ) -> Evaluation:
+        """Put an Evaluation together from its parts: V_i (n,), V_i* (n,) and the leader's pass."""
+        cost = self.cost.value(payments)
+        gaps = best - values
+        return Evaluation(
+            leader_value=leader.value,
+            cost=cost,
+            objective=leader.value - self.cost_weight * cost,
+            follower_values=values,
+            best_values=best,
+            follower_gaps=gaps,
+            feasibility=-float(gaps.sum()),
+            horizon=leader.horizon,
+            truncation=leader.truncation,
+        )

@@ -1,0 +1,158 @@
+"""What ``solve`` returns: the recovered point, the ascent's own last iterate, and the history."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import numpy as np
+
+from fastincentive.errors import NotConvergedError
+from fastincentive.mdp import FloatArray
+
+__all__ = ["Ascent", "History", "Solution", "Status"]
+
+
+class Status(IntEnum):
+    """Why a run ended."""
+
+    CONVERGED = 0
+    STALLED = 1
+    MAX_ITER = 2
+    STOPPED = 3
+
+
+#: What each status means and what to do next.
+MESSAGES = {
+    Status.CONVERGED: "converged: the step and every follower's gap are below the tolerance",
+    Status.STALLED: "stalled: steps became too small to make progress before the tolerance was "
+    "met; start from other payments or policies, or use multiplier='per-follower'",
+    Status.MAX_ITER: "stopped at max_iter before the tolerance was met; raise max_iter, or use "
+    "another start or step",
+    Status.STOPPED: "stopped by the callback",
+}
+
+
+@dataclass
+class History:
+    """One entry per iteration, each evaluated at that iteration's own point (x, theta)."""
+
+    leader_value: list[float] = field(default_factory=list)
+    objective: list[float] = field(default_factory=list)
+    feasibility: list[float] = field(default_factory=list)
+    largest_gap: list[float] = field(default_factory=list)
+    multiplier: list[float] = field(default_factory=list)
+    residual: list[float] = field(default_factory=list)
+    payments: list[FloatArray] = field(default_factory=list)
+
+    def arrays(self) -> dict[str, FloatArray]:
+        """Return every column as an array: (nit,), and (nit, k) for the payments."""
+        return {name: np.array(column, float) for name, column in vars(self).items()}
+
+    def __len__(self) -> int:
+        """Return the number of iterations recorded."""
+        return len(self.objective)
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """The paper's own last iterate (x, theta), which may miss feasibility by a little.
+
+    Attributes
+    ----------
+    payments : array (k,)
+    theta : array (n, S, A)
+        Policy parameters.
+    policies : array (n, S, A)
+        pi_theta.
+    leader_value, objective, feasibility : float
+        V(pi_theta), f and q at exactly this point.
+    follower_gaps : array (n,)
+        V_i* - V_i(pi_theta_i) under the response model of the method.
+    multipliers : array (n,)
+        Each follower's lambda (equal entries for the joint multiplier).
+    stationarity : float
+        K of Definition 1, projected (see ``certificate.stationarity``).
+    """
+
+    payments: FloatArray
+    theta: FloatArray
+    policies: FloatArray
+    leader_value: float
+    objective: float
+    feasibility: float
+    follower_gaps: FloatArray
+    multipliers: FloatArray
+    stationarity: float
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What the leader really gets: payments as posted and exact best responses to them.
+
+    Attributes
+    ----------
+    payments : array (k,)
+        The payments to post.
+    side_payments : array (n, S, A)
+        The same as x(i, s, a).
+    policies : array (n, S, A)
+        Exact best responses, ties broken for the leader.
+    leader_value, cost, objective : float
+        V, C(x), and V - w C(x) at this point.
+    feasibility : float
+        q <= 0; zero up to rounding.
+    follower_gaps : array (n,)
+    pessimistic_value, pessimistic_objective : float
+        The same payments, ties broken against the leader.
+    pessimistic_policies : array (n, S, A)
+    success : bool
+        Whether the ascent converged.
+    status : Status
+    message : str
+    nit : int
+        Iterations of the ascent.
+    history : History
+    ascent : Ascent
+        The ascent's own last iterate, before recovery.
+    """
+
+    payments: FloatArray
+    side_payments: FloatArray
+    policies: FloatArray
+    leader_value: float
+    cost: float
+    objective: float
+    feasibility: float
+    follower_gaps: FloatArray
+    pessimistic_value: float
+    pessimistic_objective: float
+    pessimistic_policies: FloatArray
+    success: bool
+    status: Status
+    message: str
+    nit: int
+    history: History
+    ascent: Ascent
+
+    def raise_if_failed(self) -> Solution:
+        """Return the solution itself, or raise NotConvergedError if the ascent did not converge."""
+        if not self.success:
+            raise NotConvergedError(self.message)
+        return self
+
+    def __str__(self) -> str:
+        """Return a short table."""
+        rows = [
+            ("status", self.message),
+            ("iterations", self.nit),
+            ("payments", np.array2string(self.payments, precision=6, threshold=8)),
+            ("leader value", f"{self.leader_value:.6f}"),
+            ("objective", f"{self.objective:.6f}"),
+            ("feasibility q", f"{self.feasibility:.3e}"),
+            ("pessimistic objective", f"{self.pessimistic_objective:.6f}"),
+            ("largest gap at theta", f"{self.ascent.follower_gaps.max():.3e}"),
+            ("stationarity K", f"{self.ascent.stationarity:.3e}"),
+        ]
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)

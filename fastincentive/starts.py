@@ -1,0 +1,57 @@
+"""Where a run may start: best responses, or the policies the leader would choose itself."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastincentive.errors import ImproperPolicyError
+from fastincentive.mdp import FloatArray
+from fastincentive.problem import IncentiveProblem
+from fastincentive.response import uniform_policies
+
+__all__ = ["best_response_policies", "leader_optimal_policies"]
+
+
+def best_response_policies(problem: IncentiveProblem, payments: FloatArray) -> FloatArray:
+    """Deterministic best responses (n, S, A) to payments (k,), the first action where tied."""
+    result = problem.followers.best_responses(problem.rewards(payments))
+    return np.eye(problem.followers.n_actions)[result.actions]
+
+
+def leader_optimal_policies(problem: IncentiveProblem, rounds: int = 80) -> FloatArray:
+    """Policies (n, S, A) that make the leader's value large, the followers' interests ignored.
+
+    From the uniform policies, mixes in the greedy policies of the leader's gradient (a
+    conditional-gradient ascent), then takes the greedy ones if they are no worse. A local
+    optimum: the leader's value is not concave.
+    """
+    followers = problem.followers
+    policies = uniform_policies(followers)
+    best, best_value = policies, -np.inf
+    actions = np.eye(followers.n_actions)
+    for k in range(rounds):
+        leader = problem.leader_pass(policies)
+        assert leader.gradient is not None  # for the type checker
+        if leader.value > best_value:
+            best, best_value = policies, leader.value
+        slope = np.where(followers.available, leader.gradient, -np.inf)
+        greedy = actions[np.argmax(slope, axis=2)]
+        value = problem.leader_pass(greedy, gradient=False).value
+        if value > best_value and _proper(problem, greedy):
+            improved = value > best_value + 1e-9 * max(1.0, abs(best_value))
+            best, best_value = greedy, value
+            if not improved and k > 10:
+                break
+        policies = 0.7 * policies + 0.3 * greedy
+    return best
+
+
+def _proper(problem: IncentiveProblem, policies: FloatArray) -> bool:
+    """Whether followers with discount 1 are absorbed under these policies."""
+    if (problem.followers.packed.discount < 1.0).all():
+        return True
+    try:
+        problem.followers.evaluate(problem.followers.rewards, policies)
+    except ImproperPolicyError:
+        return False
+    return True
