@@ -14,6 +14,11 @@ from fastincentive.problem import IncentiveProblem
 
 __all__ = ["Stationarity", "stationarity"]
 
+#: Probabilities and payments this near to a bound count as at it.
+NEAR_BOUND = 1e-5
+#: Best responses to payments this near, or worth this little less, give limiting gradients of q.
+NEAR_KINK = 1e-4
+
 
 @dataclass(frozen=True)
 class Stationarity:
@@ -140,10 +145,11 @@ class _Cone:
         self._rows = isinstance(parameterization, Direct)
         self._shape = policies.shape
         self._available = problem.followers.available
-        self._at_zero = (policies <= 0.0) & self._available
+        self._at_zero = (policies <= NEAR_BOUND) & self._available
         bound = problem.payments
-        self._low = x <= bound.lower
-        self._high = x >= bound.upper
+        near = NEAR_BOUND * (1.0 + np.abs(x))
+        self._low = x <= bound.lower + near
+        self._high = x >= bound.upper - near
 
     def project(self, vector: FloatArray) -> tuple[FloatArray, object]:
         """Return the projection, and the linear projection on the face it lies in."""
@@ -196,7 +202,7 @@ def _gradients(
     scale = 1.0 + np.abs(best.values).max(axis=1)
 
     trials = [x]
-    nudge = 1e-6 * (1.0 + np.abs(x))
+    nudge = NEAR_KINK * (1.0 + np.abs(x))
     for c in range(bound.reach.shape[1]):
         which = np.unique(bound.reach[:, c][bound.reach[:, c] >= 0])
         for sign in (1.0, -1.0):
@@ -211,13 +217,13 @@ def _gradients(
         values = followers.start_values(here.values)
         slopes = bound.pull_back_each(here.visits[:, :, None] * reply)
         for i in range(n):
-            if top[i] - values[i] > 1e-8 * scale[i]:
+            if top[i] - values[i] > NEAR_KINK * scale[i]:
                 continue
             if all(np.abs(slopes[i] - other).max() > 1e-9 for other in found[i]):
                 found[i].append(slopes[i])
     # A best response nearest to the policy is a further limiting gradient; it is the policy's
     # own occupancy where the policy is optimal.
-    near = followers.start_values(held.values) >= top - 1e-8 * scale
+    near = followers.start_values(held.values) >= top - NEAR_KINK * scale
     for i in np.flatnonzero(near):
         if all(np.abs(own[i] - other).max() > 1e-9 for other in found[i]):
             found[i].append(own[i])

@@ -13,6 +13,7 @@ import numpy as np
 from fastincentive.errors import InputError
 from fastincentive.methods.bilevel_ascent import AscentState
 from fastincentive.methods.pieces import Pieces
+from fastincentive.methods.schedule import Pace
 from fastincentive.solution import Ascent, History, Solution, Status
 
 __all__ = [
@@ -82,8 +83,12 @@ def _history(arrays: dict[str, Any]) -> History:
 
 def save_checkpoint(path: str | Path, settings: str, state: AscentState, history: History) -> None:
     """Write a method's state, to go on from with ``solve(..., checkpoint=path)``."""
-    arrays = {f"state_{name}": value for name, value in state._asdict().items() if name != "pieces"}
-    arrays |= {f"pieces_{name}": value for name, value in state.pieces._asdict().items()}
+    arrays = {}
+    for name, value in state._asdict().items():
+        if isinstance(value, tuple):
+            arrays |= {f"{name}_{part}": held for part, held in value._asdict().items()}
+        else:
+            arrays[f"state_{name}"] = value
     header = {"kind": "checkpoint", "settings": settings}
     _save(path, header, arrays | _history_arrays(history))
 
@@ -96,13 +101,18 @@ def load_checkpoint(path: str | Path, settings: str) -> tuple[AscentState, Histo
             f"{path}: the checkpoint was written by another problem or method: expected "
             f"{settings}, got {header['settings']}. Remove the file to start afresh."
         )
+
+    def plain(value: Any) -> Any:
+        return value if value.ndim else value.item()
+
     fields: dict[str, Any] = {}
+    groups: dict[str, Any] = {"pieces": Pieces, "pace": Pace}
     for name in AscentState._fields:
-        if name == "pieces":
-            fields[name] = Pieces(*[arrays[f"pieces_{part}"] for part in Pieces._fields])
+        if name in groups:
+            group = groups[name]
+            fields[name] = group(*[plain(arrays[f"{name}_{part}"]) for part in group._fields])
         else:
-            value = arrays[f"state_{name}"]
-            fields[name] = value if value.ndim else value.item()
+            fields[name] = plain(arrays[f"state_{name}"])
     return AscentState(**fields), _history(arrays)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastincentive.errors import invalid
 from fastincentive.followers import Followers
@@ -12,6 +13,9 @@ from fastincentive.kernels import simplex
 from fastincentive.mdp import FloatArray
 
 __all__ = ["Direct", "Parameterization", "Softmax"]
+
+#: Softmax parameters stay within this many temperatures of the row's largest.
+LOGIT_RANGE = 30.0
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,12 @@ class Direct:
         packed = followers.packed
         simplex.project_rows(theta, packed.available, packed.model, out)
         return out
+
+    def step(
+        self, policies: FloatArray, slope: FloatArray, step: float, followers: Followers
+    ) -> FloatArray:
+        """Policies after a natural-gradient step: each row moves along ``slope`` (n, S, A)."""
+        return self.project(policies + step * slope, followers)
 
 
 @dataclass(frozen=True)
@@ -71,10 +81,7 @@ class Softmax:
     def parameters(self, policies: FloatArray, followers: Followers) -> FloatArray:
         """Theta that gives these policies, raised to the floor; rows have maximum 0."""
         available = followers.available
-        raised = np.where(available, np.maximum(policies, self.floor), 1.0)
-        theta = self.temperature * np.log(raised)
-        theta -= np.max(np.where(available, theta, -np.inf), axis=2, keepdims=True)
-        return np.where(available, theta, 0.0)
+        return self.from_logits(np.log(np.maximum(policies, self.floor)), available)
 
     def gradient(self, gradient: FloatArray, policies: FloatArray) -> FloatArray:
         """Gradient in theta from the gradient in the policy entries (eq. 16)."""
@@ -85,6 +92,19 @@ class Softmax:
     def project(self, theta: FloatArray, followers: Followers) -> FloatArray:
         """Theta itself: softmax parameters are unconstrained."""
         return theta
+
+    def step(
+        self, policies: FloatArray, slope: FloatArray, step: float, followers: Followers
+    ) -> FloatArray:
+        """Policies after a natural-gradient step: theta / tau moves along ``slope`` (n, S, A)."""
+        weight = policies * np.exp(step * (slope - slope.max(axis=2, keepdims=True)))
+        return np.asarray(weight / weight.sum(axis=2, keepdims=True))
+
+    def from_logits(self, logits: FloatArray, available: NDArray[np.bool_]) -> FloatArray:
+        """Theta (n, S, A) = tau logits, rows with maximum 0 and at most LOGIT_RANGE below."""
+        shifted = np.where(available, logits, -np.inf)
+        shifted -= shifted.max(axis=2, keepdims=True)
+        return np.where(available, self.temperature * np.maximum(shifted, -LOGIT_RANGE), 0.0)
 
 
 Parameterization = Direct | Softmax

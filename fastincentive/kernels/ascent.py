@@ -13,6 +13,7 @@ solves).
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -24,9 +25,11 @@ __all__ = [
     "DIRECT",
     "LINEAR",
     "SOFTMAX",
+    "Purse",
+    "Rows",
     "constraint_norms",
     "joint_direction",
-    "rows_along",
+    "move_payments",
     "separate_directions",
 ]
 
@@ -34,6 +37,27 @@ __all__ = [
 DIRECT, SOFTMAX, LINEAR = 0, 1, 2
 #: Multipliers stop here: beyond, a constraint has no direction left that improves it.
 LARGEST = 1e9
+#: Sweeps over multipliers that couple, and the relative change at which they end.
+SWEEPS, SETTLED = 60, 1e-9
+
+
+class Rows(NamedTuple):
+    """The policy side of the direction, each (n, S, A)."""
+
+    ahead: np.ndarray  # D grad f
+    pull: np.ndarray  # D grad q
+    slopes: np.ndarray  # grad q, for inner products
+    points: np.ndarray  # the policies
+
+
+class Purse(NamedTuple):
+    """The payment side of the direction."""
+
+    reach: np.ndarray  # (n, K) payments of each follower, -1 after the last
+    pace: np.ndarray  # (k,) D
+    payments: np.ndarray  # (k,)
+    lower: np.ndarray  # (k,)
+    upper: np.ndarray  # (k,)
 
 
 @jit
@@ -55,14 +79,12 @@ def row_step(kind, step, multiplier, ahead, pull, point, available, work, out):
         best = -math.inf
         for a in range(actions):
             if point[a] > 0.0:
-                work[a] = step * (ahead[a] + multiplier * pull[a])
-                best = max(best, work[a] + math.log(point[a]))
+                work[a] = step * (ahead[a] + multiplier * pull[a]) + math.log(point[a])
+                best = max(best, work[a])
         total = 0.0
         for a in range(actions):
-            out[a] = 0.0
-            if point[a] > 0.0:
-                out[a] = math.exp(work[a] + math.log(point[a]) - best)
-                total += out[a]
+            out[a] = math.exp(work[a] - best) if point[a] > 0.0 else 0.0
+            total += out[a]
         for a in range(actions):
             out[a] /= total
     for a in range(actions):
@@ -70,427 +92,294 @@ def row_step(kind, step, multiplier, ahead, pull, point, available, work, out):
 
 
 @jit
-def rows_pairing(kind, step, multiplier, ahead, pull, slopes, points, available, work, out):
-    """<slopes, change of the rows> over the states, and a derivative in the multiplier."""
-    states, actions = ahead.shape
+def rows_pairing(packed, i, kind, step, multiplier, rows, work, out):
+    """<grad q, change of follower i's rows>, and its derivative in the multiplier."""
+    _, states, actions = rows.ahead.shape
+    available = packed.available[packed.model[i]]
     total = 0.0
     growth = 0.0
     for s in range(states):
+        slopes = rows.slopes[i, s]
+        pull = rows.pull[i, s]
         seen = False
         for a in range(actions):
-            seen = seen or slopes[s, a] != 0.0
+            seen = seen or slopes[a] != 0.0
         if not seen:
             continue
-        row_step(kind, step, multiplier, ahead[s], pull[s], points[s], available[s], work, out)
+        row_step(
+            kind,
+            step,
+            multiplier,
+            rows.ahead[i, s],
+            pull,
+            rows.points[i, s],
+            available[s],
+            work,
+            out,
+        )
+        # The derivative of the row: pull less its mean, weighted by what can still move.
         mean = 0.0
         weight = 0.0
         for a in range(actions):
+            work[a] = 0.0
             if available[s, a]:
-                p = points[s, a] + step * out[a]
-                w = 1.0 if kind == LINEAR else (p if kind == SOFTMAX else (1.0 if p > 0.0 else 0.0))
-                mean += w * pull[s, a]
-                weight += w
-                work[a] = w
-            else:
-                work[a] = 0.0
-        mean = mean / weight if kind != LINEAR else 0.0
+                after = rows.points[i, s, a] + step * out[a]
+                if kind == LINEAR:
+                    work[a] = 1.0
+                elif kind == SOFTMAX:
+                    work[a] = after
+                elif after > 0.0:
+                    work[a] = 1.0
+                mean += work[a] * pull[a]
+                weight += work[a]
+        mean = 0.0 if kind == LINEAR else mean / weight
         for a in range(actions):
-            total += slopes[s, a] * out[a]
-            growth += work[a] * slopes[s, a] * (pull[s, a] - mean)
+            total += slopes[a] * out[a]
+            growth += work[a] * slopes[a] * (pull[a] - mean)
     return total, growth
 
 
 @jit
-def payment_step(kind, step, k, slope, scale, payments, lower, upper):
-    """Change of one payment over a step, divided by the step: scaled, stopped at its bounds."""
-    v = scale[k] * slope
+def payment_step(kind, step, k, slope, purse):
+    """Change of one payment over a step, divided by the step; it stops at its bounds."""
+    v = purse.pace[k] * slope
     if kind == LINEAR:
         return v
-    return (min(max(payments[k] + step * v, lower[k]), upper[k]) - payments[k]) / step
+    moved = min(max(purse.payments[k] + step * v, purse.lower[k]), purse.upper[k])
+    return (moved - purse.payments[k]) / step
 
 
 @jit
-def payments_pairing(kind, step, multiplier, reach, base, own, scale, payments, lower, upper):
+def payments_pairing(kind, step, multiplier, reach, base, own, purse):
     """<own, change of the payments> along ``base + multiplier own``, and its derivative."""
     total = 0.0
     growth = 0.0
     for c in range(reach.shape[0]):
         k = reach[c]
         if k >= 0 and own[c] != 0.0:
-            v = payment_step(
-                kind, step, k, base[c] + multiplier * own[c], scale, payments, lower, upper
-            )
+            v = payment_step(kind, step, k, base[c] + multiplier * own[c], purse)
             total += own[c] * v
             if v != 0.0:
-                growth += own[c] * own[c] * scale[k]
+                growth += own[c] * own[c] * purse.pace[k]
     return total, growth
 
 
 @jit
-def next_guess(low, high, guess, error, growth):
-    """Newton's step for a non-decreasing function, kept inside the bracket."""
+def narrow(low, high, guess, error, growth, target):
+    """One step of the search for the smallest multiplier: new bracket, guess, and whether done.
+
+    Newton's step for a non-decreasing function, kept inside the bracket. Where the function is
+    flat at the target, the search goes on to the left end of the flat part.
+    """
+    if error >= 0.0:
+        high = guess
+        flat = growth <= 0.0 and high - max(low, 0.0) > 0.05 * high
+        if guess == 0.0 or (error <= 1e-10 * max(abs(target), 1e-10) and not flat):
+            return low, high, guess, True
+    else:
+        low = guess
+        if guess >= LARGEST:
+            return low, high, guess, True
     trial = guess - error / growth if growth > 0.0 else math.inf
-    if low < trial < high:
-        return trial
-    if high < math.inf:
-        return 0.5 * (max(low, 0.0) + high)
-    return max(2.0 * guess, 1e-6)
+    if not low < trial < high:
+        trial = 0.5 * (max(low, 0.0) + high) if high < math.inf else max(2.0 * guess, 1e-6)
+    trial = min(max(trial, 0.0), LARGEST)
+    if abs(trial - guess) <= 1e-13 * guess:
+        return low, high, high if high < math.inf else trial, True
+    return low, high, trial, False
 
 
 @jit
-def find_multiplier(
-    kind,
-    step,
-    ahead,
-    pull,
-    slopes,
-    points,
-    available,
-    total_before,
-    reach,
-    base,
-    own,
-    scale,
-    payments,
-    lower,
-    upper,
-    target,
-    work,
-    out,
-):
-    """Smallest multiplier >= 0 of one constraint, the others fixed.
+def find_multiplier(packed, i, kind, step, before, rows, base, own, purse, target, work, out):
+    """Smallest multiplier >= 0 of one of follower i's constraints, the others fixed.
 
-    ``total_before`` is the sum of the follower's other multipliers (they share ``pull``); ``base``
-    the payment gradient without this constraint, ``own`` the constraint's payment gradient.
+    ``before`` is the sum of the follower's other multipliers (they share ``rows.pull``); ``base``
+    (K,) the payment gradient without this constraint, ``own`` (K,) this constraint's.
     """
-    low = -1.0
-    high = math.inf
-    guess = 0.0
+    low, high, guess, done = -1.0, math.inf, 0.0, False
     for _ in range(100):
-        value, growth = rows_pairing(
-            kind, step, total_before + guess, ahead, pull, slopes, points, available, work, out
+        value, growth = rows_pairing(packed, i, kind, step, before + guess, rows, work, out)
+        paid, slope = payments_pairing(kind, step, guess, purse.reach[i], base, own, purse)
+        low, high, guess, done = narrow(
+            low, high, guess, value + paid - target, growth + slope, target
         )
-        paid, slope = payments_pairing(
-            kind, step, guess, reach, base, own, scale, payments, lower, upper
-        )
-        error = value + paid - target
-        growth += slope
-        if error >= 0.0:
-            high = guess
-            flat = growth <= 0.0 and high - max(low, 0.0) > 0.05 * high
-            if guess == 0.0 or (error <= 1e-10 * max(abs(target), 1e-10) and not flat):
-                return guess
-        else:
-            low = guess
-            if guess >= LARGEST:
-                return LARGEST
-        trial = min(max(next_guess(low, high, guess, error, growth), 0.0), LARGEST)
-        if abs(trial - guess) <= 1e-13 * guess:
-            return high if high < math.inf else trial
-        guess = trial
+        if done:
+            return guess
     return high if high < math.inf else guess
 
 
 @jit
-def follower_multipliers(
-    kind,
-    step,
-    ahead,
-    pull,
-    slopes,
-    points,
-    available,
-    reach,
-    total,
-    pieces,
-    active,
-    scale,
-    payments,
-    lower,
-    upper,
-    target,
-    multipliers,
-):
-    """One sweep over a follower's pieces; returns the largest relative change."""
-    work = np.empty(ahead.shape[1])
-    out = np.empty(ahead.shape[1])
+def sweep_follower(packed, i, kind, step, rows, total, pieces, active, purse, target, multipliers):
+    """Solve follower i's multipliers one after the other; returns the largest relative change."""
+    work = np.empty(rows.ahead.shape[2])
+    out = np.empty(rows.ahead.shape[2])
+    reach = purse.reach[i]
     base = np.empty(reach.shape[0])
     change = 0.0
-    summed = multipliers.sum()
-    rows, _ = rows_pairing(kind, step, summed, ahead, pull, slopes, points, available, work, out)
-    for j in range(pieces.shape[0]):
-        if not active[j]:
+    summed = multipliers[i].sum()
+    moved, _ = rows_pairing(packed, i, kind, step, summed, rows, work, out)
+    for j in range(pieces.shape[1]):
+        if not active[i, j]:
             continue
-        old = multipliers[j]
+        own = pieces[i, j]
+        old = multipliers[i, j]
         for c in range(reach.shape[0]):
-            base[c] = total[reach[c]] - old * pieces[j, c] if reach[c] >= 0 else 0.0
+            base[c] = total[reach[c]] - old * own[c] if reach[c] >= 0 else 0.0
         if old == 0.0:
-            paid, _ = payments_pairing(
-                kind, step, 0.0, reach, base, pieces[j], scale, payments, lower, upper
-            )
-            if rows + paid >= target[j]:
+            paid, _ = payments_pairing(kind, step, 0.0, reach, base, own, purse)
+            if moved + paid >= target[i, j]:
                 continue
         new = find_multiplier(
-            kind,
-            step,
-            ahead,
-            pull,
-            slopes,
-            points,
-            available,
-            summed - old,
-            reach,
-            base,
-            pieces[j],
-            scale,
-            payments,
-            lower,
-            upper,
-            target[j],
-            work,
-            out,
+            packed, i, kind, step, summed - old, rows, base, own, purse, target[i, j], work, out
         )
         for c in range(reach.shape[0]):
             if reach[c] >= 0:
-                total[reach[c]] = base[c] + new * pieces[j, c]
-        multipliers[j] = new
-        summed += new - old
-        rows, _ = rows_pairing(
-            kind, step, summed, ahead, pull, slopes, points, available, work, out
-        )
-        change = max(change, abs(new - old) / max(1e-12, max(new, old)))
+                total[reach[c]] = base[c] + new * own[c]
+        multipliers[i, j] = new
+        if new != old:
+            summed = multipliers[i].sum()
+            moved, _ = rows_pairing(packed, i, kind, step, summed, rows, work, out)
+            change = max(change, abs(new - old) / max(1e-12, new, old))
     return change
 
 
 @jit
-def rows_step(kind, step, multiplier, ahead, pull, points, available, out):
-    """The change of all rows of one follower, divided by the step."""
-    work = np.empty(ahead.shape[1])
-    for s in range(ahead.shape[0]):
-        row_step(kind, step, multiplier, ahead[s], pull[s], points[s], available[s], work, out[s])
+def settle_follower(
+    packed, i, kind, step, rows, total, pieces, active, purse, target, multipliers, row_out
+):
+    """Sweep follower i's own multipliers until they settle, then move its rows."""
+    for _ in range(SWEEPS):
+        if (
+            sweep_follower(
+                packed, i, kind, step, rows, total, pieces, active, purse, target, multipliers
+            )
+            <= SETTLED
+        ):
+            break
+    move_rows(packed, i, kind, step, multipliers[i].sum(), rows, row_out)
+
+
+@jit
+def move_rows(packed, i, kind, step, multiplier, rows, out):
+    """Change of all of follower i's rows, divided by the step."""
+    work = np.empty(rows.ahead.shape[2])
+    available = packed.available[packed.model[i]]
+    for s in range(rows.ahead.shape[1]):
+        row_step(
+            kind,
+            step,
+            multiplier,
+            rows.ahead[i, s],
+            rows.pull[i, s],
+            rows.points[i, s],
+            available[s],
+            work,
+            out[i, s],
+        )
 
 
 @parallel_jit
 def separate_directions(
-    packed,
-    kind,
-    step,
-    shared,
-    ahead,
-    pull,
-    slopes,
-    points,
-    reach,
-    total,
-    pieces,
-    active,
-    scale,
-    payments,
-    lower,
-    upper,
-    target,
-    multipliers,
-    row_out,
-    payment_out,
+    packed, kind, step, shared, rows, total, pieces, active, purse, target, multipliers, row_out
 ):
-    """Direction with one multiplier per follower and piece.
+    """Multipliers (n,J), one per follower and piece, and the rows' change (n,S,A).
 
-    ``ahead`` and ``pull`` (n,S,A) are D grad f and D grad q, ``slopes`` grad q itself; ``reach``
-    (n,K) the payments of each follower (-1: none), ``pieces`` (n,J,K) their part of grad q_ij,
-    ``target`` (n,J) phi. ``total`` (k,) enters as grad_x f and leaves with the multipliers added;
-    ``multipliers`` (n,J) is the warm start and the result.
+    ``pieces`` (n,J,K) are the payment parts of grad q_ij, ``target`` (n,J) is phi. ``total`` (k,)
+    enters as grad_x f and leaves as the payment gradient with the multipliers in it;
+    ``multipliers`` is the warm start and the result.
     """
     n = packed.model.shape[0]
+    reach = purse.reach
     for i in range(n):
         for j in range(pieces.shape[1]):
-            if not active[i, j]:
-                multipliers[i, j] = 0.0
             for c in range(reach.shape[1]):
                 if reach[i, c] >= 0:
                     total[reach[i, c]] += multipliers[i, j] * pieces[i, j, c]
     if shared:
-        for _ in range(60):
+        for _ in range(SWEEPS):
             change = 0.0
             for i in range(n):
                 change = max(
                     change,
-                    follower_multipliers(
+                    sweep_follower(
+                        packed,
+                        i,
                         kind,
                         step,
-                        ahead[i],
-                        pull[i],
-                        slopes[i],
-                        points[i],
-                        packed.available[packed.model[i]],
-                        reach[i],
+                        rows,
                         total,
-                        pieces[i],
-                        active[i],
-                        scale,
-                        payments,
-                        lower,
-                        upper,
-                        target[i],
-                        multipliers[i],
+                        pieces,
+                        active,
+                        purse,
+                        target,
+                        multipliers,
                     ),
                 )
-            if change <= 1e-9:
+            if change <= SETTLED:
                 break
+        for i in range(n):
+            move_rows(packed, i, kind, step, multipliers[i].sum(), rows, row_out)
     else:
         for i in numba.prange(n):
-            for _ in range(60):
-                change = follower_multipliers(
-                    kind,
-                    step,
-                    ahead[i],
-                    pull[i],
-                    slopes[i],
-                    points[i],
-                    packed.available[packed.model[i]],
-                    reach[i],
-                    total,
-                    pieces[i],
-                    active[i],
-                    scale,
-                    payments,
-                    lower,
-                    upper,
-                    target[i],
-                    multipliers[i],
-                )
-                if change <= 1e-9:
-                    break
-    for i in numba.prange(n):
-        rows_step(
-            kind,
-            step,
-            multipliers[i].sum(),
-            ahead[i],
-            pull[i],
-            points[i],
-            packed.available[packed.model[i]],
-            row_out[i],
-        )
-    for k in range(payment_out.shape[0]):
-        payment_out[k] = payment_step(kind, step, k, total[k], scale, payments, lower, upper)
+            settle_follower(
+                packed,
+                i,
+                kind,
+                step,
+                rows,
+                total,
+                pieces,
+                active,
+                purse,
+                target,
+                multipliers,
+                row_out,
+            )
 
 
 @jit
-def joint_direction(
-    packed,
-    kind,
-    step,
-    ahead,
-    pull,
-    slopes,
-    points,
-    reach,
-    slope_f,
-    slope_q,
-    scale,
-    payments,
-    lower,
-    upper,
-    target,
-    row_out,
-    payment_out,
-):
-    """Direction with the paper's single multiplier; returns it.
+def joint_direction(packed, kind, step, rows, slope_f, slope_q, every, purse, target, row_out):
+    """Compute the paper's single multiplier, and the rows' change (n,S,A).
 
-    ``slope_f`` and ``slope_q`` (k,) are grad_x f and grad_x q; ``reach`` lists all payments.
+    ``slope_f`` and ``slope_q`` (k,) are grad_x f and grad_x q; ``every`` (k,) numbers the
+    payments.
     """
     n = packed.model.shape[0]
-    work = np.empty(ahead.shape[2])
-    out = np.empty(ahead.shape[2])
-    low = -1.0
-    high = math.inf
-    guess = 0.0
+    work = np.empty(rows.ahead.shape[2])
+    out = np.empty(rows.ahead.shape[2])
+    low, high, guess, done = -1.0, math.inf, 0.0, False
     for _ in range(100):
-        value, growth = payments_pairing(
-            kind, step, guess, reach, slope_f, slope_q, scale, payments, lower, upper
-        )
+        value, growth = payments_pairing(kind, step, guess, every, slope_f, slope_q, purse)
         for i in range(n):
-            one, slope = rows_pairing(
-                kind,
-                step,
-                guess,
-                ahead[i],
-                pull[i],
-                slopes[i],
-                points[i],
-                packed.available[packed.model[i]],
-                work,
-                out,
-            )
+            one, slope = rows_pairing(packed, i, kind, step, guess, rows, work, out)
             value += one
             growth += slope
-        error = value - target
-        if error >= 0.0:
-            high = guess
-            flat = growth <= 0.0 and high - max(low, 0.0) > 0.05 * high
-            if guess == 0.0 or (error <= 1e-10 * max(abs(target), 1e-10) and not flat):
-                break
-        else:
-            low = guess
-            if guess >= LARGEST:
-                break
-        trial = min(max(next_guess(low, high, guess, error, growth), 0.0), LARGEST)
-        if abs(trial - guess) <= 1e-13 * guess:
-            guess = high if high < math.inf else trial
+        low, high, guess, done = narrow(low, high, guess, value - target, growth, target)
+        if done:
             break
-        guess = trial
+    if not done and high < math.inf:
+        guess = high
     for i in range(n):
-        rows_step(
-            kind,
-            step,
-            guess,
-            ahead[i],
-            pull[i],
-            points[i],
-            packed.available[packed.model[i]],
-            row_out[i],
-        )
-    for k in range(payment_out.shape[0]):
-        payment_out[k] = payment_step(
-            kind, step, k, slope_f[k] + guess * slope_q[k], scale, payments, lower, upper
-        )
+        move_rows(packed, i, kind, step, guess, rows, row_out)
     return guess
 
 
-@parallel_jit
-def constraint_norms(
-    packed, kind, step, pull, slopes, points, reach, pieces, scale, payments, lower, upper, out
-):
-    """<grad q_ij, change along D grad q_ij>, the squared norm of the gradient that counts (n,J)."""
-    for i in numba.prange(packed.model.shape[0]):
-        none = np.zeros(pull[i].shape)
-        work = np.empty(pull.shape[2])
-        row = np.empty(pull.shape[2])
-        base = np.zeros(reach.shape[1])
-        rows, _ = rows_pairing(
-            kind,
-            step,
-            1.0,
-            none,
-            pull[i],
-            slopes[i],
-            points[i],
-            packed.available[packed.model[i]],
-            work,
-            row,
-        )
+@jit
+def move_payments(kind, step, slope, purse, out):
+    """Change of the payments (k,) along their gradient, divided by the step."""
+    for k in range(slope.shape[0]):
+        out[k] = payment_step(kind, step, k, slope[k], purse)
+
+
+@jit
+def constraint_norms(packed, kind, step, rows, pieces, purse, out):
+    """<grad q_ij, change along D grad q_ij> (n,J): the squared norm that the barrier counts."""
+    none = Rows(np.zeros(rows.ahead.shape), rows.pull, rows.slopes, rows.points)
+    work = np.empty(rows.ahead.shape[2])
+    row = np.empty(rows.ahead.shape[2])
+    base = np.zeros(purse.reach.shape[1])
+    for i in range(packed.model.shape[0]):
+        moved, _ = rows_pairing(packed, i, kind, step, 1.0, none, work, row)
         for j in range(pieces.shape[1]):
-            paid, _ = payments_pairing(
-                kind, step, 1.0, reach[i], base, pieces[i, j], scale, payments, lower, upper
-            )
-            out[i, j] = rows + paid
-
-
-@parallel_jit
-def rows_along(packed, kind, step, pull, points, out):
-    """Change of all rows (n,S,A) over a step along ``pull``, divided by the step."""
-    for i in numba.prange(packed.model.shape[0]):
-        none = np.zeros(pull[i].shape)
-        rows_step(
-            kind, step, 1.0, none, pull[i], points[i], packed.available[packed.model[i]], out[i]
-        )
+            paid, _ = payments_pairing(kind, step, 1.0, purse.reach[i], base, pieces[i, j], purse)
+            out[i, j] = moved + paid

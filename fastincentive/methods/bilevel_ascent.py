@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive.errors import invalid
-from fastincentive.followers import PolicyValues, ResponseValues
+from fastincentive.followers import Followers, PolicyValues, ResponseValues
 from fastincentive.kernels import ascent as kernels
-from fastincentive.kernels import bellman
 from fastincentive.mdp import FloatArray
+from fastincentive.methods import references
 from fastincentive.methods.pieces import (
     Pieces,
     add_pieces,
@@ -20,18 +20,15 @@ from fastincentive.methods.pieces import (
     empty_pieces,
     spread_payments,
 )
+from fastincentive.methods.schedule import Pace, judge, start_pace
+from fastincentive.payments import BoundPayments
 from fastincentive.policy import Direct, Parameterization, Softmax
 from fastincentive.problem import Evaluation, IncentiveProblem
-from fastincentive.response import soft_responses
 
 __all__ = ["AscentState", "BilevelAscent", "StepReport"]
 
-#: Softmax parameters stay within this many temperatures of the row's largest.
-LOGIT_RANGE = 30.0
-#: Progress is judged over this many iterations.
-WINDOW = 100
-#: Smallest factor to which the adaptive schedule shrinks the steps.
-SMALLEST_SHRINK = 2.0**-12
+#: The natural gradient divides by the visits of a state, or by this where they are fewer.
+SMALLEST_VISITS = 1e-6
 
 
 class AscentState(NamedTuple):
@@ -43,12 +40,8 @@ class AscentState(NamedTuple):
     multipliers: FloatArray  # (n, J)
     pieces: Pieces
     actions: NDArray[np.int64]  # (n, S) last best responses, the warm start of the next
-    scale: FloatArray  # (n,) spread of each follower's action values, its unit of reward
-    shrink: float  # factor on both steps
-    merit: float  # smallest residual in the windows of iterations before this one
-    window_merit: float  # and in this one
-    anchor: FloatArray  # (k,) payments at the start of this window
-    path: float  # length of the payments' path since then
+    unit: FloatArray  # (n,) spread of each follower's action values: its unit of reward
+    pace: Pace
 
 
 class StepReport(NamedTuple):
@@ -94,8 +87,8 @@ class BilevelAscent:
         Step sizes of theta and x. With ``natural_gradient`` they are relative to each follower's
         unit of reward, else absolute (the paper's xi).
     schedule : "adaptive", "constant" or "sqrt"
-        "sqrt" divides the steps by sqrt(1 + k / 100); "adaptive" halves them when 100 iterations
-        neither reduced the residual nor moved the payments.
+        "sqrt" divides the steps by sqrt(1 + k / 100); "adaptive" doubles them while the iterates go
+        straight ahead, and halves them when they only chatter.
     natural_gradient : bool
         Scale each state's gradient by 1 / (visits x unit of reward).
     eta : float
@@ -161,7 +154,7 @@ class BilevelAscent:
         best = followers.best_responses(problem.rewards(payments))
         reachable = np.where(followers.available, best.q_values, np.nan)
         spread = np.nanmax(reachable, axis=2) - np.nanmin(reachable, axis=2)
-        scale = np.maximum(spread.max(axis=1), 1e-9 * (1.0 + np.abs(best.values).max(axis=1)))
+        unit = np.maximum(spread.max(axis=1), 1e-9 * (1.0 + np.abs(best.values).max(axis=1)))
         count = self.pieces if self._bundled else 1
         return AscentState(
             iteration=0,
@@ -170,12 +163,8 @@ class BilevelAscent:
             multipliers=np.zeros((followers.n, count)),
             pieces=empty_pieces(followers.n, count, problem.payments.reach.shape[1]),
             actions=best.actions,
-            scale=scale,
-            shrink=1.0,
-            merit=np.inf,
-            window_merit=np.inf,
-            anchor=payments.copy(),
-            path=0.0,
+            unit=unit,
+            pace=start_pace(payments, policies),
         )
 
     @property
@@ -194,329 +183,237 @@ class BilevelAscent:
         self, problem: IncentiveProblem, parameterization: Parameterization, state: AscentState
     ) -> tuple[AscentState, StepReport]:
         """Evaluate the state, and move."""
-        followers, bound = problem.followers, problem.payments
-        x = state.payments
+        followers, bound, x = problem.followers, problem.payments, state.payments
         policies = parameterization.policies(state.theta, followers)
         rewards = problem.rewards(x)
         held = followers.evaluate(rewards, policies)
         best = followers.best_responses(rewards, state.actions)
-        reference, reference_values = self._respond(
-            problem, parameterization, rewards, policies, best, state.scale
-        )
+        reference = self._reference(problem, parameterization, rewards, policies, best, state.unit)
+        answered = followers.evaluate(rewards, reference)
         leader = problem.leader_pass(policies)
         assert leader.gradient is not None  # for the type checker
         values = followers.start_values(held.values)
-        best_values = followers.start_values(reference_values.values)
+        best_values = followers.start_values(answered.values)
         evaluation = problem.assemble(x, leader, values, best_values)
 
-        slope = compress(bound, held.visits[:, :, None] * policies)
-        reference_slope = compress(bound, reference_values.visits[:, :, None] * reference)
+        # What each piece of V_i* says of q_i: its value now, and its gradient in the payments.
         spread = spread_payments(bound, x)
-        pieces = Pieces(*[array.copy() for array in state.pieces])
-        constant = best_values - np.einsum("ik,ik->i", reference_slope, spread)
-        fresh = add_pieces(pieces, constant, reference_slope, state.iteration)
+        slope = compress(bound, held.visits[:, :, None] * policies)
+        reference_slope = compress(bound, answered.visits[:, :, None] * reference)
+        constant = best_values - (reference_slope * spread).sum(axis=1)
+        pieces, fresh = add_pieces(state.pieces, constant, reference_slope, state.iteration)
         multipliers = np.where(fresh, 0.0, state.multipliers)
-        slack = values[:, None] - pieces.constant - np.einsum("ijk,ik->ij", pieces.slope, spread)
+        slack = values[:, None] - pieces.at(spread)
         own = slope[:, None, :] - pieces.slope
         own[np.abs(own) <= 1e-11 * (1.0 + np.abs(slope).max())] = 0.0
 
         step, payment_step = self._steps(state)
-        kind, ahead, pull, slopes, points = self._rows(
-            parameterization, followers.available, policies, held, leader.gradient, state.scale
+        unit = state.unit if self.natural_gradient else np.ones(followers.n)
+        payment_unit = np.where(bound.reaches, unit[:, None], 0.0).max(axis=0)
+        purse = kernels.Purse(
+            bound.reach, payment_step / step * payment_unit, x, bound.lower, bound.upper
         )
-        unit = state.scale if self.natural_gradient else np.ones(followers.n)
-        reached = np.where(bound.reaches, unit[:, None], 0.0).max(axis=0)
-        pace = payment_step / step * reached
+        kind, rows = self._rows(
+            parameterization, followers, policies, held, leader.gradient, state.unit
+        )
+        target = self._targets(problem, kind, step, rows, own, slack, purse)
+        # A gap may open at this rate: without it, rounding alone would call for a multiplier.
+        target -= 1e-11 * unit[:, None]
         row_change = np.empty(followers.shape)
         payment_change = np.empty(bound.size)
-        cost_slope = -problem.cost_weight * problem.cost.gradient(x)
-        target = self._targets(problem, kind, step, pull, slopes, points, own, slack, pace, x)
-        target[np.abs(target) <= 1e-13 * self.eta * unit[:, None]] = 0.0
+        total = -problem.cost_weight * problem.cost.gradient(x)
         if self.multiplier == "joint":
+            own_sum = _scatter(bound.reach, own[:, 0], bound.size)
             joint = kernels.joint_direction(
                 followers.packed,
                 kind,
                 step,
-                ahead,
-                pull,
-                slopes,
-                points,
+                rows,
+                total,
+                own_sum,
                 np.arange(bound.size),
-                cost_slope,
-                _scatter(bound.reach, own[:, 0], bound.size),
-                pace,
-                x,
-                bound.lower,
-                bound.upper,
+                purse,
                 float(target[:, 0].sum()),
                 row_change,
-                payment_change,
             )
             multipliers[:] = joint
+            total += joint * own_sum
         else:
             kernels.separate_directions(
                 followers.packed,
                 kind,
                 step,
                 bound.shared,
-                ahead,
-                pull,
-                slopes,
-                points,
-                bound.reach,
-                cost_slope,
+                rows,
+                total,
                 own,
                 pieces.active,
-                pace,
-                x,
-                bound.lower,
-                bound.upper,
+                purse,
                 target,
                 multipliers,
                 row_change,
-                payment_change,
             )
-        summed = multipliers[:, 0] if self.multiplier == "joint" else multipliers.sum(axis=1)
+        kernels.move_payments(kind, step, total, purse, payment_change)
 
-        # How far the direction goes, per unit step and in units of reward; unvisited rows are
-        # left out, they change nothing.
+        # How far the direction goes per unit step, in units of reward. Rows that are not visited
+        # change nothing and are left out.
         visited = held.visits > 1e-9
         row_size = np.abs(row_change).max(axis=2, where=visited[:, :, None], initial=0.0)
-        change = step * row_size.max(axis=1)
-        residual = float(
-            max((change / step).max(), np.max(np.abs(payment_change) / np.maximum(pace, 1e-300)))
-        )
+        paid = np.abs(payment_change) / np.maximum(purse.pace, 1e-300)
+        residual = float(max(row_size.max(), paid.max()))
         gaps = evaluation.follower_gaps
-        converged = bool(
-            residual <= self.tolerance * (1.0 + problem.cost_weight)
-            and (gaps <= self.tolerance * state.scale).all()
-        )
+        converged = residual <= self.tolerance and bool((gaps <= self.tolerance * state.unit).all())
 
-        # A step changes a visited row by at most 0.2, a payment by at most 0.2 units of reward.
-        damping = np.minimum(1.0, 0.2 / np.maximum(change, 1e-300))
-        if self.natural_gradient:
-            moved = np.abs(spread_payments(bound, payment_change)).max(axis=1) * step
-            damping = np.minimum(damping, 0.2 * unit / np.maximum(moved, 1e-300))
-        if bound.shared or self.multiplier == "joint":
-            damping[:] = damping.min()
-        if kind == kernels.LINEAR:
-            damping[:] = 1.0
+        damping = self._damping(bound, kind, step, row_size, payment_change, unit)
         payment_damping = np.where(bound.reaches, damping[:, None], np.inf).min(axis=0)
-        new_payments = bound.project(x + step * payment_damping * payment_change)
-        new_theta = self._move(
-            parameterization,
-            problem,
-            state.theta,
+        pace, stalled = judge(
+            state.pace,
+            state.iteration,
+            residual + float((np.abs(gaps) / state.unit).max()),
+            x,
             policies,
-            row_change,
-            pull,
+            np.maximum(payment_unit, 1e-300),
             visited,
-            damping,
-            step,
+            bool((gaps <= 1e-3 * state.unit).all()),
         )
-        merit = residual + float((np.abs(gaps) / state.scale).max())
-        shrink, window, stalled = self._adapt(state, merit, new_payments)
-        report = StepReport(policies, evaluation, summed, residual, converged, stalled)
         following = AscentState(
             iteration=state.iteration + 1,
-            payments=new_payments,
-            theta=new_theta,
+            payments=bound.project(x + step * payment_damping * payment_change),
+            theta=self._move(
+                parameterization, followers, state.theta, rows, row_change, visited, damping, step
+            ),
             multipliers=multipliers,
             pieces=pieces,
             actions=best.actions,
-            scale=state.scale,
-            shrink=shrink,
-            merit=window[0],
-            window_merit=window[1],
-            anchor=window[2],
-            path=window[3],
+            unit=state.unit,
+            pace=pace,
         )
-        return following, report
+        summed = multipliers[:, 0] if self.multiplier == "joint" else multipliers.sum(axis=1)
+        return following, StepReport(policies, evaluation, summed, residual, converged, stalled)
 
-    def _respond(
+    def _reference(
         self,
         problem: IncentiveProblem,
         parameterization: Parameterization,
         rewards: FloatArray,
         policies: FloatArray,
         best: ResponseValues,
-        scale: FloatArray,
-    ) -> tuple[FloatArray, PolicyValues]:
-        """Return the reference policies whose values stand for V_i*, and their evaluation."""
-        followers = problem.followers
-        reference = np.empty(followers.shape)
-        if self.response == "greedy":
-            # The best response nearest to the current policy: any optimal policy gives a
-            # subgradient of V_i*, and this one is zero where the follower is indifferent.
-            bellman.near_greedy_policies(
-                best.q_values, best.values, 1e-11 * scale, policies, reference
-            )
-        elif self.response == "boltzmann":
-            bellman.boltzmann_policies(
-                followers.packed, best.q_values, self._tau(parameterization), reference
-            )
-        elif self.response == "soft":
-            reference = soft_responses(
-                followers, rewards, self._tau(parameterization), np.maximum(policies, 0.0)
-            )[0]
-        else:
-            reference = self._inner(problem, parameterization, rewards, policies, scale)
-        return reference, followers.evaluate(rewards, reference)
-
-    def _tau(self, parameterization: Parameterization) -> float:
-        if self.temperature is not None:
-            return self.temperature
-        return parameterization.temperature if isinstance(parameterization, Softmax) else 0.05
-
-    def _inner(
-        self,
-        problem: IncentiveProblem,
-        parameterization: Parameterization,
-        rewards: FloatArray,
-        policies: FloatArray,
-        scale: FloatArray,
+        unit: FloatArray,
     ) -> FloatArray:
-        """``inner_steps`` ascent steps on the followers' own values from the current policy."""
+        """Return the policies (n, S, A) whose values stand for V_i*."""
         followers = problem.followers
-        theta = parameterization.parameters(policies, followers)
-        none = np.zeros(followers.shape)
-        change = np.empty(followers.shape)
-        for _ in range(self.inner_steps):
-            current = parameterization.policies(theta, followers)
-            held = followers.evaluate(rewards, current)
-            kind, _, pull, _, points = self._rows(
-                parameterization, followers.available, current, held, none, scale
+        if self.response == "greedy":
+            return references.nearest_greedy(best, policies, unit)
+        if self.response == "inner":
+            return references.ascended(
+                followers, rewards, parameterization, policies, unit, self.step, self.inner_steps
             )
-            kernels.rows_along(followers.packed, kind, self.step, pull, points, change)
-            theta = self._move(
-                parameterization,
-                problem,
-                theta,
-                current,
-                change,
-                pull,
-                np.ones(held.visits.shape, bool),
-                np.ones(followers.n),
-                self.step,
-            )
-        return parameterization.policies(theta, followers)
+        tau = self.temperature
+        if tau is None:
+            softmax = isinstance(parameterization, Softmax)
+            tau = parameterization.temperature if softmax else 0.05
+        if self.response == "boltzmann":
+            return references.boltzmann(followers, best, tau)
+        return references.soft(followers, rewards, tau, policies)
 
     def _steps(self, state: AscentState) -> tuple[float, float]:
-        factor = state.shrink if self.schedule == "adaptive" else 1.0
-        if self.schedule == "sqrt":
+        factor = 1.0
+        if self.schedule == "adaptive":
+            factor = state.pace.factor
+        elif self.schedule == "sqrt":
             factor = 1.0 / np.sqrt(1.0 + state.iteration / 100.0)
         return self.step * factor, self.payment_step * factor
 
     def _rows(
         self,
         parameterization: Parameterization,
-        available: NDArray[np.bool_],
+        followers: Followers,
         policies: FloatArray,
         held: PolicyValues,
         leader_gradient: FloatArray,
-        scale: FloatArray,
-    ) -> tuple[int, FloatArray, FloatArray, FloatArray, FloatArray]:
-        """How rows move: kind, D grad f, D grad q, grad q (for the pairing), and the policies."""
+        unit: FloatArray,
+    ) -> tuple[int, kernels.Rows]:
+        """How rows move, and along what: D grad f, D grad q, and grad q for inner products."""
         visits = held.visits[:, :, None]
+        available = followers.available
         advantage = np.where(available, held.q_values - held.values[:, :, None], 0.0)
-        direct = isinstance(parameterization, Direct)
+        kind = kernels.DIRECT if isinstance(parameterization, Direct) else kernels.SOFTMAX
         if self.natural_gradient:
-            unit = scale[:, None, None]
-            ahead = leader_gradient / (np.maximum(visits, 1e-6) * unit)
-            pull = advantage / unit
-            kind = kernels.DIRECT if direct else kernels.SOFTMAX
-            return kind, ahead, pull, visits * advantage, policies
-        if direct:
-            slopes = visits * np.where(available, held.q_values, 0.0)
-            kind = kernels.LINEAR if self.geometry == "ambient" else kernels.DIRECT
-            return kind, leader_gradient, slopes, slopes, policies
-        assert isinstance(parameterization, Softmax)  # for the type checker
+            scale = unit[:, None, None]
+            ahead = leader_gradient / (np.maximum(visits, SMALLEST_VISITS) * scale)
+            return kind, kernels.Rows(ahead, advantage / scale, visits * advantage, policies)
+        q_values = np.where(available, held.q_values, 0.0)
         ahead = parameterization.gradient(leader_gradient, policies)
-        slopes = parameterization.gradient(visits * advantage, policies)
+        slopes = parameterization.gradient(visits * q_values, policies)
         if self.geometry == "ambient":
-            return kernels.LINEAR, ahead, slopes, slopes, policies
-        tau = parameterization.temperature
-        return kernels.SOFTMAX, ahead / tau, slopes / tau, visits * advantage, policies
+            return kernels.LINEAR, kernels.Rows(ahead, slopes, slopes, policies)
+        if isinstance(parameterization, Softmax):
+            # The kernel moves theta / tau, and measures the change in the policies.
+            tau = parameterization.temperature
+            return kind, kernels.Rows(ahead / tau, slopes / tau, visits * advantage, policies)
+        return kind, kernels.Rows(ahead, slopes, slopes, policies)
 
     def _targets(
         self,
         problem: IncentiveProblem,
         kind: int,
         step: float,
-        pull: FloatArray,
-        slopes: FloatArray,
-        points: FloatArray,
+        rows: kernels.Rows,
         own: FloatArray,
         slack: FloatArray,
-        pace: FloatArray,
-        x: FloatArray,
+        purse: kernels.Purse,
     ) -> FloatArray:
         """Phi (n, J): how fast each q_ij must grow."""
         if self.barrier == "gap":
-            return -self.eta * slack
-        bound = problem.payments
+            # A step may close half of a gap at most: longer steps close it at a lower rate.
+            return -min(self.eta, 0.5 / step) * slack
         norms = np.empty(slack.shape)
-        kernels.constraint_norms(
-            problem.followers.packed,
-            kind,
-            step,
-            pull,
-            slopes,
-            points,
-            bound.reach,
-            own,
-            pace,
-            x,
-            bound.lower,
-            bound.upper,
-            norms,
-        )
+        kernels.constraint_norms(problem.followers.packed, kind, step, rows, own, purse, norms)
         return self.eta * norms
+
+    def _damping(
+        self,
+        bound: BoundPayments,
+        kind: int,
+        step: float,
+        row_size: FloatArray,
+        payment_change: FloatArray,
+        unit: FloatArray,
+    ) -> FloatArray:
+        """Share (n,) of the step to take: rows change by at most 0.2, payments by 0.2 units."""
+        if kind == kernels.LINEAR:
+            return np.ones(unit.size)
+        damping = 0.2 / np.maximum(step * row_size.max(axis=1), 0.2)
+        if self.natural_gradient:
+            moved = np.abs(spread_payments(bound, payment_change)).max(axis=1) * step
+            damping = np.minimum(damping, 0.2 * unit / np.maximum(moved, 0.2 * unit))
+        if bound.shared or self.multiplier == "joint":
+            damping[:] = damping.min()
+        return damping
 
     def _move(
         self,
         parameterization: Parameterization,
-        problem: IncentiveProblem,
+        followers: Followers,
         theta: FloatArray,
-        policies: FloatArray,
+        rows: kernels.Rows,
         change: FloatArray,
-        pull: FloatArray,
         visited: NDArray[np.bool_],
         damping: FloatArray,
         step: float,
     ) -> FloatArray:
         """Theta after the step; rows that are not visited follow the follower's own gradient."""
-        if not self.natural_gradient and self.geometry == "ambient":
-            return parameterization.project(theta + step * change, problem.followers)
+        if self.geometry == "ambient":
+            return parameterization.project(theta + step * change, followers)
         factor = np.where(visited, damping[:, None], 1.0)[:, :, None]
-        moved = policies + step * factor * change
-        drift = np.where(visited[:, :, None] | (not self.natural_gradient), 0.0, step * pull)
+        moved = rows.points + step * factor * change
+        drift = np.zeros(theta.shape)
+        if self.natural_gradient:
+            drift = np.where(visited[:, :, None], 0.0, step * rows.pull)
         if isinstance(parameterization, Direct):
-            return parameterization.project(moved + drift, problem.followers)
-        available = problem.followers.available
-        logits = np.where(available, np.log(np.maximum(moved, 1e-300)) + drift, -np.inf)
-        logits -= logits.max(axis=2, keepdims=True)
-        return parameterization.temperature * np.where(
-            available, np.maximum(logits, -LOGIT_RANGE), 0.0
-        )
-
-    def _adapt(
-        self, state: AscentState, merit: float, payments: FloatArray
-    ) -> tuple[float, tuple[float, float, FloatArray, float], bool]:
-        """Shrink the steps when a window of iterations neither settled nor got anywhere.
-
-        Returns the factor on the steps, the next window, and whether the run has stalled.
-        """
-        best = min(state.window_merit, merit)
-        path = state.path + float(np.abs(payments - state.payments).sum())
-        if (state.iteration + 1) % WINDOW:
-            return state.shrink, (state.merit, best, state.anchor, path), False
-        shrink, stalled = state.shrink, False
-        travelled = float(np.abs(payments - state.anchor).sum())
-        if best > 0.7 * state.merit and travelled <= 0.3 * path:
-            stalled = shrink <= SMALLEST_SHRINK or self.schedule != "adaptive"
-            shrink = max(0.5 * shrink, SMALLEST_SHRINK)
-        return shrink, (min(best, state.merit), np.inf, payments, 0.0), stalled
+            return parameterization.project(moved + drift, followers)
+        logits = np.log(np.maximum(moved, 1e-300)) + drift
+        return parameterization.from_logits(logits, followers.available)
 
 
 def _scatter(reach: NDArray[np.int64], values: FloatArray, size: int) -> FloatArray:

@@ -25,6 +25,10 @@ class Pieces(NamedTuple):
     active: NDArray[np.bool_]  # (n, J)
     used: NDArray[np.int64]  # (n, J) iteration at which the piece was last a best response
 
+    def at(self, spread: FloatArray) -> FloatArray:
+        """Value (n, J) of each piece at payments (n, K) in the order of ``reach``."""
+        return self.constant + np.einsum("ijk,ik->ij", self.slope, spread)
+
 
 def empty_pieces(n: int, count: int, width: int) -> Pieces:
     """No pieces yet."""
@@ -50,10 +54,10 @@ def spread_payments(payments: BoundPayments, x: FloatArray) -> FloatArray:
 
 def add_pieces(
     pieces: Pieces, constant: FloatArray, slope: FloatArray, iteration: int
-) -> NDArray[np.bool_]:
+) -> tuple[Pieces, NDArray[np.bool_]]:
     """Add one piece per follower in place of a known equal, an empty or the least recent one.
 
-    Returns (n, J) bool: the slots that now hold another piece than before.
+    Returns the new pieces, and (n, J) bool: the slots that now hold another one than before.
     """
     rows = np.arange(constant.shape[0])
     off = np.abs(pieces.slope - slope[:, None, :]).max(axis=2)
@@ -64,8 +68,9 @@ def add_pieces(
     slot = np.where(known, np.argmax(equal, axis=1), np.argmin(pieces.used, axis=1))
     fresh = np.zeros(pieces.active.shape, bool)
     fresh[rows[~known], slot[~known]] = True
-    pieces.constant[rows, slot] = constant
-    pieces.slope[rows, slot] = slope
-    pieces.active[rows, slot] = True
-    pieces.used[rows, slot] = iteration
-    return fresh
+    new = Pieces(*[array.copy() for array in pieces])
+    new.constant[rows, slot] = constant
+    new.slope[rows, slot] = slope
+    new.active[rows, slot] = True
+    new.used[rows, slot] = iteration
+    return new, fresh

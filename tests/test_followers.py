@@ -1,0 +1,203 @@
+"""Followers packed into flat arrays: what is shared, and which policies are accepted."""
+
+import numpy as np
+import pytest
+from conftest import ROUNDING, assert_close, random_arrays, random_policy
+
+from fastincentive import Followers, ImproperPolicyError, InputError, TabularMDP
+from fastincentive.response import uniform_policies
+
+
+def three_followers(unavailable=0.3):
+    rng = np.random.default_rng(3)
+    return [random_arrays(rng, 5, 3, gamma, unavailable) for gamma in (0.0, 0.9, 0.5)]
+
+
+def unpack(packed, i):
+    """Dense transitions (S, A, S) of follower i, read back from the flat arrays."""
+    _, states, actions = packed.available.shape
+    out = np.zeros((states, actions, states))
+    for s in range(states):
+        for a in range(actions):
+            row = (packed.model[i] * states + s) * actions + a
+            for e in range(packed.row_start[row], packed.row_start[row + 1]):
+                out[s, a, packed.successor[e]] += packed.probability[e]
+    return out
+
+
+def test_packing_keeps_every_follower():
+    arrays = three_followers()
+    followers = Followers([each.mdp() for each in arrays])
+    assert followers.shape == (followers.n, followers.n_states, followers.n_actions) == (3, 5, 3)
+    assert len(followers) == followers.n_models == 3
+    packed = followers.packed
+    for i, each in enumerate(arrays):
+        mask = each.available
+        expected = np.where(mask[:, :, None], each.transition, 0.0)
+        assert_close(unpack(packed, i), expected, ROUNDING)
+        np.testing.assert_array_equal(followers.available[i], mask)
+        np.testing.assert_array_equal(packed.absorbing[packed.model[i]], each.absorbing)
+        np.testing.assert_array_equal(packed.sink[packed.model[i]], each.sinks)
+        np.testing.assert_array_equal(followers.rewards[i], np.where(mask, each.reward, 0.0))
+        assert_close(packed.initial[i], each.initial, ROUNDING)
+        assert packed.discount[i] == each.discount
+    assert packed.successor.dtype == np.int32
+    assert [mdp.discount for mdp in followers] == [0.0, 0.9, 0.5]
+    assert followers[1].discount == 0.9
+    assert repr(followers) == "Followers(n=3, n_states=5, n_actions=3, n_models=3)"
+
+
+def test_a_shared_model_is_stored_once():
+    first, second, _ = (each.mdp() for each in three_followers())
+    followers = Followers(
+        [first, second, first, second.replace(discount=0.1), first.replace(initial=0)]
+    )
+    assert followers.n == 5
+    assert followers.n_models == 2
+    assert followers.packed.model.tolist() == [0, 1, 0, 1, 0]
+    entries = first.transition.probability.size + second.transition.probability.size
+    assert followers.packed.probability.size == entries
+    for i, mdp in enumerate(followers):
+        assert_close(unpack(followers.packed, i), mdp.dense_transition(), ROUNDING)
+
+
+def test_followers_that_share_answer_as_alone():
+    first, second, _ = (each.mdp() for each in three_followers())
+    followers = Followers([first, second, first.replace(discount=0.7), second])
+    policies = random_policy(np.random.default_rng(0), followers.available)
+    together = followers.evaluate(followers.rewards, policies)
+    best = followers.best_responses(followers.rewards)
+    for i, mdp in enumerate(followers):
+        alone = Followers([mdp])
+        single = alone.evaluate(alone.rewards, policies[i : i + 1])
+        for one, other in zip(single, together, strict=True):
+            np.testing.assert_array_equal(one[0], other[i])
+        answer = alone.best_responses(alone.rewards)
+        for one, other in zip(answer, best, strict=True):
+            np.testing.assert_array_equal(one[0], other[i])
+
+
+def test_uniform_policies_and_start_values():
+    followers = Followers([each.mdp() for each in three_followers()])
+    uniform = uniform_policies(followers)
+    for i, mdp in enumerate(followers):
+        for s in range(5):
+            count = mdp.available[s].sum()
+            np.testing.assert_array_equal(uniform[i, s], np.where(mdp.available[s], 1 / count, 0))
+    values = np.random.default_rng(1).normal(size=(3, 5))
+    expected = [mdp.initial @ row for mdp, row in zip(followers, values, strict=True)]
+    assert_close(followers.start_values(values), expected, ROUNDING)
+
+
+def test_a_warm_start_does_not_change_the_answer():
+    followers = Followers([each.mdp() for each in three_followers()])
+    cold = followers.best_responses(followers.rewards)
+    warm_from = cold.actions.copy()
+    warm = followers.best_responses(followers.rewards, warm_from)
+    np.testing.assert_array_equal(warm.actions, cold.actions)
+    np.testing.assert_array_equal(warm.values, cold.values)
+    assert warm.iterations.max() == 1
+    np.testing.assert_array_equal(warm_from, cold.actions)  # not written to
+    worst = np.argmin(np.where(followers.available, cold.q_values, np.inf), axis=2)
+    far = followers.best_responses(followers.rewards, worst)
+    assert_close(far.values, cold.values, ROUNDING)
+
+
+# Errors
+
+
+def test_followers_must_have_one_size():
+    rng = np.random.default_rng(0)
+    small, large = random_arrays(rng, 4, 2).mdp(), random_arrays(rng, 5, 2).mdp()
+    message = (
+        r"followers: expected 4 states and 2 actions, as the first follower, got 5 and 2 at "
+        r"follower 2\. Pad with unreachable states"
+    )
+    with pytest.raises(InputError, match=message):
+        Followers([small, small, large])
+    more = random_arrays(rng, 4, 3).mdp()
+    with pytest.raises(InputError, match="got 4 and 3 at follower 1"):
+        Followers([small, more])
+
+
+def test_followers_must_be_mdps():
+    mdp = random_arrays(np.random.default_rng(0), 4, 2).mdp()
+    with pytest.raises(InputError, match=r"followers\[1\]: expected a TabularMDP, got ndarray"):
+        Followers([mdp, np.eye(2)])
+    with pytest.raises(InputError, match="followers: expected at least one TabularMDP, got none"):
+        Followers([])
+
+
+POLICY_ERRORS = {
+    "negative": (
+        lambda p: p.__setitem__((1, 2), [-0.5, 1.5, 0.0]),
+        "probabilities >= 0, and 0 for unavailable actions, got -0.5 at follower 1, state 2, "
+        "action 0",
+    ),
+    "NaN": (
+        lambda p: p.__setitem__((2, 0, 1), np.nan),
+        "got nan at follower 2, state 0, action 1",
+    ),
+    "unavailable": (
+        lambda p: p.__setitem__((0, 4), [0.5, 0.25, 0.25]),
+        "and 0 for unavailable actions, got 0.25 at follower 0, state 4, action 2",
+    ),
+    "sum": (
+        lambda p: p.__setitem__((1, 3, 0), p[1, 3, 0] + 0.5),
+        "rows that sum to 1 (within 1e-09), got 1.5 at follower 1, state 3",
+    ),
+    "sum just outside": (
+        lambda p: p.__setitem__((2, 4, 1), p[2, 4, 1] + 2e-9),
+        "at follower 2, state 4",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", POLICY_ERRORS)
+def test_policy_errors(case):
+    spoil, message = POLICY_ERRORS[case]
+    rng = np.random.default_rng(0)
+    available = np.ones((5, 3), bool)
+    available[4, 2] = False
+    transition = rng.dirichlet(np.ones(5), size=(5, 3))
+    mdp = TabularMDP(transition, np.zeros(5), available=available)
+    followers = Followers([mdp] * 3)
+    policies = random_policy(rng, followers.available)
+    followers.check_policies(policies)
+    spoil(policies)
+    with pytest.raises(InputError) as error:
+        followers.check_policies(policies, "start")
+    assert str(error.value).startswith("start: expected ")
+    assert message in str(error.value)
+
+
+def test_policies_of_the_wrong_shape():
+    followers = Followers([each.mdp() for each in three_followers()])
+    message = r"policies: expected shape \(3, 5, 3\) \(followers, states, actions\), got \(5, 3\)"
+    with pytest.raises(InputError, match=message):
+        followers.check_policies(np.ones((5, 3)) / 3)
+
+
+def test_checked_policies_are_copies():
+    followers = Followers([each.mdp() for each in three_followers()])
+    policies = uniform_policies(followers)
+    assert not np.shares_memory(followers.check_policies(policies), policies)
+    assert_close(followers.check_policies(policies.tolist()), policies, 0.0)
+    fortran = followers.check_policies(np.asfortranarray(policies))
+    assert fortran.flags.c_contiguous
+
+
+def test_the_improper_follower_is_named():
+    transition = np.zeros((3, 2, 3))
+    transition[0, 0, 1] = transition[1, 0, 0] = 1.0
+    transition[:2, 1, 2] = 1.0
+    transition[2, :, 2] = 1.0
+    mdp = TabularMDP(transition, np.zeros(3), 0.9)
+    followers = Followers([mdp, mdp.replace(discount=1.0), mdp])
+    policies = np.zeros((3, 3, 2))
+    policies[:, :, 0] = 1.0
+    message = "follower 1 has discount 1; got one that never leaves a class around state [01]"
+    with pytest.raises(ImproperPolicyError, match=message):
+        followers.evaluate(followers.rewards, policies)
+    policies[1, 1] = [0.0, 1.0]
+    followers.evaluate(followers.rewards, policies)  # one way out is enough
