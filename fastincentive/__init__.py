@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         soft_best_response,
     )
     from fastincentive.solution import Ascent, History, Solution, Status
-    from fastincentive.solve import solve
+    from fastincentive.loop import solve
     from fastincentive.starts import best_response_policies, leader_optimal_policies
 
 _WHERE = {
@@ -56,6 +56,7 @@ _WHERE = {
     ],
     "followers": ["Followers"],
     "io": ["load_solution", "save_solution"],
+    "loop": ["solve"],
     "leader": ["JointReward", "LabelReward", "LeaderReward"],
     "mdp": ["TabularMDP"],
     "methods": ["BilevelAscent"],
@@ -70,7 +71,6 @@ _WHERE = {
         "soft_best_response",
     ],
     "solution": ["Ascent", "History", "Solution", "Status"],
-    "solve": ["solve"],
     "starts": ["best_response_policies", "leader_optimal_policies"],
 }
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}

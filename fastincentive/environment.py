@@ -29,14 +29,15 @@ def environment() -> dict[str, Any]:
     """
     from numba import config
 
+    setting = vars(config)
     versions = {"fastincentive": __version__, "python": platform.python_version()}
     versions |= {name: metadata.version(name) for name in _REQUIRED}
     return {
         "versions": versions,
         "extras": {name: _version(name) for name in EXTRAS},
         "threads": {
-            "numba_threads": int(config.NUMBA_NUM_THREADS),
-            "numba_threading_layer": str(config.THREADING_LAYER),
+            "numba_threads": int(setting["NUMBA_NUM_THREADS"]),
+            "numba_threading_layer": str(setting["THREADING_LAYER"]),
         },
         "machine": {
             "system": f"{platform.system()} {platform.machine()}",

@@ -10,20 +10,20 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastincentive.errors import (
-    InputError,
-    ProductSpaceTooLargeError,
-    TruncationWarning,
-    invalid,
-)
+from fastincentive import product_space
+from fastincentive.errors import InputError, TruncationWarning, invalid
 from fastincentive.followers import Followers
-from fastincentive.kernels import joint as joint_kernels
 from fastincentive.kernels import marginals as kernels
 from fastincentive.leader import LeaderReward
 from fastincentive.mdp import FloatArray, TabularMDP
 from fastincentive.payments import Cost, LinearCost, Payments
 
 __all__ = ["Evaluation", "IncentiveProblem"]
+
+#: Two followers that are not absorbed after this many steps are solved by doubling.
+PAIR_AFTER = 512
+#: Doubling works on dense matrices: up to this many states.
+PAIR_STATES = 200
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,13 @@ class IncentiveProblem:
                 "Use leader_discount below 1, or give the followers a sink where the leader "
                 "earns nothing.",
             )
+        #: Whether two followers may be solved on the product space instead of step by step.
+        self._pair = (
+            followers.n == 2
+            and followers.n_states <= PAIR_STATES
+            and self.leader.labels.shape[2] == 1
+            and self.leader.n_labels <= PAIR_STATES
+        )
         self._usual_horizon = 64
         #: The map behind a grid problem, for plots.
         self.grid: object | None = None
@@ -181,13 +188,29 @@ class IncentiveProblem:
         return gradient
 
     def leader_pass(
-        self, policies: FloatArray, gradient: bool = True, warn: bool = False
+        self,
+        policies: FloatArray,
+        gradient: bool = True,
+        warn: bool = False,
+        discount: float | None = None,
     ) -> LeaderPass:
-        """Forward marginals, conditional rewards, backward adjoint; policies are not checked."""
-        marginals, truncation = self._label_marginals(policies)
+        """Forward marginals, conditional rewards, backward adjoint; policies are not checked.
+
+        ``discount`` stands in for the leader's own. Two followers that are absorbed slowly are
+        solved by doubling on the product space instead.
+        """
+        gamma = self.leader_discount if discount is None else discount
+        limit = min(PAIR_AFTER, self.max_horizon) if self._pair else self.max_horizon
+        marginals, truncation = self._label_marginals(policies, limit, gamma)
+        if self._pair and np.isfinite(truncation) and marginals.shape[0] == limit:
+            pair = product_space.pair_pass(self.followers, self.leader, policies, gamma)
+            if pair.converged:
+                return LeaderPass(pair.value, pair.gradient if gradient else None, limit, 0.0)
+        if marginals.shape[0] == limit < self.max_horizon:
+            marginals, truncation = self._label_marginals(policies, self.max_horizon, gamma)
         expected, conditional = self.leader.expectations(marginals)
         horizon = marginals.shape[0]
-        value = float(self.leader_discount ** np.arange(horizon) @ expected)
+        value = float(gamma ** np.arange(horizon) @ expected)
         if warn and truncation > 1e-6 * max(self._magnitude, 1e-300):
             warnings.warn(
                 f"the leader's value was cut after {horizon} steps; what is left out is bounded "
@@ -204,7 +227,7 @@ class IncentiveProblem:
                 policies,
                 self.leader.labels,
                 conditional,
-                self.leader_discount,
+                gamma,
                 truncation < np.inf,
                 slopes,
             )
@@ -236,59 +259,15 @@ class IncentiveProblem:
         n, states, _ = self.followers.shape
         if method not in ("auto", "sum", "stein"):
             raise invalid("method", '"auto", "sum" or "stein"', repr(method))
-        need = 8.0 * float(states) ** n / 2**30
-        if need > max_gib:
-            raise ProductSpaceTooLargeError(
-                f"joint_occupancy over {states}^{n} joint states needs {need:.3g} GiB, more than "
-                f"max_gib={max_gib:g}. leader_value and leader_gradient do not need this table."
-            )
+        product_space.check_memory(states, n, max_gib)
         if method == "stein":
             if n != 2:
                 raise invalid("method", '"sum" unless there are two followers', '"stein"')
-            return self._stein(checked)
-        horizon = self._label_marginals(checked)[0].shape[0]
-        laws = np.empty((n, horizon, states))
-        packed = self.followers.packed
-        joint_kernels.state_marginals(packed, checked, horizon, laws)
-        out = np.zeros((states, states ** (n - 1)))
-        joint_kernels.joint_visitation(laws, self.leader_discount, out)
-        table = out.reshape((states,) * n)
-        if self.leader_discount == 1.0:
-            table[np.ix_(*packed.absorbing[packed.model])] = 0.0
-        return table
-
-    def _stein(self, policies: FloatArray) -> FloatArray:
-        """Two followers: joint visitation by doubling, the absorbed pairs left out at discount 1.
-
-        With a discount of 1 the visits split into those with follower 1 unabsorbed and those with
-        follower 1 absorbed and follower 2 not; each is a convergent Stein equation.
-        """
-        packed = self.followers.packed
-        states = self.followers.n_states
-        chains = np.empty((2, states, states))
-        joint_kernels.policy_matrices(packed, policies, chains)
-        starts = packed.initial
-        if self.leader_discount < 1.0:
-            return self._double(chains[0], chains[1], np.outer(starts[0], starts[1]))
-        gone = packed.absorbing[packed.model]
-        killed = [np.where(gone[i][None, :], 0.0, chains[i]) for i in range(2)]
-        alive = [np.where(gone[i], 0.0, starts[i]) for i in range(2)]
-        first = self._double(killed[0], chains[1], np.outer(alive[0], starts[1]))
-        second = self._double(chains[0], killed[1], np.outer(starts[0], alive[1]))
-        table = np.where(gone[0][:, None], second, first)
-        table[np.ix_(gone[0], gone[1])] = 0.0
-        return table
-
-    def _double(self, left: FloatArray, right: FloatArray, start: FloatArray) -> FloatArray:
-        """Solve W = start + gamma left' W right by squaring."""
-        total, scale = start, self.leader_discount
-        for _ in range(64):
-            step = scale * (left.T @ total @ right)
-            total = total + step
-            if np.abs(step).sum() <= 1e-16 * np.abs(total).sum():
-                break
-            left, right, scale = left @ left, right @ right, scale * scale
-        return total
+            moves = product_space.chains(self.followers, checked)
+            return product_space.pair_visitation(self.followers, moves, self.leader_discount)
+        gamma = self.leader_discount
+        horizon = self._label_marginals(checked, self.max_horizon, gamma)[0].shape[0]
+        return product_space.summed_visitation(self.followers, checked, gamma, horizon)
 
     def _label_mask(self, states: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """(n, L): the labels that the marked states (n, S) can show."""
@@ -297,11 +276,12 @@ class IncentiveProblem:
         mask[i[:, None], self.leader.labels[i, s]] = True
         return mask
 
-    def _label_marginals(self, policies: FloatArray) -> tuple[FloatArray, float]:
-        """Label marginals (T, n, L) up to the certified horizon, and the bound on the rest."""
+    def _label_marginals(
+        self, policies: FloatArray, limit: int, gamma: float
+    ) -> tuple[FloatArray, float]:
+        """Label marginals (T, n, L) up to the certified horizon or the limit, and the bound."""
         packed = self.followers.packed
         n, states, _ = self.followers.shape
-        gamma = self.leader_discount
         rest = np.empty((n, states))
         certified = True
         if self._free_when_absorbed:
@@ -321,7 +301,7 @@ class IncentiveProblem:
         first = 0
         blocks: list[FloatArray] = []
         while True:
-            last = min(first + block, self.max_horizon)
+            last = min(first + block, limit)
             marginals = np.empty((last - first, n, self.leader.n_labels))
             remainder = np.empty((last - first, n))
             kernels.forward_marginals(
@@ -337,7 +317,7 @@ class IncentiveProblem:
                     horizon = max(first + at, 1)
                     truncation = float(bound[at])
                     break
-            if last == self.max_horizon:
+            if last == limit:
                 horizon = last
                 truncation = float(bound[-1]) if certified else np.inf
                 break

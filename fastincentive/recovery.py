@@ -171,7 +171,7 @@ def _by_linear_programme(
         trial[variables] = np.clip(amounts, bound.lower[variables], bound.upper[variables])
         x = trial
         feasible[group] = True
-    # The programme is solved to 1e-9 or so; a few Newton steps on the gaps remove the rest.
+    # The programme is solved to 1e-8 or so; a few Newton steps on the gaps remove the rest.
     unit = _unit(problem, fallback)
     for _ in range(30):
         gap, slope = _gap_and_slope(problem, policies, x)
@@ -209,6 +209,8 @@ def _solve_group(
     at_lower = bound.lower
     held = followers.evaluate(problem.rewards(at_lower), policies)
     worth = followers.start_values(held.values)
+    # Exact equality would be infeasible to the solver's tolerance; the Newton steps make it good.
+    loose = 1e-8 * _unit(problem, at_lower)
     slope = compress(bound, held.visits[:, :, None] * policies)
     rows: list[NDArray[np.int64]] = []
     columns: list[NDArray[np.int64]] = []
@@ -238,7 +240,7 @@ def _solve_group(
         rows.append(np.full(start.size + reach.size, offset))
         columns += [first + start, column_of[reach]]
         data += [mdp.initial[start], -slope[i, : reach.size]]
-        limit.append(np.array([worth[i] - slope[i, : reach.size] @ at_lower[reach]]))
+        limit.append(np.array([worth[i] - slope[i, : reach.size] @ at_lower[reach] + loose[i]]))
         offset += 1
         if mdp.discount == 1.0:
             fixed[g * states : (g + 1) * states] = model.absorbing
@@ -270,7 +272,7 @@ def _solve_group(
         b_ub=upper_limit,
         bounds=box,
         method="highs",
-        options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
+        options={"primal_feasibility_tolerance": 1e-9, "dual_feasibility_tolerance": 1e-9},
     )
     if not result.success:
         return None

@@ -23,20 +23,23 @@ def leader_optimal_policies(problem: IncentiveProblem, rounds: int = 80) -> Floa
 
     From the uniform policies, mixes in the greedy policies of the leader's gradient (a
     conditional-gradient ascent), then takes the greedy ones if they are no worse. A local
-    optimum: the leader's value is not concave.
+    optimum: the leader's value is not concave. A discount of at most 0.99 stands in for the
+    leader's, so that followers do not wait for ever where the leader would not mind.
     """
+    discount = min(problem.leader_discount, 0.99)
+
     followers = problem.followers
     policies = uniform_policies(followers)
     best, best_value = policies, -np.inf
     actions = np.eye(followers.n_actions)
     for k in range(rounds):
-        leader = problem.leader_pass(policies)
+        leader = problem.leader_pass(policies, discount=discount)
         assert leader.gradient is not None  # for the type checker
         if leader.value > best_value:
             best, best_value = policies, leader.value
         slope = np.where(followers.available, leader.gradient, -np.inf)
         greedy = actions[np.argmax(slope, axis=2)]
-        value = problem.leader_pass(greedy, gradient=False).value
+        value = problem.leader_pass(greedy, gradient=False, discount=discount).value
         if value > best_value and _proper(problem, greedy):
             improved = value > best_value + 1e-9 * max(1.0, abs(best_value))
             best, best_value = greedy, value

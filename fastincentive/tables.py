@@ -4,39 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["markdown_table", "text_table"]
-
-Rows = Sequence[Sequence[str]]
+__all__ = ["markdown_table", "small", "text_table"]
 
 
-def text_table(header: Sequence[str], rows: Rows, left: int = 1) -> str:
-    """Align columns with two blanks between them.
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:
+    """Align columns, two blanks between them.
 
     Parameters
     ----------
-    header : sequence of str
-    rows : sequence of sequences of str
-        Each as long as the header.
-    left : int
-        This many columns from the left, and the last one, are aligned to the left, the others to
-        the right.
+    header : sequence of c str
+    rows : sequence of sequences of c str
+    align : str of length c
+        "l" or "r" for each column: aligned to the left or to the right.
     """
     lines = [header, *rows]
     widths = [max(len(line[c]) for line in lines) for c in range(len(header))]
-    last = len(header) - 1
 
     def join(line: Sequence[str]) -> str:
-        cells = [
-            text.ljust(width) if c < left or c == last else text.rjust(width)
-            for c, (text, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        return "  ".join(cells).rstrip()
+        cells = zip(line, widths, align, strict=True)
+        return "  ".join(
+            text.ljust(width) if side == "l" else text.rjust(width) for text, width, side in cells
+        ).rstrip()
 
     return "\n".join(join(line) for line in lines)
 
 
-def markdown_table(header: Sequence[str], rows: Rows, left: int = 1) -> str:
-    """Write a Markdown table, the first ``left`` columns and the last aligned to the left."""
-    last = len(header) - 1
-    rule = ["---" if c < left or c == last else "---:" for c in range(len(header))]
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:
+    """Write a Markdown table; arguments as in ``text_table``."""
+    rule = ["---" if side == "l" else "---:" for side in align]
     return "\n".join("| " + " | ".join(line) + " |" for line in [header, rule, *rows])
+
+
+def small(value: float, digits: int = 1) -> str:
+    """Format a number of which mainly the size matters: 0, or with an exponent."""
+    return "0" if value == 0 else f"{value:.{digits}e}"

@@ -319,6 +319,39 @@ def kron_leader_gradient(
     return gradient
 
 
+def pair_leader_gradient(
+    transitions: Sequence[Array],
+    initials: Sequence[Array],
+    policies: Sequence[Array],
+    reward_table: Array,
+    discount: float,
+    absorbing_sets: Sequence[Mask] | None = None,
+) -> tuple[float, Array]:
+    """Value and gradient (2,S,A) for two followers and a reward on states: as the kron functions.
+
+    The same Kronecker solves, with the sums over the other follower's states as matrix products.
+    """
+    states = len(initials[0])
+    chain = joint_transition(transitions, policies)
+    killed = joint_absorbed(absorbing_sets) if discount == 1.0 else None
+    alive = np.ones(len(chain)) if killed is None else 1.0 - killed
+    system = np.eye(len(chain)) - discount * chain * alive[:, None] * alive[None, :]
+    values = np.linalg.solve(system, reward_table.reshape(-1) * alive).reshape(states, states)
+    visits = np.linalg.solve(system.T, joint_initial(initials) * alive).reshape(states, states)
+    chains = [policy_transition(*pair) for pair in zip(transitions, policies, strict=True)]
+    ahead = [values @ chains[1].T, values.T @ chains[0].T]
+    seen, earned = [visits, visits.T], [reward_table, reward_table.T]
+    gradient = np.stack(
+        [
+            (seen[i] * earned[i]).sum(axis=1)[:, None]
+            + discount
+            * np.einsum("sap,pt,st->sa", transitions[i], ahead[i], seen[i], optimize=True)
+            for i in range(2)
+        ]
+    )
+    return float(initials[0] @ values @ initials[1]), gradient
+
+
 def stein_visitation(P1: Array, P2: Array, mu1: Array, mu2: Array, discount: float) -> Array:
     """Return W (S, S) solving W = mu1 mu2' + discount * P1' W P2 for chains P1, P2 (S, S)."""
     source = np.outer(mu1, mu2)
@@ -434,3 +467,138 @@ def project_budget(
         else:
             high = middle
     return at(high)
+
+
+def project_rows(rows: Array, available: Mask) -> Array:
+    """Project every row of `rows` (..., A) on the simplex over its available entries."""
+    descending = -np.sort(-np.where(available, rows, -np.inf), axis=-1)
+    counts = np.arange(1, rows.shape[-1] + 1)
+    shifts = (np.cumsum(np.where(np.isfinite(descending), descending, 0.0), axis=-1) - 1.0) / counts
+    last = np.sum(descending > shifts, axis=-1, keepdims=True) - 1
+    shift = np.take_along_axis(shifts, last, axis=-1)
+    return np.where(available, np.maximum(rows - shift, 0.0), 0.0)
+
+
+def smallest_root(function: Callable[[float], float]) -> float:
+    """Return the smallest m >= 0 with function(m) >= 0, for a non-decreasing function."""
+    low, high = 0.0, 1.0
+    if function(0.0) >= 0.0:
+        return 0.0
+    while function(high) < 0.0:
+        low, high = high, 2.0 * high
+        if high > 1e9:
+            return 1e9
+    while high - low > 1e-12 * high:
+        middle = 0.5 * (low + high)
+        if function(middle) < 0.0:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def ascent_iteration(
+    transitions: Sequence[Array],
+    rewards: Sequence[Array],
+    discounts: Sequence[float],
+    initials: Sequence[Array],
+    available: Sequence[Mask],
+    absorbing: Sequence[Mask],
+    leader_table: Array,
+    leader_discount: float,
+    cost_weight: float,
+    index: Array,
+    payments: Array,
+    policies: Sequence[Array],
+    pieces: Sequence[list[tuple[float, Array]]],
+    multipliers: Sequence[Array],
+    units: Array,
+    step: float,
+    payment_step: float,
+    closing: float,
+    sweeps: int,
+) -> tuple[Array, list[Array], float, Array]:
+    """One iteration of Algorithm 1 for two followers: direct policies, projected steps.
+
+    `index` (n,S,A) numbers the payment of each pair (-1: none), no payment shared; `pieces` are
+    earlier lines (c, D) of each V_i*, to which the current best response is added, and
+    `multipliers` their values so far; `closing` is the share of a gap to close. Returns the new payments and policies, the leader's value
+    and the gaps, all by explicit matrices on the product space.
+    """
+    n = len(transitions)
+    side = np.where(index >= 0, np.append(payments, 0.0)[index], 0.0)
+    everyone = [reward + extra for reward, extra in zip(rewards, side, strict=True)]
+    value, gradient = pair_leader_gradient(
+        transitions, initials, policies, leader_table, leader_discount, absorbing
+    )
+    total = np.full(len(payments), -cost_weight)
+    new_policies, changes, gaps = [], np.zeros(len(payments)), np.zeros(n)
+    for i in range(n):
+        model = (transitions[i], everyone[i], discounts[i])
+        values, q_values = evaluate_policy(*model, policies[i], absorbing[i])
+        occupancy = occupancy_measure(
+            transitions[i], discounts[i], initials[i], policies[i], absorbing[i]
+        )
+        best, best_values, _ = best_response(*model, available[i])
+        best_occupancy = occupancy_measure(
+            transitions[i], discounts[i], initials[i], best, absorbing[i]
+        )
+        visits = occupancy.sum(axis=1, keepdims=True)
+        mine = np.flatnonzero([(index[i] == k).any() for k in range(len(payments))])
+        slope = np.array([occupancy[index[i] == k].sum() for k in mine])
+        best_slope = np.array([best_occupancy[index[i] == k].sum() for k in mine])
+        worth, best_worth = initials[i] @ values, initials[i] @ best_values
+        gaps[i] = best_worth - worth
+        lines = [*pieces[i], (best_worth - best_slope @ payments[mine], best_slope)]
+        advantage = np.where(available[i], q_values - values[:, None], 0.0)
+        ahead = gradient[i] / (np.maximum(visits, 1e-6) * units[i])
+        pull = advantage / units[i]
+        pace = payment_step / step * units[i]
+
+        def row_change(
+            multiplier: float,
+            i: int = i,
+            ahead: Array = ahead,
+            pull: Array = pull,
+        ) -> Array:
+            moved = policies[i] + step * (ahead + multiplier * pull)
+            return (project_rows(moved, available[i]) - policies[i]) / step
+
+        def payment_change(push: Array, mine: Array = mine, pace: float = pace) -> Array:
+            moved = np.maximum(payments[mine] + step * pace * (total[mine] + push), 0.0)
+            return (moved - payments[mine]) / step
+
+        chosen = np.append(multipliers[i], 0.0)
+        differences = [slope - line[1] for line in lines]
+        targets = [
+            -closing / step * (worth - line[0] - line[1] @ payments[mine]) - 1e-11 * units[i]
+            for line in lines
+        ]
+        for _ in range(sweeps):
+            for j, (difference, target) in enumerate(zip(differences, targets, strict=True)):
+
+                def lacking(
+                    multiplier: float,
+                    j: int = j,
+                    difference: Array = difference,
+                    target: float = target,
+                ) -> float:
+                    trial = chosen.copy()
+                    trial[j] = multiplier
+                    push = sum(m * d for m, d in zip(trial, differences, strict=True))
+                    moved = np.sum(visits * advantage * row_change(trial.sum()))
+                    return float(moved + difference @ payment_change(push) - target)
+
+                chosen[j] = smallest_root(lacking)
+        change = row_change(chosen.sum())
+        push = sum(m * d for m, d in zip(chosen, differences, strict=True))
+        moved = payment_change(push)
+        seen = visits[:, 0] > 1e-9
+        largest = max(step * np.abs(change[seen]).max(), 0.2)
+        far = max(step * np.abs(moved).max(initial=0.0), 0.2 * units[i])
+        damping = min(0.2 / largest, 0.2 * units[i] / far)
+        rows = policies[i] + step * np.where(seen, damping, 1.0)[:, None] * change
+        rows = rows + np.where(seen[:, None], 0.0, step * pull)
+        new_policies.append(project_rows(rows, available[i]))
+        changes[mine] = step * damping * moved
+    return np.maximum(payments + changes, 0.0), new_policies, value, gaps

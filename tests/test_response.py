@@ -299,20 +299,6 @@ def test_sinks_earn_no_entropy_but_their_best_reward():
     assert_close(answer.policy[1], [0.0, 1.0])
 
 
-def test_soft_response_at_discount_one_without_a_bound():
-    """Two states with a free way back and forth: one more round trip always earns more entropy."""
-    transition = np.zeros((3, 2, 3))
-    transition[0, 0, 1] = transition[1, 0, 0] = 1.0
-    transition[:2, 1, 2] = 1.0
-    transition[2, :, 2] = 1.0
-    with pytest.raises(InputError, match="regularised total reward is bounded"):
-        soft_best_response(TabularMDP(transition, np.zeros(3), 1.0), 0.5)
-    # a cost above tau * log(2) bounds it
-    costly = TabularMDP(transition, [-0.5, -0.5, 0.0], 1.0)
-    values = soft_best_response(costly, 0.5).values
-    assert_close(values[:2], 0.5 * np.log(np.exp((values[:2] - 0.5) / 0.5) + np.exp(-1.0)))
-
-
 @pytest.mark.parametrize("temperature", [0.0, -1.0, np.nan])
 def test_temperature_must_be_positive(temperature):
     arrays, _ = draw(0, 0.5)
@@ -340,9 +326,12 @@ def round_trips(states):
     return policy
 
 
+SIZES = [3, pytest.param(DENSE_STATES + 1, marks=pytest.mark.slow)]
+
+
 # the policy loops in states that are visited, or in states that are not
 @pytest.mark.parametrize("initial", [0, 2])
-@pytest.mark.parametrize("states", [3, DENSE_STATES + 1])
+@pytest.mark.parametrize("states", SIZES)
 def test_improper_policy_at_discount_one(states, initial):
     mdp = loop_or_leave(0.0, states).replace(initial=initial)
     for function in (evaluate_policy, occupancy_measure):
@@ -354,13 +343,23 @@ def test_improper_policy_at_discount_one(states, initial):
     assert_close(visits[:2], [10.0, 10.0], SWEEPS)
 
 
-@pytest.mark.parametrize("states", [3, DENSE_STATES + 1])
+@pytest.mark.parametrize("states", SIZES)
 def test_unbounded_reward_at_discount_one(states):
     with pytest.raises(InputError, match="bounded best total reward, because the discount is 1"):
         best_response(loop_or_leave([[1.0, 0.0], [-0.5, 0.0]], states))
     # a loop that costs is left
     answer = best_response(loop_or_leave([[1.0, 0.0], [-1.5, 0.0]], states))
     assert_close(answer.values[:2], [1.0, 0.0], SWEEPS)
+
+
+@pytest.mark.parametrize("states", SIZES)
+def test_unbounded_entropy_at_discount_one(states):
+    """A free way back and forth: one more round trip always earns more entropy."""
+    with pytest.raises(InputError, match="regularised total reward is bounded"):
+        soft_best_response(loop_or_leave(0.0, states), 0.5)
+    # a cost above tau * log(2) a step bounds it
+    values = soft_best_response(loop_or_leave(-0.5, states), 0.5).values
+    assert_close(values[:2], 0.5 * np.log(np.exp((values[:2] - 0.5) / 0.5) + np.exp(-1.0)))
 
 
 def test_wrong_arguments_of_the_functions():

@@ -38,7 +38,7 @@ DIRECT, SOFTMAX, LINEAR = 0, 1, 2
 #: Multipliers stop here: beyond, a constraint has no direction left that improves it.
 LARGEST = 1e9
 #: Sweeps over multipliers that couple, and the relative change at which they end.
-SWEEPS, SETTLED = 60, 1e-9
+SWEEPS, SETTLED = 3, 1e-6
 
 
 class Rows(NamedTuple):

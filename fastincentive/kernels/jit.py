@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 
-__all__ = ["DENSE_STATES", "TINY_PIVOT", "Packed", "jit", "parallel_jit"]
+__all__ = ["DENSE_STATES", "THREADED_SIZE", "TINY_PIVOT", "Packed", "Switch", "jit", "parallel_jit"]
 
 #: Up to this many states a policy is evaluated by LU factors of I - gamma P, beyond by sweeps.
 DENSE_STATES = 400
+#: Kernels use threads from this many entries of their largest array on.
+THREADED_SIZE = 4_000
 #: A pivot of I - P below this belongs to a class of states that the policy never leaves.
 TINY_PIVOT = 1e-12
 
@@ -39,6 +42,33 @@ def jit(function: Callable[..., Any]) -> Callable[..., Any]:
     return numba.njit(cache=True, error_model="numpy", nogil=True)(function)
 
 
+class Switch:
+    """A kernel compiled twice at need: with threads, and without for small inputs.
+
+    Waking threads costs more than a small problem, and waiting ones spin: on a busy machine that
+    slows every call. The two forms compute the same numbers in the same order.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        # The copy has a name of its own: compiled code is cached by name.
+        alone = FunctionType(function.__code__, function.__globals__, function.__name__ + "_serial")
+        alone.__qualname__ = function.__qualname__ + "_serial"
+        alone.__module__ = function.__module__
+        self.serial = jit(alone)
+        self.threaded = numba.njit(cache=True, error_model="numpy", nogil=True, parallel=True)(
+            function
+        )
+        self.__doc__ = function.__doc__
+
+    def __call__(self, *args: Any) -> Any:
+        """Run the form that suits the size of the largest array."""
+        size = max([getattr(argument, "size", 0) for argument in args])
+        return (self.serial if size < THREADED_SIZE else self.threaded)(*args)
+
+
 def parallel_jit(function: Callable[..., Any]) -> Callable[..., Any]:
-    """As ``jit``, with ``prange`` over independent outputs (never a reduction over threads)."""
-    return numba.njit(cache=True, error_model="numpy", nogil=True, parallel=True)(function)
+    """As ``jit``, with ``prange`` over independent outputs (never a reduction over threads).
+
+    Only to be called from Python: small inputs run without threads.
+    """
+    return Switch(function)

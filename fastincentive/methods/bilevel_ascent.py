@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastincentive.errors import invalid
+from fastincentive.errors import ImproperPolicyError, invalid
 from fastincentive.followers import Followers, PolicyValues, ResponseValues
 from fastincentive.kernels import ascent as kernels
 from fastincentive.mdp import FloatArray
@@ -24,6 +24,7 @@ from fastincentive.methods.schedule import Pace, judge, start_pace
 from fastincentive.payments import BoundPayments
 from fastincentive.policy import Direct, Parameterization, Softmax
 from fastincentive.problem import Evaluation, IncentiveProblem
+from fastincentive.response import uniform_policies
 
 __all__ = ["AscentState", "BilevelAscent", "StepReport"]
 
@@ -92,7 +93,7 @@ class BilevelAscent:
     natural_gradient : bool
         Scale each state's gradient by 1 / (visits x unit of reward).
     eta : float
-        Rate at which the gaps close; step * eta < 1.
+        Rate at which the gaps close: an iteration closes the share step * eta, at most half.
     pieces : int
         Linear pieces of V_i* remembered for each follower (greedy response, one multiplier each).
     tolerance : float
@@ -184,12 +185,23 @@ class BilevelAscent:
     ) -> tuple[AscentState, StepReport]:
         """Evaluate the state, and move."""
         followers, bound, x = problem.followers, problem.payments, state.payments
-        policies = parameterization.policies(state.theta, followers)
         rewards = problem.rewards(x)
-        held = followers.evaluate(rewards, policies)
+        policies = parameterization.policies(state.theta, followers)
+        try:
+            held = followers.evaluate(rewards, policies)
+        except ImproperPolicyError:
+            # A step at discount 1 ended in a loop that is never left: a little of every action
+            # leads out again.
+            policies = 0.99 * policies + 0.01 * uniform_policies(followers)
+            state = state._replace(theta=parameterization.parameters(policies, followers))
+            held = followers.evaluate(rewards, policies)
         best = followers.best_responses(rewards, state.actions)
         reference = self._reference(problem, parameterization, rewards, policies, best, state.unit)
-        answered = followers.evaluate(rewards, reference)
+        try:
+            answered = followers.evaluate(rewards, reference)
+        except ImproperPolicyError:
+            reference = np.eye(followers.n_actions)[best.actions]
+            answered = followers.evaluate(rewards, reference)
         leader = problem.leader_pass(policies)
         assert leader.gradient is not None  # for the type checker
         values = followers.start_values(held.values)
@@ -274,7 +286,7 @@ class BilevelAscent:
             policies,
             np.maximum(payment_unit, 1e-300),
             visited,
-            bool((gaps <= 1e-3 * state.unit).all()),
+            float((gaps / state.unit).max()),
         )
         following = AscentState(
             iteration=state.iteration + 1,
@@ -365,8 +377,8 @@ class BilevelAscent:
     ) -> FloatArray:
         """Phi (n, J): how fast each q_ij must grow."""
         if self.barrier == "gap":
-            # A step may close half of a gap at most: longer steps close it at a lower rate.
-            return -min(self.eta, 0.5 / step) * slack
+            # Each iteration closes the same share of a gap, however long its step, half at most.
+            return -min(self.eta * self.step, 0.5) / step * slack
         norms = np.empty(slack.shape)
         kernels.constraint_norms(problem.followers.packed, kind, step, rows, own, purse, norms)
         return self.eta * norms

@@ -15,6 +15,8 @@ __all__ = ["Pace", "judge", "start_pace"]
 WINDOW = 25
 #: Bounds of the factor on the steps.
 SHORTEST, LONGEST = 2.0**-12, 16.0
+#: Gaps below this, in units of reward, are small; larger ones must shrink from window to window.
+SMALL_GAP = 1e-4
 
 
 class Pace(NamedTuple):
@@ -23,6 +25,8 @@ class Pace(NamedTuple):
     factor: float
     merit: float  # smallest residual before this window
     window_merit: float  # and in it
+    gap: float  # largest gap in the last window
+    window_gap: float  # and in this one
     anchor: FloatArray  # (k,) payments at its start
     policy_anchor: FloatArray  # (n, S, A)
     last: FloatArray  # (k,) payments at the last iterate
@@ -32,7 +36,7 @@ class Pace(NamedTuple):
 
 def start_pace(payments: FloatArray, policies: FloatArray) -> Pace:
     """Full steps, nothing seen."""
-    return Pace(1.0, np.inf, np.inf, payments, policies, payments, policies, 0.0)
+    return Pace(1.0, np.inf, np.inf, np.inf, 0.0, payments, policies, payments, policies, 0.0)
 
 
 def judge(
@@ -43,12 +47,12 @@ def judge(
     policies: FloatArray,
     unit: FloatArray,
     visited: NDArray[np.bool_],
-    feasible: bool,
+    gap: float,
 ) -> tuple[Pace, bool]:
     """Record an iterate; at the end of a window set the factor, and say whether the run stalled.
 
-    ``unit`` (k,) is the unit of each payment, ``visited`` (n, S) tells which rows matter,
-    ``feasible`` whether the gaps are small.
+    ``unit`` (k,) is the unit of each payment, ``visited`` (n, S) tells which rows matter, ``gap``
+    is the largest gap in units of reward.
     """
 
     def distance(x: FloatArray, p: FloatArray, y: FloatArray, r: FloatArray) -> float:
@@ -57,17 +61,22 @@ def judge(
 
     path = pace.path + distance(payments, policies, pace.last, pace.last_policies)
     best = min(pace.window_merit, merit)
-    pace = pace._replace(last=payments, last_policies=policies, path=path, window_merit=best)
+    worst = max(pace.window_gap, gap)
+    pace = pace._replace(
+        last=payments, last_policies=policies, path=path, window_merit=best, window_gap=worst
+    )
     if (iteration + 1) % WINDOW:
         return pace, False
     travelled = distance(payments, policies, pace.anchor, pace.policy_anchor)
     factor, stalled = pace.factor, False
-    if path > 0.0 and travelled >= 0.9 * path and feasible:
-        factor = min(2.0 * factor, LONGEST)
-    elif best > 0.7 * pace.merit and travelled <= 0.3 * path:
-        stalled = factor <= SHORTEST
+    chatters = best > 0.7 * pace.merit and travelled <= 0.3 * path
+    circles = worst > SMALL_GAP and worst > 0.5 * pace.gap and iteration > 8 * WINDOW
+    if chatters or circles:
+        stalled = chatters and factor <= SHORTEST
         factor = max(0.5 * factor, SHORTEST)
-    elif not feasible:
+    elif worst <= SMALL_GAP and travelled >= 0.9 * path > 0.0:
+        factor = min(2.0 * factor, LONGEST)
+    elif worst > SMALL_GAP:
         factor = min(factor, 1.0)
     start = start_pace(payments, policies)
-    return start._replace(factor=factor, merit=min(best, pace.merit)), stalled
+    return start._replace(factor=factor, merit=min(best, pace.merit), gap=worst), stalled

@@ -1,0 +1,251 @@
+"""The command line: ``fastincentive reproduce``, ``solve`` and ``info``.
+
+Heavy modules are imported by the command that needs them, so that help and version are quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from fastincentive import __version__
+from fastincentive.errors import ConvergenceWarning, InputError, MissingExtraError
+
+if TYPE_CHECKING:
+    from fastincentive.problem import IncentiveProblem
+
+__all__ = ["main"]
+
+SOLVED, NOT_CONVERGED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments; by default those of the process.
+
+    Returns
+    -------
+    int
+        0 done or solved, 1 not converged, 2 bad input (the message is on stderr).
+    """
+    try:
+        args = _parser().parse_args(argv)
+    except SystemExit as stop:  # argparse has printed help, version or its error
+        return stop.code if isinstance(stop.code, int) else SOLVED
+    # On a busy machine threads that wait by spinning slow small problems down several times.
+    # OpenMP reads this once, when numba first loads it.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    try:
+        status: int = args.run(args)
+    except (InputError, MissingExtraError, OSError) as error:
+        print(f"fastincentive {args.command}: error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print(f"fastincentive {args.command}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    return status
+
+
+# -- reproduce -----------------------------------------------------------------------------------
+
+
+def _reproduce(args: argparse.Namespace) -> int:
+    from fastincentive.reproduce import reproduce
+    from fastincentive.reproduce_report import summary
+
+    both = ("direct", "softmax")
+    chosen = both if args.parameterization == "both" else (args.parameterization,)
+    shown = not args.no_progress and _on_terminal() and _installed("tqdm")
+    result = reproduce(args.out, chosen, progress=shown)
+    print(summary(result))
+    seconds = result["seconds"]
+    print(
+        f"\n{seconds['compiling']:.1f} s compiling or loading, {seconds['runs']:.1f} s runs, "
+        f"{seconds['figures']:.1f} s figures. Report: {os.path.join(args.out, 'report.md')}"
+    )
+    return SOLVED
+
+
+# -- solve ---------------------------------------------------------------------------------------
+
+
+def _solve(args: argparse.Namespace) -> int:
+    from fastincentive import solve
+    from fastincentive import solve_report as report
+    from fastincentive.methods import BilevelAscent
+    from fastincentive.policy import Direct, Softmax
+
+    if args.temperature is not None and args.parameterization != "softmax":
+        raise InputError("--temperature needs --parameterization softmax")
+    problem = _problem(args)
+    method = BilevelAscent() if args.max_iter is None else BilevelAscent(max_iter=args.max_iter)
+    parameterization: Direct | Softmax = Direct()
+    if args.parameterization == "softmax":
+        parameterization = Softmax() if args.temperature is None else Softmax(args.temperature)
+    began = time.perf_counter()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        solution = solve(
+            problem,
+            method,
+            parameterization,
+            initial_payments=args.payments[0] if len(args.payments) == 1 else args.payments,
+            initial_policies=args.start,
+            progress=args.progress and _on_terminal(),
+        )
+    seconds = time.perf_counter() - began
+    for text in dict.fromkeys(str(w.message) for w in caught if w.category != ConvergenceWarning):
+        print(f"fastincentive solve: warning: {text}", file=sys.stderr)
+    settings = {name: getattr(args, name) for name in ("method", "parameterization", "start")}
+    found = report.found(args.model, settings, problem, solution, seconds)
+    print(report.as_json(found) if args.json else report.as_table(found))
+    return SOLVED if solution.success else NOT_CONVERGED
+
+
+def _problem(args: argparse.Namespace) -> IncentiveProblem:
+    """Build the model; only random ones take the seed."""
+    from inspect import signature
+
+    from fastincentive.models import MODELS
+
+    build = MODELS[args.model]
+    chosen: dict[str, Any] = {}
+    if args.weight is not None:
+        chosen["cost_weight"] = args.weight
+    if "rng" in signature(build).parameters:
+        chosen["rng"] = 0 if args.seed is None else args.seed
+        if chosen["rng"] < 0:
+            raise InputError(f"--seed: expected an integer >= 0, got {args.seed}")
+    elif args.seed is not None:
+        print(
+            f"fastincentive solve: note: nothing in {args.model} is random, --seed has no effect",
+            file=sys.stderr,
+        )
+    return build(**chosen)
+
+
+# -- info ----------------------------------------------------------------------------------------
+
+
+def _info(args: argparse.Namespace) -> int:
+    from fastincentive.environment import EXTRAS, environment
+
+    found = environment()
+    extras = {
+        name: version or f"not installed (pip install 'fastincentive[{EXTRAS[name]}]')"
+        for name, version in found["extras"].items()
+    }
+    rows = {**found["versions"], **extras, **found["threads"], **found["machine"]}
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        print(f"{name.replace('_', ' '):<{width}}  {value}")
+    return SOLVED
+
+
+# -- arguments -----------------------------------------------------------------------------------
+
+
+class _ModelNames:
+    """The models' names, looked up only when an argument or the help asks for them."""
+
+    def __iter__(self) -> Iterator[str]:
+        from fastincentive.models import MODELS
+
+        return iter(MODELS)
+
+    def __contains__(self, name: object) -> bool:
+        return any(name == known for known in self)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fastincentive",
+        description="Incentive design: side payments from one leader to many followers, each of "
+        "which solves its own Markov decision process.",
+    )
+    parser.add_argument("--version", action="version", version=f"fastincentive {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    part = commands.add_parser(
+        "reproduce",
+        help="run the paper's experiment and write a report",
+        description="Run the paper's experiment: Table 1 from its three initialisations, and "
+        "Figures 2 to 6. Writes report.md, table1.json and the figures into a directory, and "
+        "prints the table.",
+    )
+    part.add_argument("--out", default="results", metavar="DIR", help="default: %(default)s")
+    part.add_argument(
+        "--parameterization",
+        choices=("direct", "softmax", "both"),
+        default="both",
+        help="default: %(default)s",
+    )
+    part.add_argument("--no-progress", action="store_true", help="no progress bar on a terminal")
+    part.set_defaults(run=_reproduce)
+
+    part = commands.add_parser(
+        "solve",
+        help="solve a model of the package",
+        description="Solve a model of the package and print payments, values, gaps and status.",
+        epilog="Exit status: 0 solved, 1 not converged, 2 bad input.",
+    )
+    part.add_argument(
+        "--model",
+        required=True,
+        choices=_ModelNames(),
+        metavar="NAME",
+        help="one of %(choices)s",
+    )
+    part.add_argument("--weight", type=float, metavar="W", help="weight w of the cost C(x)")
+    part.add_argument(
+        "--method", choices=("bilevel-ascent",), default="bilevel-ascent", help="%(default)s"
+    )
+    part.add_argument(
+        "--parameterization",
+        choices=("direct", "softmax"),
+        default="direct",
+        help="of the policies (default: %(default)s)",
+    )
+    part.add_argument("--temperature", type=float, metavar="T", help="of the softmax")
+    part.add_argument(
+        "--start",
+        choices=("leader-optimal", "best-response"),
+        default="leader-optimal",
+        help="first policies (default: %(default)s)",
+    )
+    part.add_argument(
+        "--payments",
+        type=float,
+        nargs="+",
+        default=[2.0],
+        metavar="X",
+        help="first payments: one number for all, or one each (default: 2)",
+    )
+    part.add_argument("--max-iter", type=int, metavar="N", help="most iterations")
+    part.add_argument("--seed", type=int, metavar="N", help="of a random model (default: 0)")
+    part.add_argument("--json", action="store_true", help="print JSON, and nothing else, on stdout")
+    part.add_argument("--progress", action="store_true", help="a progress bar on a terminal")
+    part.set_defaults(run=_solve)
+
+    part = commands.add_parser("info", help="print versions, threads and CPU")
+    part.set_defaults(run=_info)
+    return parser
+
+
+def _on_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+def _installed(name: str) -> bool:
+    from importlib.util import find_spec
+
+    return find_spec(name) is not None

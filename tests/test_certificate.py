@@ -1,0 +1,129 @@
+"""The stationarity measure K, and saving and loading."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import assert_close
+
+import fastincentive as fi
+from fastincentive import io
+
+
+@pytest.fixture(scope="module")
+def example():
+    return fi.models.example1()
+
+
+def response(problem, payments):
+    return fi.solve(problem, initial_payments=payments, initial_policies="best-response").policies
+
+
+@pytest.mark.parametrize("payments", [(0.0, 0.0), (1.0, 0.0), (0.0, 2.0), (1.0, 2.0)])
+def test_the_papers_four_points_are_stationary(example, payments):
+    x = np.array(payments)
+    # The response that the leader prefers at the tie.
+    policies = np.zeros(example.followers.shape)
+    policies[:, :, 0] = 1.0
+    policies[0, 0] = [0.0, 1.0] if x[0] >= 1.0 else [1.0, 0.0]
+    policies[1, 0] = [1.0, 0.0] if x[1] >= 2.0 else [0.0, 1.0]
+    result = fi.stationarity(example, x, policies)
+    assert_close(result.feasibility, 0.0, 1e-12)
+    assert result.measure <= 1e-9
+    assert (result.multipliers >= 0).all()
+
+
+def test_other_points_are_not_stationary(example):
+    policies = np.zeros(example.followers.shape)
+    policies[:, :, 0] = 1.0
+    policies[1, 0] = [0.0, 1.0]
+    # Payments that buy nothing can be lowered: K is the slope of the cost.
+    result = fi.stationarity(example, [0.5, 1.0], policies)
+    assert result.measure >= 1.0
+    assert fi.stationarity(example, [0.0, 0.0], policies).measure <= 1e-9
+
+
+def test_infeasible_points_count_their_gap(example):
+    policies = np.zeros(example.followers.shape)
+    policies[:, :, 1] = 1.0
+    result = fi.stationarity(example, [0.0, 0.0], policies)
+    assert result.measure >= -result.feasibility > 0.5
+    joint = fi.stationarity(example, [0.0, 0.0], policies, multiplier="joint")
+    assert joint.measure >= result.measure - 1e-9
+
+
+def test_softmax_and_bad_choices(example):
+    policies = np.full(example.followers.shape, 0.5)
+    result = fi.stationarity(example, 1.0, policies, fi.Softmax(0.1))
+    assert np.isfinite(result.measure)
+    with pytest.raises(fi.InputError, match="geometry"):
+        fi.stationarity(example, 1.0, policies, geometry="curved")
+    with pytest.raises(fi.InputError, match="multiplier"):
+        fi.stationarity(example, 1.0, policies, multiplier="two")
+
+
+def test_measure_is_a_minimum_over_multipliers():
+    # No lambda on a grid does better than the reported one (joint multiplier, plain projection).
+    problem = fi.models.random_problem(n=2, n_states=5, rng=11)
+    rng = np.random.default_rng(0)
+    policies = rng.dirichlet(np.ones(problem.followers.n_actions), size=problem.followers.shape[:2])
+    x = rng.uniform(0.5, 1.5, problem.payments.size)
+    result = fi.stationarity(problem, x, policies, multiplier="joint")
+    held = problem.followers.evaluate(problem.rewards(x), policies)
+    best = fi.best_response_policies(problem, x)
+    answer = problem.followers.evaluate(problem.rewards(x), best)
+    f_theta = problem.leader_gradient(policies)
+    q_theta = held.visits[:, :, None] * held.q_values
+    pull = problem.payments.pull_back
+    q_x = pull(held.visits[:, :, None] * policies) - pull(answer.visits[:, :, None] * best)
+    f_x = np.full(x.size, -problem.cost_weight)
+    sizes = []
+    for lam in np.linspace(0.0, 5.0, 501):
+        rows = f_theta + lam * q_theta
+        rows = rows - rows.mean(axis=2, keepdims=True)
+        sizes.append(np.sqrt((rows**2).sum() + ((f_x + lam * q_x) ** 2).sum()))
+    assert result.residual <= min(sizes) + 1e-9
+    assert min(sizes) <= result.residual * (1 + 1e-3) or result.multipliers[0] > 5.0
+
+
+def test_solution_round_trip(example, tmp_path):
+    solution = fi.solve(example)
+    path = tmp_path / "deep" / "solution.npz"
+    fi.save_solution(path, solution)
+    back = fi.load_solution(path)
+    assert (back.payments == solution.payments).all()
+    assert back.objective == solution.objective
+    assert back.status is solution.status
+    assert back.success is solution.success
+    assert back.message == solution.message
+    assert back.ascent.stationarity == solution.ascent.stationarity
+    assert (back.ascent.theta == solution.ascent.theta).all()
+    assert back.history.objective == solution.history.objective
+    assert np.array_equal(np.array(back.history.payments), np.array(solution.history.payments))
+    assert [file.name for file in path.parent.iterdir()] == ["solution.npz"]
+
+
+def test_foreign_files_are_refused(example, tmp_path):
+    path = tmp_path / "other.npz"
+    np.savez(path, a=np.arange(3))
+    with pytest.raises(fi.InputError, match=r"other\.npz"):
+        fi.load_solution(path)
+    header = np.frombuffer(json.dumps({"version": 99, "kind": "solution"}).encode(), np.uint8)
+    np.savez(path, header=header)
+    with pytest.raises(fi.InputError, match="99"):
+        fi.load_solution(path)
+    path.write_text("no archive")
+    with pytest.raises(fi.InputError, match="not a file written"):
+        fi.load_solution(path)
+    with pytest.raises(FileNotFoundError):
+        fi.load_solution(tmp_path / "missing.npz")
+
+
+def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "x.bin"
+    io.write_atomically(path, b"old")
+    monkeypatch.setattr(io.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    with pytest.raises(OSError, match="full"):
+        io.write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [file.name for file in tmp_path.iterdir()] == ["x.bin"]

@@ -1,0 +1,511 @@
+"""The command line: what is printed where, exit statuses, and the report of ``reproduce``."""
+
+import importlib.util
+import json
+import re
+import runpy
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastincentive as fi
+from fastincentive import cli, environment, reproduce_report, tables
+from fastincentive.errors import (
+    ConvergenceWarning,
+    InputError,
+    MissingExtraError,
+    TruncationWarning,
+)
+from fastincentive.models import MODELS, example1_objective
+from fastincentive.reproduce import INITIALISATIONS, PAPER_TABLE_1, reproduce
+from fastincentive.reproduce_example1 import stationary_points
+
+needs_matplotlib = pytest.mark.skipif(
+    importlib.util.find_spec("matplotlib") is None, reason="needs the plot extra"
+)
+
+
+def run(capsys, *args):
+    """Return exit status, stdout and stderr of one command, which must not show a traceback."""
+    status = cli.main([str(arg) for arg in args])
+    out, err = capsys.readouterr()
+    assert "Traceback" not in out + err
+    return status, out, err
+
+
+# Arguments
+
+
+def test_version(capsys):
+    assert run(capsys, "--version") == (0, f"fastincentive {fi.__version__}\n", "")
+
+
+def test_help_lists_commands_and_models(capsys):
+    status, out, _ = run(capsys, "--help")
+    assert status == 0
+    assert all(name in out for name in ("reproduce", "solve", "info"))
+    status, out, _ = run(capsys, "solve", "--help")
+    assert status == 0
+    assert all(name in out for name in MODELS)
+
+
+def test_python_m(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["fastincentive", "--version"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module("fastincentive", run_name="__main__")
+    assert stop.value.code == 0
+    assert fi.__version__ in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("argument", ["--version", "--help"])
+def test_help_and_version_load_nothing_heavy(argument):
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(fi.__file__).parents[1])!r})
+from fastincentive.cli import main
+assert main([{argument!r}]) == 0
+heavy = [name for name in ("numba", "numpy", "scipy", "matplotlib") if name in sys.modules]
+assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+BAD = [
+    ([], "required: COMMAND"),
+    (["simulate"], "invalid choice: 'simulate'"),
+    (["solve"], "required: --model"),
+    (["solve", "--model", "chess"], "choose from 'paper-gridworld', 'example1'"),
+    (["solve", "--model", "example1", "--weight", "heavy"], "invalid float value"),
+    (["solve", "--model", "example1", "--weight", "-1"], "cost_weight: expected a finite number"),
+    (["solve", "--model", "example1", "--weight", "nan"], "cost_weight: expected a finite number"),
+    (["solve", "--model", "example1", "--max-iter", "0"], "max_iter: expected a positive"),
+    (["solve", "--model", "example1", "--payments", "nan"], "initial_payments: expected a finite"),
+    (["solve", "--model", "example1", "--payments", "1", "2", "3"], "shape (2,), got (3,)"),
+    (["solve", "--model", "example1", "--payments", "-1", "2"], "got -1.0 at payment 0"),
+    (["solve", "--model", "example1", "--temperature", "1"], "needs --parameterization softmax"),
+    (
+        ["solve", "--model", "example1", "--parameterization", "softmax", "--temperature", "0"],
+        "temperature: expected a number > 0",
+    ),
+    (["solve", "--model", "random", "--seed", "-1"], "--seed: expected an integer >= 0, got -1"),
+    (["reproduce", "--parameterization", "hard"], "invalid choice: 'hard'"),
+]
+
+
+@pytest.mark.parametrize(("args", "message"), BAD, ids=[" ".join(args) for args, _ in BAD])
+def test_bad_input(args, message, capsys):
+    status, out, err = run(capsys, *args)
+    assert status == 2
+    assert out == ""
+    assert message.replace("'", "") in err.replace("'", "")  # Python versions quote differently
+
+
+def test_interrupted(monkeypatch, capsys):
+    def interrupt(**_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(MODELS, "example1", interrupt)
+    status, out, err = run(capsys, "solve", "--model", "example1")
+    assert (status, out, err) == (130, "", "fastincentive solve: interrupted\n")
+
+
+# solve
+
+
+def test_solve_prints_payments_values_and_status(capsys):
+    status, out, err = run(capsys, "solve", "--model", "example1", "--start", "best-response")
+    expected = fi.solve(fi.models.example1(), initial_policies="best-response")
+    assert (status, err) == (0, "")
+    for text in (
+        "example1: 2 followers, 4 states, 2 actions, 2 payments, w = 1",
+        "converged",
+        f"follower 0, state 2  {expected.payments[0]:.6f}",
+        f"follower 1, state 1  {expected.payments[1]:.6f}",
+        f"{expected.objective:.6f}",
+        f"{expected.pessimistic_objective:.6f}",
+        f"{expected.ascent.leader_value:.6f}",
+        "stationarity K",
+    ):
+        assert text in out
+
+
+def test_solve_json_is_all_of_stdout(capsys):
+    args = ["--start", "best-response", "--weight", "0.5", "--payments", "1.5", "0.5", "--json"]
+    status, out, err = run(capsys, "solve", "--model", "example1", *args)
+    found = json.loads(out)
+    expected = fi.solve(
+        fi.models.example1(cost_weight=0.5),
+        initial_payments=[1.5, 0.5],
+        initial_policies="best-response",
+    )
+    assert (status, err) == (0, "")
+    assert found["success"] is True
+    assert found["status"] == "converged"
+    assert found["iterations"] == expected.nit
+    assert found["settings"]["cost_weight"] == 0.5
+    assert [each["posted"] for each in found["payments"]] == expected.payments.tolist()
+    assert [each["ascent"] for each in found["payments"]] == expected.ascent.payments.tolist()
+    for name in ("leader_value", "cost", "objective", "pessimistic_value", "pessimistic_objective"):
+        assert found[name] == getattr(expected, name)
+    assert found["follower_gaps"] == expected.follower_gaps.tolist()
+    for name in ("leader_value", "objective", "feasibility", "stationarity"):
+        assert found["ascent"][name] == getattr(expected.ascent, name)
+    assert found["ascent"]["follower_gaps"] == expected.ascent.follower_gaps.tolist()
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_not_converged_is_exit_1_and_no_warning(form, capsys):
+    args = ["--model", "example1", "--max-iter", "1", "--start", "best-response", *form]
+    status, out, err = run(capsys, "solve", *args)
+    assert (status, err) == (1, "")
+    assert "stopped at max_iter" in out
+    if form:
+        assert json.loads(out)["status"] == "max_iter"
+
+
+def test_other_warnings_go_to_stderr_once(monkeypatch, capsys):
+    def warn_twice(problem, method, *_, **__):
+        for _ in range(2):
+            warnings.warn("cut after 7 steps", TruncationWarning, stacklevel=2)
+        warnings.warn("not there yet", ConvergenceWarning, stacklevel=2)
+        return original(problem, method, initial_policies="best-response")
+
+    original = fi.solve
+    monkeypatch.setattr(fi, "solve", warn_twice)
+    status, out, err = run(capsys, "solve", "--model", "example1", "--json")
+    assert status == 0
+    json.loads(out)
+    assert err == "fastincentive solve: warning: cut after 7 steps\n"
+
+
+def test_infinities_become_null(monkeypatch, capsys):
+    def infinite(*_, **__):
+        solution = original(fi.models.example1(), initial_policies="best-response")
+        object.__setattr__(solution, "pessimistic_value", -np.inf)
+        object.__setattr__(solution, "pessimistic_objective", np.nan)
+        return solution
+
+    original = fi.solve
+    monkeypatch.setattr(fi, "solve", infinite)
+    found = json.loads(run(capsys, "solve", "--model", "example1", "--json")[1])
+    assert found["pessimistic_value"] is None
+    assert found["pessimistic_objective"] is None
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """Record what ``solve`` is called with, and answer with a quick run of Example 1."""
+    calls = []
+    original = fi.solve
+
+    def record(problem, method, parameterization, **settings):
+        calls.append({"problem": problem, "method": method, "policy": parameterization, **settings})
+        return original(fi.models.example1(), initial_policies="best-response")
+
+    monkeypatch.setattr(fi, "solve", record)
+    return calls
+
+
+def test_settings_arrive(seen, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "_on_terminal", lambda: True)
+    args = "--parameterization softmax --temperature 0.2 --max-iter 7 --payments 3 --progress"
+    run(capsys, "solve", "--model", "example1", *args.split())
+    run(capsys, "solve", "--model", "example1", "--parameterization", "softmax")
+    first, second = seen
+    assert first["policy"] == fi.Softmax(0.2)
+    assert first["method"] == fi.BilevelAscent(max_iter=7)
+    assert first["initial_payments"] == 3.0
+    assert first["initial_policies"] == "leader-optimal"
+    assert first["progress"] is True
+    assert second["policy"] == fi.Softmax()
+    assert second["method"] == fi.BilevelAscent()
+    assert second["progress"] is False
+
+
+def test_installed():
+    assert cli._installed("numpy")
+    assert not cli._installed("no_such_package_1")
+
+
+def test_no_bar_unless_on_a_terminal(seen, capsys):
+    run(capsys, "solve", "--model", "example1", "--progress")
+    assert seen[0]["progress"] is False
+
+
+def test_seed_of_random_models(seen, capsys):
+    for args in ([], ["--seed", "0"], ["--seed", "1"]):
+        assert run(capsys, "solve", "--model", "random", *args)[2] == ""
+    rewards = [call["problem"].followers.rewards for call in seen]
+    np.testing.assert_array_equal(rewards[0], rewards[1])
+    assert (rewards[0] != rewards[2]).all()
+
+
+def test_seed_of_models_without_chance_is_noted(seen, capsys):
+    _, _, err = run(capsys, "solve", "--model", "gridworld", "--seed", "5")
+    assert "nothing in gridworld is random" in err
+
+
+def test_long_lists_of_payments_are_cut(capsys, monkeypatch):
+    def many(cost_weight=0.1):
+        return fi.models.random_problem(1, 30, 2, rng=0, n_payments=25, cost_weight=cost_weight)
+
+    monkeypatch.setitem(MODELS, "random", many)
+    args = ["--model", "random", "--max-iter", "1", "--start", "best-response"]
+    _, out, _ = run(capsys, "solve", *args)
+    assert "and 5 more (--json shows all)" in out
+    assert len(json.loads(run(capsys, "solve", *args, "--json")[1])["payments"]) == 25
+
+
+def test_a_bar_without_tqdm_names_the_extra(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "_on_terminal", lambda: True)
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    args = ["--model", "example1", "--start", "best-response", "--progress"]
+    status, out, err = run(capsys, "solve", *args)
+    assert (status, out) == (2, "")
+    assert "pip install 'fastincentive[progress]'" in err
+
+
+# info
+
+
+def test_info(capsys):
+    status, out, err = run(capsys, "info")
+    assert (status, err) == (0, "")
+    rows = dict(re.split(r"  +", line, maxsplit=1) for line in out.splitlines())
+    assert rows["fastincentive"] == fi.__version__
+    assert rows["numpy"] == np.__version__
+    for name in ("python", "scipy", "numba", "llvmlite", "matplotlib", "tqdm", "dask", "cpu"):
+        assert rows[name]
+    assert int(rows["numba threads"]) >= 1
+    assert int(rows["usable cores"]) >= 1
+    assert rows["numba threading layer"]
+
+
+def test_info_says_what_is_missing(monkeypatch, capsys):
+    monkeypatch.setattr(environment, "EXTRAS", {"no-such-package-1": "plot"})
+    _, out, _ = run(capsys, "info")
+    assert "not installed (pip install 'fastincentive[plot]')" in out
+
+
+def test_environment_without_proc(monkeypatch):
+    def missing(*_, **__):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", missing)
+    monkeypatch.delattr("os.sched_getaffinity", raising=False)
+    found = environment.environment()
+    assert found["machine"]["cpu"]
+    assert found["machine"]["usable_cores"] == found["machine"]["cores"]
+
+
+# Tables
+
+
+def test_text_table_aligns():
+    text = tables.text_table(
+        ["name", "x", "note"], [["a", "1.25", "yes"], ["bcdef", "2", ""]], "lrl"
+    )
+    assert text.splitlines() == ["name      x  note", "a      1.25  yes", "bcdef     2"]
+
+
+def test_markdown_table():
+    text = tables.markdown_table(["name", "x"], [["a", "1"]], "lr")
+    assert text.splitlines() == ["| name | x |", "| --- | ---: |", "| a | 1 |"]
+
+
+def test_small_numbers():
+    assert [tables.small(0.0), tables.small(-0.0), tables.small(-1.26e-7)] == ["0", "0", "-1.3e-07"]
+
+
+# Example 1
+
+
+def slope(x, name):
+    """Projected slope of f_m along each axis: at x = 0 only what leads inside counts."""
+    step = 1e-6
+    found = []
+    for unit in np.eye(2):
+        ahead = example1_objective(x + step * unit, name)
+        if x @ unit < step:
+            found.append(max(0.0, float(ahead - example1_objective(x, name)) / step))
+        else:
+            found.append(float(ahead - example1_objective(x - step * unit, name)) / (2 * step))
+    return np.array(found)
+
+
+def test_softmax_stationary_points():
+    points = stationary_points("softmax")
+    kinds = [point["kind"] for point in points]
+    assert (kinds.count("maximum"), kinds.count("saddle"), kinds.count("minimum")) == (4, 4, 1)
+    directions = np.array([(np.cos(t), np.sin(t)) for t in np.linspace(0.0, 2.0 * np.pi, 33)])
+    for point in points:
+        x = np.array(point["payments"])
+        assert point["objective"] == example1_objective(x, "softmax")
+        assert np.abs(slope(x, "softmax")).max() < 1e-6
+        around = x + 1e-3 * directions
+        change = example1_objective(around[(around >= 0).all(axis=1)], "softmax")
+        change = change - point["objective"]
+        assert point["kind"] == (
+            "maximum" if (change < 0).all() else "minimum" if (change > 0).all() else "saddle"
+        )
+
+
+def test_direct_stationary_points_are_the_papers():
+    points = stationary_points("direct")
+    assert [point["payments"] for point in points] == [[0, 0], [0, 2], [1, 0], [1, 2]]
+    assert [point["objective"] for point in points] == [0.0, 3.0, 4.0, 3.0]
+
+
+def test_stationary_points_check_their_arguments():
+    with pytest.raises(InputError, match="temperature"):
+        stationary_points("softmax", 0.3)
+    with pytest.raises(InputError, match="parameterization"):
+        stationary_points("hard")
+
+
+# reproduce
+
+
+def small_grid(slips):
+    """Nine cells in place of the paper's 36: quick even as plain Python."""
+    cells = [[(2, 2)], [(0, 2)]]
+    return fi.models.gridworld("S.L .F. G.L", slip=slips, starts=[(0, 0)], paid=cells)
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """Three iterations from each initialisation: all parts of the report, none converged."""
+    pytest.importorskip("matplotlib")
+    out = tmp_path_factory.mktemp("new") / "results"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fastincentive.reproduce.paper_gridworld", small_grid)
+        return out, reproduce(out, ["direct"], method=fi.BilevelAscent(max_iter=3))
+
+
+def check_report(out, result, names):
+    """Check that files, JSON and report agree with what was returned."""
+    assert json.loads((out / "table1.json").read_text(encoding="utf-8")) == result
+    assert sorted(path.name for path in out.iterdir()) == sorted(result["files"])
+    report = (out / "report.md").read_text(encoding="utf-8")
+    for file in result["files"]:
+        if file.endswith(".png"):
+            assert f"]({file})" in report
+            assert (out / file).read_bytes().startswith(b"\x89PNG")
+    assert "does not print the robots' slip probabilities" in report
+    assert fi.__version__ in report
+    for row in PAPER_TABLE_1:
+        assert f"| paper | {row['initialisation']} | {row['payments'][0]:.4f}" in report
+    rows = [(run["parameterization"], run["initialisation"]) for run in result["runs"]]
+    assert rows == [(name, number) for name in names for number in INITIALISATIONS]
+    for run in result["runs"]:
+        start = f"| {run['parameterization']} | {run['initialisation']} |"
+        assert report.count(start) == 2  # last iterate and recovered
+        assert f"{run['recovered']['objective']:.4f}" in report
+        assert run["recovered"]["feasibility"] >= -1e-9
+        assert run["recovered"]["pessimistic_objective"] <= run["recovered"]["objective"] + 1e-9
+    return report
+
+
+@needs_matplotlib
+def test_reproduce_reports_what_did_not_converge(short):
+    out, result = short
+    report = check_report(out, result, ["direct"])
+    assert {run["status"] for run in result["runs"]} == {"max_iter"}
+    assert not any(run["success"] for run in result["runs"])
+    assert report.count("stopped at max_iter before the tolerance was met") == 3
+    assert result["settings"]["slips"] == [0.1, 0.05]
+    assert result["settings"]["method"]["max_iter"] == 3
+    assert result["seconds"]["total"] > 0.0
+
+
+@needs_matplotlib
+def test_reproduce_prints_the_table(short, monkeypatch, capsys, tmp_path):
+    _, result = short
+    calls = []
+
+    def stored(*args, **settings):
+        calls.append((args, settings))
+        return result
+
+    monkeypatch.setattr("fastincentive.reproduce.reproduce", stored)
+    status, out, err = run(capsys, "reproduce", "--out", tmp_path, "--parameterization", "softmax")
+    assert (status, err) == (0, "")
+    assert out.startswith(reproduce_report.summary(result))
+    assert "max_iter" in out
+    assert str(tmp_path / "report.md") in out
+    assert max(map(len, reproduce_report.summary(result).splitlines())) <= 110
+    assert calls == [((str(tmp_path), ("softmax",)), {"progress": False})]
+    # On a terminal there is a bar, but not without tqdm, nor when it is not wanted.
+    monkeypatch.setattr(cli, "_on_terminal", lambda: True)
+    monkeypatch.setattr(cli, "_installed", lambda name: True)
+    run(capsys, "reproduce")
+    run(capsys, "reproduce", "--no-progress")
+    monkeypatch.setattr(cli, "_installed", lambda name: False)
+    run(capsys, "reproduce")
+    assert [settings["progress"] for _, settings in calls] == [False, True, False, False]
+    assert calls[1][0] == ("results", ("direct", "softmax"))
+
+
+@needs_matplotlib
+def test_reproduce_shows_a_bar(tmp_path, capsys, monkeypatch):
+    tqdm = pytest.importorskip("tqdm")
+    parts, notes = [], []
+
+    class Bar(tqdm.tqdm):
+        def set_description_str(self, desc=None, refresh=True):
+            parts.append(desc)
+
+        def set_postfix_str(self, s="", refresh=True):
+            notes.append(s)
+
+    monkeypatch.setattr(tqdm, "tqdm", Bar)
+    monkeypatch.setattr("fastincentive.reproduce.paper_gridworld", small_grid)
+    method = fi.BilevelAscent(max_iter=20, tolerance=1e-12)
+    reproduce(tmp_path, ["softmax"], method=method, progress=True)
+    capsys.readouterr()
+    assert parts[0].startswith("compiling")
+    assert "softmax, initialisation 3" in parts
+    assert parts[-1] == "report"
+    assert any(note.startswith("iteration 20, objective") for note in notes)
+
+
+@needs_matplotlib
+def test_reproduce_checks_its_arguments(tmp_path, monkeypatch, capsys):
+    for names in ([], ["direct", "hard"]):
+        with pytest.raises(InputError, match="parameterizations: expected some of direct, softmax"):
+            reproduce(tmp_path, names)
+    file = tmp_path / "file"
+    file.write_text("")
+    status, out, err = run(capsys, "reproduce", "--out", file)
+    assert (status, out) == (2, "")
+    assert f"out: expected a directory to write in, got {file}" in err
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    with pytest.raises(MissingExtraError, match=r"fastincentive\[progress\]"):
+        reproduce(tmp_path, progress=True)
+
+
+def test_reproduce_without_matplotlib_names_the_extra(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    status, out, err = run(capsys, "reproduce", "--out", tmp_path / "new")
+    assert (status, out) == (2, "")
+    assert "pip install 'fastincentive[plot]'" in err
+    assert not (tmp_path / "new").exists()
+
+
+@needs_matplotlib
+@pytest.mark.slow  # ten seconds, but an hour as plain Python
+def test_reproduce_all(tmp_path, capsys):
+    status, out, err = run(capsys, "reproduce", "--out", tmp_path)
+    assert (status, err) == (0, "")
+    result = json.loads((tmp_path / "table1.json").read_text(encoding="utf-8"))
+    check_report(tmp_path, result, ["direct", "softmax"])
+    for found in result["runs"]:
+        assert found["ascent"]["largest_gap"] <= 1e-3
+        assert found["status"] in out
+        assert found["success"] == (found["status"] == "converged")
+    assert result["seconds"]["runs"] + result["seconds"]["figures"] < 60.0

@@ -1,0 +1,173 @@
+"""The loop and what it reports: the paper's experiment, statuses, callbacks, resuming."""
+
+import numpy as np
+import pytest
+from conftest import assert_close
+
+import fastincentive as fi
+from fastincentive.kernels import bellman
+
+STARTS = ["best-response", "leader-optimal", "third"]
+PARAMETERIZATIONS = [fi.Direct(), fi.Softmax(0.05)]
+
+
+@pytest.fixture(scope="module")
+def paper():
+    return fi.models.paper_gridworld()
+
+
+@pytest.mark.parametrize("parameterization", PARAMETERIZATIONS, ids=["direct", "softmax"])
+@pytest.mark.parametrize("name", STARTS)
+def test_paper_experiment(paper, name, parameterization):
+    policies = fi.models.paper_initial_policies(paper) if name == "third" else name
+    solution = fi.solve(paper, parameterization=parameterization, initial_policies=policies)
+    assert solution.success
+    assert solution.status == fi.Status.CONVERGED
+    assert solution.feasibility >= -1e-9
+    assert solution.ascent.follower_gaps.max() <= 1e-4
+    assert solution.ascent.stationarity <= 1e-3
+    # Each figure is evaluated at exactly the point that is returned.
+    recovered = paper.evaluate(solution.payments, solution.policies)
+    assert_close(recovered.objective, solution.objective, 1e-12)
+    last = paper.evaluate(solution.ascent.payments, solution.ascent.policies)
+    assert_close(last.objective, solution.ascent.objective, 1e-12)
+    assert_close(last.feasibility, solution.ascent.feasibility, 1e-12)
+    worst = paper.evaluate(solution.payments, solution.pessimistic_policies)
+    assert worst.feasibility >= -1e-9
+    assert solution.pessimistic_objective <= solution.objective + 1e-12
+    assert_close(solution.history.objective[-1], solution.ascent.objective, 1e-12)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("start", ["best-response", "leader-optimal"])
+@pytest.mark.filterwarnings("ignore::fastincentive.ConvergenceWarning")
+def test_defaults_close_every_gap_on_random_problems(seed, start):
+    problem = fi.models.random_problem(n=2 + seed % 2, n_states=7, unavailable=0.2, rng=40 + seed)
+    solution = fi.solve(problem, initial_policies=start)
+    assert solution.ascent.follower_gaps.max() <= 1e-3
+    assert solution.feasibility >= -1e-9
+    assert solution.objective >= solution.ascent.objective - 1e-3
+
+
+def test_example1_reaches_a_stationary_point():
+    problem = fi.models.example1()
+    solution = fi.solve(problem, initial_payments=[1.5, 2.5])
+    assert_close(solution.payments, [1.0, 2.0], 1e-9)
+    assert_close(solution.objective, 3.0, 1e-9)
+    assert_close(solution.pessimistic_objective, -3.0, 1e-9)
+
+
+@pytest.mark.parametrize(("slip", "discount"), [(0.0, 1.0), (0.1, 1.0), (0.0, 0.95)])
+def test_total_reward_followers(slip, discount):
+    problem = fi.models.gridworld("S.L #.G", slip=slip, discount=discount)
+    for start in ("best-response", "leader-optimal"):
+        solution = fi.solve(problem, initial_policies=start)
+        assert solution.feasibility >= -1e-9
+        assert solution.success
+
+
+def test_not_converging_warns_and_can_raise(paper):
+    with pytest.warns(fi.ConvergenceWarning, match="max_iter"):
+        solution = fi.solve(paper, fi.BilevelAscent(max_iter=5))
+    assert not solution.success
+    assert solution.status == fi.Status.MAX_ITER
+    assert solution.nit == 5
+    assert len(solution.history) == 6
+    with pytest.raises(fi.NotConvergedError, match="max_iter"):
+        solution.raise_if_failed()
+
+
+def test_stalling_is_reported():
+    # With the steps frozen at nothing, no window of iterations gets anywhere.
+    problem = fi.models.example1()
+    method = fi.BilevelAscent(step=1e-9, payment_step=1e-9, tolerance=1e-12, max_iter=5000)
+    with pytest.warns(fi.ConvergenceWarning, match="stalled|max_iter"):
+        solution = fi.solve(problem, method, initial_policies="best-response")
+    assert solution.status in (fi.Status.STALLED, fi.Status.MAX_ITER)
+
+
+def test_callback_sees_each_iteration_and_may_stop(paper):
+    seen = []
+
+    def callback(report):
+        seen.append(report.evaluation.objective)
+        if len(seen) == 4:
+            raise StopIteration
+
+    solution = fi.solve(paper, callback=callback)
+    assert solution.status == fi.Status.STOPPED
+    assert not solution.success
+    assert "callback" in solution.message
+    assert seen == solution.history.objective
+
+
+def test_resumed_run_equals_uninterrupted_run(paper, tmp_path):
+    whole = fi.solve(paper)
+    path = tmp_path / "run.npz"
+
+    def stop_later(report, count=[0]):  # noqa: B006
+        count[0] += 1
+        if count[0] == 37:
+            raise StopIteration
+
+    fi.solve(paper, callback=stop_later, checkpoint=path, checkpoint_every=10)
+    resumed = fi.solve(paper, checkpoint=path, checkpoint_every=10)
+    assert resumed.nit == whole.nit
+    assert (resumed.payments == whole.payments).all()
+    assert (resumed.ascent.theta == whole.ascent.theta).all()
+    assert resumed.history.objective == whole.history.objective
+    with pytest.raises(fi.InputError, match="another problem or method"):
+        fi.solve(paper, fi.BilevelAscent(eta=1.0), checkpoint=path)
+
+
+def test_inputs_are_not_modified(paper):
+    payments = np.array([2.0, 3.0])
+    policies = fi.best_response_policies(paper, payments)
+    kept = payments.copy(), policies.copy()
+    fi.solve(paper, initial_payments=payments, initial_policies=policies)
+    assert (payments == kept[0]).all()
+    assert (policies == kept[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ({"problem": 3}, "problem"),
+        ({"method": "fast"}, "method"),
+        ({"parameterization": "direct"}, "parameterization"),
+        ({"initial_payments": [-1.0, 0.0]}, "initial_payments"),
+        ({"initial_payments": np.nan}, "initial_payments"),
+        ({"initial_payments": [1.0]}, "initial_payments"),
+        ({"initial_policies": "greedy"}, "initial_policies"),
+        ({"initial_policies": np.ones((2, 37, 4))}, "initial_policies"),
+        ({"checkpoint_every": 0}, "checkpoint_every"),
+    ],
+)
+def test_bad_arguments_are_named(paper, arguments, name):
+    with pytest.raises(fi.InputError, match=name):
+        fi.solve(**({"problem": paper} | arguments))
+
+
+def test_progress_without_tqdm_names_the_extra(paper, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "tqdm", None)
+    with pytest.raises(fi.MissingExtraError, match=r"fastincentive\[progress\]"):
+        fi.solve(paper, progress=True)
+
+
+def test_solution_prints_a_short_table(paper):
+    text = str(fi.solve(paper, initial_policies="best-response"))
+    for word in ("payments", "objective", "feasibility", "stationarity", "converged"):
+        assert word in text
+
+
+def test_soft_responses_are_used_where_asked():
+    # The soft reference of a follower is worth less than its best response.
+    problem = fi.models.example1()
+    x = np.array([0.5, 0.5])
+    best = problem.followers.best_responses(problem.rewards(x))
+    soft = np.empty(problem.followers.shape)
+    bellman.boltzmann_policies(problem.followers.packed, best.q_values, 0.5, soft)
+    values = problem.followers.evaluate(problem.rewards(x), soft).values
+    assert (
+        problem.followers.start_values(values) < problem.followers.start_values(best.values)
+    ).all()

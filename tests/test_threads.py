@@ -1,0 +1,112 @@
+"""Results are the same to the last bit with one thread and with two."""
+
+import dataclasses
+
+import numba
+import numpy as np
+import pytest
+from conftest import random_policy
+
+import fastincentive as fi
+
+pytestmark = pytest.mark.skipif(
+    numba.config.NUMBA_NUM_THREADS < 2 or numba.config.DISABLE_JIT, reason="no second thread"
+)
+
+
+@pytest.fixture
+def threads():
+    """Run a function with one thread and with two; return both results."""
+    before = numba.get_num_threads()
+
+    def both(function):
+        results = []
+        for count in (1, 2):
+            numba.set_num_threads(count)
+            results.append(function())
+        return results
+
+    yield both
+    numba.set_num_threads(before)
+
+
+def assert_identical(one, two):
+    """Compare nested results bit by bit."""
+    if dataclasses.is_dataclass(one):
+        one, two = vars(one), vars(two)
+    if isinstance(one, dict):
+        assert one.keys() == two.keys()
+        one, two = list(one.values()), list(two.values())
+    if isinstance(one, (list, tuple)):
+        assert len(one) == len(two)
+        for left, right in zip(one, two, strict=True):
+            assert_identical(left, right)
+    elif isinstance(one, np.ndarray):
+        assert one.dtype == two.dtype
+        assert one.shape == two.shape
+        assert one.tobytes() == two.tobytes()
+    elif isinstance(one, float):
+        assert one.hex() == two.hex()
+    else:
+        assert one == two
+
+
+def test_the_comparison_sees_the_last_bit():
+    with pytest.raises(AssertionError):
+        assert_identical([{"x": np.array([1.0])}], [{"x": np.array([np.nextafter(1.0, 2.0)])}])
+    with pytest.raises(AssertionError):
+        assert_identical((0.0,), (-0.0,))
+
+
+@pytest.fixture(scope="module")
+def problem():
+    """Five followers of different sizes of work, so that the threads finish out of order."""
+    mdps = [
+        fi.models.grid_mdp(fi.models.PAPER_MAP, 0.02 * (1 + i), (i % 3, 0), 0.9 + 0.01 * i)
+        for i in range(5)
+    ]
+    labels = np.arange(37) % 3
+    table = np.random.default_rng(0).normal(size=(3,) * 5)
+    return fi.IncentiveProblem(
+        mdps, fi.LabelReward(labels, table), fi.Payments.everywhere(), leader_discount=0.97
+    )
+
+
+def test_followers(problem, threads):
+    followers = problem.followers
+    policies = random_policy(np.random.default_rng(1), followers.available)
+    assert_identical(*threads(lambda: tuple(followers.evaluate(followers.rewards, policies))))
+    assert_identical(*threads(lambda: tuple(followers.best_responses(followers.rewards))))
+    assert_identical(*threads(lambda: [fi.soft_best_response(mdp, 0.1) for mdp in followers]))
+
+
+def test_leader(problem, threads):
+    policies = random_policy(np.random.default_rng(2), problem.followers.available)
+    assert_identical(*threads(lambda: problem.leader_value(policies)))
+    assert_identical(*threads(lambda: problem.leader_gradient(policies)))
+    assert_identical(*threads(lambda: problem.evaluate(0.5, policies)))
+
+
+def test_joint_occupancy(threads):
+    problem = fi.models.paper_gridworld()
+    policies = random_policy(np.random.default_rng(3), problem.followers.available)
+    for method in ("sum", "stein"):
+        assert_identical(
+            *threads(lambda method=method: problem.joint_occupancy(policies, method=method))
+        )
+
+
+@pytest.mark.filterwarnings("ignore::fastincentive.ConvergenceWarning")
+@pytest.mark.parametrize(
+    "parameterization", [fi.Direct(), fi.Softmax(0.05)], ids=["direct", "softmax"]
+)
+def test_a_short_run(parameterization, threads):
+    problem = fi.models.paper_gridworld()
+    method = fi.BilevelAscent(max_iter=40)
+
+    def run():
+        return fi.solve(problem, method, parameterization, initial_policies="best-response")
+
+    one, two = threads(run)
+    assert one.nit > 5  # or nothing is tested
+    assert_identical(one, two)

@@ -1,0 +1,54 @@
+"""Bring a problem into the plain arrays that the reference functions take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastincentive.problem import IncentiveProblem
+
+
+def leader_table(problem: IncentiveProblem) -> np.ndarray:
+    """Reward over joint states (S,)*n of a problem whose leader sees states only."""
+    states = problem.followers.n_states
+    labels = problem.leader.labels[:, :, 0]
+    table = problem.leader._table  # the bound table over labels
+    return table[np.ix_(*labels)].reshape((states,) * problem.n)
+
+
+def plain(problem: IncentiveProblem) -> dict[str, Any]:
+    """The follower arguments of the reference functions."""
+    followers = problem.followers
+    return {
+        "transitions": [mdp.dense_transition() for mdp in followers],
+        "rewards": [mdp.reward for mdp in followers],
+        "discounts": [mdp.discount for mdp in followers],
+        "initials": [mdp.initial for mdp in followers],
+        "available": [mdp.available for mdp in followers],
+        "absorbing": [mdp.transition.absorbing for mdp in followers],
+        "leader_table": leader_table(problem),
+        "leader_discount": problem.leader_discount,
+        "cost_weight": problem.cost_weight,
+        "index": problem.payments.index,
+    }
+
+
+def iteration_arguments(problem: IncentiveProblem, method: Any, state: Any) -> dict[str, Any]:
+    """The arguments of ``reference.ascent_iteration`` at a state of ``BilevelAscent``."""
+    held = [np.flatnonzero(row) for row in state.pieces.active]
+    width = [(row >= 0).sum() for row in problem.payments.reach]
+    return plain(problem) | {
+        "payments": state.payments,
+        "policies": list(state.theta),
+        "pieces": [
+            [(state.pieces.constant[i, j], state.pieces.slope[i, j, : width[i]]) for j in js]
+            for i, js in enumerate(held)
+        ],
+        "multipliers": [state.multipliers[i, js] for i, js in enumerate(held)],
+        "units": state.unit,
+        "step": method.step * state.pace.factor,
+        "payment_step": method.payment_step * state.pace.factor,
+        "closing": min(method.eta * method.step, 0.5),
+        "sweeps": 3,
+    }
