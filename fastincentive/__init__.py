@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fastincentive.followers import Followers
     from fastincentive.io import load_solution, save_solution
     from fastincentive.leader import JointReward, LabelReward, LeaderReward
+    from fastincentive.loop import solve
     from fastincentive.mdp import TabularMDP
     from fastincentive.methods import BilevelAscent
     from fastincentive.payments import LinearCost, Payments
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
         soft_best_response,
     )
     from fastincentive.solution import Ascent, History, Solution, Status
-    from fastincentive.loop import solve
     from fastincentive.starts import best_response_policies, leader_optimal_policies
 
 _WHERE = {

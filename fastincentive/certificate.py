@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,14 +84,10 @@ def stationarity(
     evaluation = problem.evaluate(x, pi)
     ahead, pulls = _gradients(problem, parameterization, x, pi)
     n = problem.n
+    owners = [i for i, each in enumerate(pulls) for _ in each]
+    basis = np.stack([pull for each in pulls for pull in each])
     if multiplier == "joint":
-        pulls = [sum(each[0] for each in pulls)]  # type: ignore[misc]
-        owners = [0]
-        pulls = [np.asarray(pulls[0])]
-    else:
-        owners = [i for i, each in enumerate(pulls) for _ in each]
-        pulls = [pull for each in pulls for pull in each]  # type: ignore[misc]
-    basis = np.stack(pulls)
+        basis = np.sum([each[0] for each in pulls], axis=0)[None]
     cone = _Cone(problem, parameterization, x, pi, geometry)
 
     # min over lambda >= 0 of |T(f + lambda q)|^2: T is linear on the face that is active, so
@@ -151,7 +148,7 @@ class _Cone:
         self._low = x <= bound.lower + near
         self._high = x >= bound.upper - near
 
-    def project(self, vector: FloatArray) -> tuple[FloatArray, object]:
+    def project(self, vector: FloatArray) -> tuple[FloatArray, Callable[[FloatArray], FloatArray]]:
         """Return the projection, and the linear projection on the face it lies in."""
         size = int(np.prod(self._shape))
         rows = vector[:size].reshape(self._shape)
@@ -224,7 +221,7 @@ def _gradients(
     # A best response nearest to the policy is a further limiting gradient; it is the policy's
     # own occupancy where the policy is optimal.
     near = followers.start_values(held.values) >= top - NEAR_KINK * scale
-    for i in np.flatnonzero(near):
+    for i in np.flatnonzero(near).tolist():
         if all(np.abs(own[i] - other).max() > 1e-9 for other in found[i]):
             found[i].append(own[i])
     pulls: list[list[FloatArray]] = []

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fastincentive.errors import ImproperPolicyError, invalid
 from fastincentive.kernels import bellman
 from fastincentive.kernels.jit import Packed
-from fastincentive.mdp import FloatArray, TabularMDP, as_mdp
+from fastincentive.mdp import FloatArray, TabularMDP, TransitionModel, as_mdp
 
 __all__ = ["Followers"]
 
@@ -64,7 +64,7 @@ class Followers:
                     "Pad with unreachable states, and mark missing actions unavailable.",
                 )
         numbers: dict[int, int] = {}
-        models = []
+        models: list[TransitionModel] = []
         index = np.empty(len(self._mdps), np.int64)
         for i, mdp in enumerate(self._mdps):
             key = id(mdp.transition)

@@ -83,9 +83,9 @@ def _history(arrays: dict[str, Any]) -> History:
 
 def save_checkpoint(path: str | Path, settings: str, state: AscentState, history: History) -> None:
     """Write a method's state, to go on from with ``solve(..., checkpoint=path)``."""
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for name, value in state._asdict().items():
-        if isinstance(value, tuple):
+        if isinstance(value, (Pieces, Pace)):
             arrays |= {f"{name}_{part}": held for part, held in value._asdict().items()}
         else:
             arrays[f"state_{name}"] = value

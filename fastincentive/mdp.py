@@ -178,7 +178,11 @@ class TabularMDP:
         initial: ArrayLike | int | None = None,
         available: ArrayLike | None = None,
     ) -> None:
-        if isinstance(transition, (list, tuple)) and hasattr(transition[0], "tocsr"):
+        if (
+            isinstance(transition, (list, tuple))
+            and len(transition) > 0
+            and hasattr(transition[0], "tocsr")
+        ):
             model = _from_sparse(transition, available)
         else:
             model = _from_dense(transition, available)
@@ -278,7 +282,7 @@ def check_absorbed_reward(model: TransitionModel, reward: FloatArray, argument: 
 def _discount(argument: str, discount: float) -> float:
     try:
         value = float(discount)
-    except TypeError:
+    except (TypeError, ValueError):
         raise invalid(argument, "a number in [0, 1]", repr(discount)) from None
     if not 0.0 <= value <= 1.0:
         raise invalid(argument, "a number in [0, 1]", value)
@@ -306,7 +310,8 @@ def _initial(initial: Any, states: int) -> FloatArray:
     if initial is None:
         value = np.full(states, 1.0 / states)
     elif np.ndim(initial) == 0:
-        if int(initial) != initial or not 0 <= int(initial) < states:
+        number = float(initial)
+        if not (number.is_integer() and 0 <= number < states):
             raise invalid("initial", f"a state number in 0..{states - 1}", initial)
         value = np.zeros(states)
         value[int(initial)] = 1.0
@@ -382,9 +387,10 @@ def _from_lists(
         )
     if not np.issubdtype(target.dtype, np.integer):
         raise invalid("successors", "integers", target.dtype)
-    states, actions, width = target.shape
+    states, actions, _ = target.shape
     mask = _availability(available, states, actions)
-    _check_probabilities(weight * mask[:, :, None], "probabilities")
+    weight = np.where(mask[:, :, None], weight, 0.0)
+    _check_probabilities(weight, "probabilities")
     used = (weight > 0) & mask[:, :, None]
     bad = used & ((target < 0) | (target >= states))
     if bad.any():
@@ -420,7 +426,7 @@ def _assemble(
     order = np.argsort(row, kind="stable")
     row = row[order]
     weight = probability[keep][order]
-    total = np.bincount(row, weights=weight, minlength=states * actions)
+    total = np.bincount(row, weights=weight, minlength=states * actions).astype(float)
     _check_rows(total.reshape(states, actions), available, argument)
     start = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=states * actions))])
     return TransitionModel(

@@ -84,17 +84,21 @@ class BoundPayments:
         """Sum a gradient in x(i, s, a) (n, S, A) to one in the payments (k,)."""
         return np.bincount(
             self._variable, weights=gradient.reshape(-1)[self._paid], minlength=self.size
-        )
+        ).astype(float)
 
     def pull_back_each(self, gradient: FloatArray) -> FloatArray:
         """As ``pull_back``, follower by follower: (n, k)."""
         n = self.index.shape[0]
         follower = self._paid // (self.index.size // n)
-        return np.bincount(
-            follower * self.size + self._variable,
-            weights=gradient.reshape(-1)[self._paid],
-            minlength=n * self.size,
-        ).reshape(n, self.size)
+        return (
+            np.bincount(
+                follower * self.size + self._variable,
+                weights=gradient.reshape(-1)[self._paid],
+                minlength=n * self.size,
+            )
+            .reshape(n, self.size)
+            .astype(float)
+        )
 
     def project(self, payments: FloatArray) -> FloatArray:
         """Euclidean projection on the bounds and, if there is one, the budget."""

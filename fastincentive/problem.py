@@ -133,8 +133,8 @@ class IncentiveProblem:
         self.cost: Cost = LinearCost() if cost is None else cost
         self.tail_tolerance = float(tail_tolerance)
         self.max_horizon = int(max_horizon)
-        self._magnitude = self.leader.magnitude()
         packed = followers.packed
+        self._magnitude = self.leader.magnitude(self._label_mask(packed.initial >= 0))
         absorbed = self._label_mask(packed.absorbing[packed.model])
         #: Whether the leader earns nothing once every follower is absorbed.
         self._free_when_absorbed = self.leader.magnitude(absorbed) == 0.0
@@ -211,14 +211,9 @@ class IncentiveProblem:
         expected, conditional = self.leader.expectations(marginals)
         horizon = marginals.shape[0]
         value = float(gamma ** np.arange(horizon) @ expected)
-        if warn and truncation > 1e-6 * max(self._magnitude, 1e-300):
-            warnings.warn(
-                f"the leader's value was cut after {horizon} steps; what is left out is bounded "
-                f"by {truncation:.3g}. Some policy is absorbed too slowly or never; raise "
-                "max_horizon or use leader_discount < 1.",
-                TruncationWarning,
-                stacklevel=3,
-            )
+        if warn:
+            relative = truncation / max(self._magnitude, 1e-300)
+            self._warn_if_cut("leader's value", horizon, truncation, relative)
         slopes = None
         if gradient:
             slopes = np.empty(self.followers.shape)
@@ -232,6 +227,18 @@ class IncentiveProblem:
                 slopes,
             )
         return LeaderPass(value, slopes, horizon, truncation)
+
+    def _warn_if_cut(
+        self, what: str, horizon: int, truncation: float, relative: float | None = None
+    ) -> None:
+        if (truncation if relative is None else relative) > 1e-6:
+            warnings.warn(
+                f"the {what} was cut after {horizon} steps; what is left out is bounded by "
+                f"{truncation:.3g}. Some policy is absorbed too slowly or never; raise "
+                "max_horizon or use leader_discount < 1.",
+                TruncationWarning,
+                stacklevel=4,
+            )
 
     def joint_occupancy(
         self, policies: ArrayLike, method: str = "auto", max_gib: float = 2.0
@@ -264,39 +271,47 @@ class IncentiveProblem:
             if n != 2:
                 raise invalid("method", '"sum" unless there are two followers', '"stein"')
             moves = product_space.chains(self.followers, checked)
-            return product_space.pair_visitation(self.followers, moves, self.leader_discount)
+            table, ends = product_space.pair_visitation(self.followers, moves, self.leader_discount)
+            if not ends:
+                self._warn_if_cut("joint occupancy", 2**60, np.inf)
+            return table
         gamma = self.leader_discount
-        horizon = self._label_marginals(checked, self.max_horizon, gamma)[0].shape[0]
+        marginals, truncation = self._label_marginals(checked, self.max_horizon, gamma, visits=True)
+        horizon = marginals.shape[0]
+        self._warn_if_cut("joint occupancy", horizon, truncation)
         return product_space.summed_visitation(self.followers, checked, gamma, horizon)
 
     def _label_mask(self, states: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """(n, L): the labels that the marked states (n, S) can show."""
         mask = np.zeros((self.followers.n, self.leader.n_labels), bool)
-        i, s = np.nonzero(states)
-        mask[i[:, None], self.leader.labels[i, s]] = True
+        exists = states[:, :, None] & self.followers.available
+        labels = np.broadcast_to(self.leader.labels, self.followers.shape)
+        mask[np.nonzero(exists)[0], labels[exists]] = True
         return mask
 
     def _label_marginals(
-        self, policies: FloatArray, limit: int, gamma: float
+        self, policies: FloatArray, limit: int, gamma: float, visits: bool = False
     ) -> tuple[FloatArray, float]:
-        """Label marginals (T, n, L) up to the certified horizon or the limit, and the bound."""
+        """Label marginals (T, n, L) up to the certified horizon or the limit, and the bound.
+
+        The bound is on the reward beyond T, or with ``visits`` on the joint visits beyond it.
+        """
         packed = self.followers.packed
         n, states, _ = self.followers.shape
+        magnitude = 1.0 if visits else self._magnitude
         rest = np.empty((n, states))
-        certified = True
-        if self._free_when_absorbed:
+        certified = gamma == 1.0 if visits else self._free_when_absorbed
+        if certified:
             settled = np.empty((n, states), bool)
             kernels.settling_time(packed, policies, gamma, rest, settled)
             if not np.array_equal(settled, packed.absorbing[packed.model]):
                 # Some policy has states it never leaves: fine where the leader earns nothing.
-                certified = self.leader.magnitude(self._label_mask(settled)) == 0.0
-        else:
-            certified = False
+                certified = not visits and (self.leader.magnitude(self._label_mask(settled)) == 0.0)
         if not certified and gamma < 1.0:
             rest.fill(1.0 / ((1.0 - gamma) * n))
             certified = True
         masses = packed.initial.copy()
-        tolerance = self.tail_tolerance * self._magnitude
+        tolerance = self.tail_tolerance * magnitude
         block = self._usual_horizon
         first = 0
         blocks: list[FloatArray] = []
@@ -307,7 +322,7 @@ class IncentiveProblem:
             kernels.forward_marginals(
                 packed, policies, self.leader.labels, rest, masses, marginals, remainder
             )
-            bound = self._magnitude * gamma ** np.arange(first, last) * remainder.sum(axis=1)
+            bound = magnitude * gamma ** np.arange(first, last) * remainder.sum(axis=1)
             blocks.append(marginals)
             if certified:
                 done = bound <= tolerance

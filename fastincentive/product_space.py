@@ -60,8 +60,12 @@ def chains(followers: Followers, policies: FloatArray) -> FloatArray:
     return out
 
 
-def pair_visitation(followers: Followers, moves: FloatArray, discount: float) -> FloatArray:
-    """Two followers: joint visitation (S, S), the absorbed pairs left out at discount 1.
+def pair_visitation(
+    followers: Followers, moves: FloatArray, discount: float
+) -> tuple[FloatArray, bool]:
+    """Two followers: joint visitation (S, S), and whether the doubling converged.
+
+    The absorbed pairs are left out at discount 1.
 
     At discount 1 the visits split into those with follower 1 unabsorbed and those with follower 1
     absorbed and follower 2 not; each solves a convergent Stein equation.
@@ -69,15 +73,15 @@ def pair_visitation(followers: Followers, moves: FloatArray, discount: float) ->
     packed = followers.packed
     starts = packed.initial
     if discount < 1.0:
-        return double(moves[0].T, moves[1], np.outer(starts[0], starts[1]), discount)[0]
+        return double(moves[0].T, moves[1], np.outer(starts[0], starts[1]), discount)
     gone = packed.absorbing[packed.model]
     killed = [np.where(gone[i][None, :], 0.0, moves[i]) for i in range(2)]
     alive = [np.where(gone[i], 0.0, starts[i]) for i in range(2)]
-    first = double(killed[0].T, moves[1], np.outer(alive[0], starts[1]), 1.0)[0]
-    second = double(moves[0].T, killed[1], np.outer(starts[0], alive[1]), 1.0)[0]
+    first, ends = double(killed[0].T, moves[1], np.outer(alive[0], starts[1]), 1.0)
+    second, also = double(moves[0].T, killed[1], np.outer(starts[0], alive[1]), 1.0)
     table = np.where(gone[0][:, None], second, first)
     table[np.ix_(gone[0], gone[1])] = 0.0
-    return table
+    return table, ends and also
 
 
 def double(
@@ -108,7 +112,7 @@ def pair_pass(
     earned = table[np.ix_(labels[0], labels[1])]
     moves = chains(followers, policies)
     values, converged = double(moves[0], moves[1].T, earned, discount)
-    visits = pair_visitation(followers, moves, discount)
+    visits, ends = pair_visitation(followers, moves, discount)
     start = followers.packed.initial
     gradient = np.empty(followers.shape)
     sides = ((visits, earned, values @ moves[1].T), (visits.T, earned.T, values.T @ moves[0].T))
@@ -123,4 +127,4 @@ def pair_pass(
         later = np.bincount(pair, weights=terms, minlength=onward.shape[0] * mdp.n_actions)
         gradient[i] = here[:, None] + discount * later.reshape(followers.shape[1:])
     gradient[~followers.available] = 0.0
-    return Pair(float(start[0] @ values @ start[1]), gradient, converged)
+    return Pair(float(start[0] @ values @ start[1]), gradient, converged and ends)

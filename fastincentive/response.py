@@ -106,7 +106,8 @@ def best_response(mdp: TabularMDP) -> BestResponse:
 def soft_best_response(mdp: TabularMDP, temperature: float) -> BestResponse:
     """Entropy-regularised best response: V = tau log sum_a exp(Q(., a) / tau).
 
-    The entropy of the policy counts in every state but the sinks (states that no action leaves).
+    The entropy of the policy counts in every state but the sinks (states that no action leaves)
+    and, at discount 1, the other closed classes.
 
     Parameters
     ----------
@@ -130,7 +131,7 @@ def soft_best_response(mdp: TabularMDP, temperature: float) -> BestResponse:
 
 
 def uniform_policies(followers: Followers) -> FloatArray:
-    """The uniform choice among the available actions (n, S, A)."""
+    """Return the uniform choice among the available actions (n, S, A)."""
     available = followers.available
     return np.asarray(available / available.sum(axis=2, keepdims=True))
 

@@ -522,8 +522,9 @@ def ascent_iteration(
 
     `index` (n,S,A) numbers the payment of each pair (-1: none), no payment shared; `pieces` are
     earlier lines (c, D) of each V_i*, to which the current best response is added, and
-    `multipliers` their values so far; `closing` is the share of a gap to close. Returns the new payments and policies, the leader's value
-    and the gaps, all by explicit matrices on the product space.
+    `multipliers` their values so far; `closing` is the share of a gap to close. Returns the new
+    payments and policies, the leader's value and the gaps, all by explicit matrices on the product
+    space.
     """
     n = len(transitions)
     side = np.where(index >= 0, np.append(payments, 0.0)[index], 0.0)
@@ -582,11 +583,14 @@ def ascent_iteration(
                     j: int = j,
                     difference: Array = difference,
                     target: float = target,
+                    chosen: Array = chosen,
+                    differences: list[Array] = differences,
+                    slopes: Array = visits * advantage,
                 ) -> float:
                     trial = chosen.copy()
                     trial[j] = multiplier
                     push = sum(m * d for m, d in zip(trial, differences, strict=True))
-                    moved = np.sum(visits * advantage * row_change(trial.sum()))
+                    moved = np.sum(slopes * row_change(trial.sum()))
                     return float(moved + difference @ payment_change(push) - target)
 
                 chosen[j] = smallest_root(lacking)

@@ -1,4 +1,4 @@
-"""Algorithm 1: one iteration against the plain twin, its options, and what the paper's text does."""
+"""Algorithm 1: one iteration against the plain twin, its options, and the paper's text."""
 
 import numpy as np
 import pytest

@@ -54,9 +54,10 @@ def test_conditional_rewards_average_to_the_expected_one():
 def test_tables_with_a_number_of_labels_per_follower():
     rng = np.random.default_rng(1)
     labels = np.stack([rng.integers(2, size=STATES), rng.integers(4, size=STATES)])
-    table = rng.normal(size=(2, 4))
+    table = 0.01 * rng.normal(size=(2, 4))
     bound = LabelReward(labels, table).bind(2, STATES, ACTIONS)
     assert bound.n_labels == 4
+    assert bound.magnitude() == np.abs(table).max()
     marginals = label_marginals(rng, 3, 2, 4)
     marginals[:, 0, 2:] = 0.0
     expected, conditional = bound.expectations(marginals)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import reference
 import scipy.sparse
-from conftest import ROUNDING, assert_close, random_arrays, random_availability
+from conftest import ROUNDING, Arrays, assert_close, random_arrays, random_availability
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -85,11 +85,14 @@ def test_initial_state_number():
 
 
 def test_rows_within_the_tolerance_are_rescaled():
-    arrays = random_arrays(np.random.default_rng(1), 4, 2)
+    rng = np.random.default_rng(1)
+    arrays = random_arrays(rng, 4, 2)
     near = arrays.transition * (1 + 0.4 * ROW_SUM_TOLERANCE)
-    mdp = TabularMDP(near, arrays.reward, initial=arrays.initial * (1 - 0.4 * ROW_SUM_TOLERANCE))
-    assert_close(mdp.dense_transition().sum(axis=2), np.ones((4, 2)), 1e-15)
-    assert_close(mdp.initial.sum(), 1.0, 1e-15)
+    initial = arrays.initial * (1 - 0.4 * ROW_SUM_TOLERANCE)
+    near = Arrays(near, arrays.reward, 0.9, initial, arrays.available)
+    for mdp in three_forms(near, rng):
+        assert_close(mdp.dense_transition().sum(axis=2), np.ones((4, 2)), 1e-15)
+        assert_close(mdp.initial.sum(), 1.0, 1e-15)
 
 
 @pytest.mark.parametrize("form", range(3))

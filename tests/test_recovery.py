@@ -7,7 +7,9 @@ import pytest
 from conftest import assert_close
 
 import fastincentive as fi
-from fastincentive.recovery import break_ties, recover, supporting_payments
+from fastincentive.recovery import recover
+from fastincentive.support import supporting_payments
+from fastincentive.ties import break_ties
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Results are the same to the last bit with one thread and with two."""
+"""Results are the same to the last bit without threads, with one and with two."""
 
 import dataclasses
 
@@ -8,6 +8,7 @@ import pytest
 from conftest import random_policy
 
 import fastincentive as fi
+from fastincentive.kernels import jit
 
 pytestmark = pytest.mark.skipif(
     numba.config.NUMBA_NUM_THREADS < 2 or numba.config.DISABLE_JIT, reason="no second thread"
@@ -15,19 +16,25 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture
-def threads():
-    """Run a function with one thread and with two; return both results."""
+def runs(monkeypatch):
+    """Run a function in the serial form of the kernels, with one thread, and with two."""
     before = numba.get_num_threads()
 
-    def both(function):
+    def each(function):
         results = []
-        for count in (1, 2):
+        for size, count in ((np.inf, 1), (0, 1), (0, 2)):
+            monkeypatch.setattr(jit, "THREADED_SIZE", size)
             numba.set_num_threads(count)
             results.append(function())
         return results
 
-    yield both
+    yield each
     numba.set_num_threads(before)
+
+
+def assert_all_identical(results):
+    for other in results[1:]:
+        assert_identical(results[0], other)
 
 
 def assert_identical(one, two):
@@ -72,27 +79,27 @@ def problem():
     )
 
 
-def test_followers(problem, threads):
+def test_followers(problem, runs):
     followers = problem.followers
     policies = random_policy(np.random.default_rng(1), followers.available)
-    assert_identical(*threads(lambda: tuple(followers.evaluate(followers.rewards, policies))))
-    assert_identical(*threads(lambda: tuple(followers.best_responses(followers.rewards))))
-    assert_identical(*threads(lambda: [fi.soft_best_response(mdp, 0.1) for mdp in followers]))
+    assert_all_identical(runs(lambda: tuple(followers.evaluate(followers.rewards, policies))))
+    assert_all_identical(runs(lambda: tuple(followers.best_responses(followers.rewards))))
+    assert_all_identical(runs(lambda: [fi.soft_best_response(mdp, 0.1) for mdp in followers]))
 
 
-def test_leader(problem, threads):
+def test_leader(problem, runs):
     policies = random_policy(np.random.default_rng(2), problem.followers.available)
-    assert_identical(*threads(lambda: problem.leader_value(policies)))
-    assert_identical(*threads(lambda: problem.leader_gradient(policies)))
-    assert_identical(*threads(lambda: problem.evaluate(0.5, policies)))
+    assert_all_identical(runs(lambda: problem.leader_value(policies)))
+    assert_all_identical(runs(lambda: problem.leader_gradient(policies)))
+    assert_all_identical(runs(lambda: problem.evaluate(0.5, policies)))
 
 
-def test_joint_occupancy(threads):
+def test_joint_occupancy(runs):
     problem = fi.models.paper_gridworld()
     policies = random_policy(np.random.default_rng(3), problem.followers.available)
     for method in ("sum", "stein"):
-        assert_identical(
-            *threads(lambda method=method: problem.joint_occupancy(policies, method=method))
+        assert_all_identical(
+            runs(lambda method=method: problem.joint_occupancy(policies, method=method))
         )
 
 
@@ -100,13 +107,13 @@ def test_joint_occupancy(threads):
 @pytest.mark.parametrize(
     "parameterization", [fi.Direct(), fi.Softmax(0.05)], ids=["direct", "softmax"]
 )
-def test_a_short_run(parameterization, threads):
+def test_a_short_run(parameterization, runs):
     problem = fi.models.paper_gridworld()
     method = fi.BilevelAscent(max_iter=40)
 
     def run():
         return fi.solve(problem, method, parameterization, initial_policies="best-response")
 
-    one, two = threads(run)
-    assert one.nit > 5  # or nothing is tested
-    assert_identical(one, two)
+    results = runs(run)
+    assert results[0].nit > 5  # or nothing is tested
+    assert_all_identical(results)

@@ -1,9 +1,6 @@
 """Policy evaluation, occupancy and best responses of single followers.
 
-Small state spaces use LU factors of ``I - gamma P``: an M-matrix, so no pivoting is needed, and
-the row envelope keeps the factors of a grid narrow. One factorisation serves the values and, with
-its transpose, the occupancy. Larger ones use sweeps over merged rows. At discount 1 the absorbing
-states are killed: value 0, occupancy 0.
+At discount 1 the absorbing states are killed: value 0, occupancy 0.
 """
 
 from __future__ import annotations
@@ -13,7 +10,17 @@ import math
 import numba
 import numpy as np
 
-from fastincentive.kernels.jit import DENSE_STATES, TINY_PIVOT, jit, parallel_jit
+from fastincentive.kernels.chain import (
+    factorize,
+    mark_never,
+    merge_rows,
+    model_size,
+    solve_factored,
+    solve_factored_transposed,
+    sweep_occupancy,
+    sweep_values,
+)
+from fastincentive.kernels.jit import DENSE_STATES, jit, parallel_jit
 
 __all__ = [
     "best_responses",
@@ -22,164 +29,6 @@ __all__ = [
     "near_greedy_policies",
     "soft_responses",
 ]
-
-
-@jit
-def merge_rows(packed, i, gamma, policy, killed, start, column, weight):
-    """Rows of gamma P^pi with equal successors summed, as CSR; ``killed``: absorbing rows empty."""
-    states, actions = policy.shape
-    m = packed.model[i]
-    place = np.full(states, -1, np.int64)
-    end = 0
-    for s in range(states):
-        start[s] = end
-        if killed and packed.absorbing[m, s]:
-            continue
-        for a in range(actions):
-            w = gamma * policy[s, a]
-            if w == 0.0:
-                continue
-            row = (m * states + s) * actions + a
-            for e in range(packed.row_start[row], packed.row_start[row + 1]):
-                c = packed.successor[e]
-                at = place[c]
-                if at < start[s]:
-                    place[c] = end
-                    column[end] = c
-                    weight[end] = w * packed.probability[e]
-                    end += 1
-                else:
-                    weight[at] += w * packed.probability[e]
-    start[states] = end
-    return end
-
-
-@jit
-def model_size(packed, i, states, actions):
-    """Stored transitions of follower i's model."""
-    row = packed.model[i] * states * actions
-    return packed.row_start[row + states * actions] - packed.row_start[row]
-
-
-@jit
-def factorize(start, column, weight, lu, last):
-    """LU factors, in place and without pivoting, of I - W for merged rows W.
-
-    Returns the first state whose pivot vanishes (a class that is never left), or -1; such pivots
-    become infinite, so that the class gets value 0 and occupancy 0.
-    """
-    states = lu.shape[0]
-    singular = -1
-    for i in range(states):
-        first = i
-        end = i
-        for j in range(states):
-            lu[i, j] = 0.0
-        lu[i, i] = 1.0
-        for e in range(start[i], start[i + 1]):
-            c = column[e]
-            lu[i, c] -= weight[e]
-            first = min(first, c)
-            end = max(end, c)
-        for k in range(first, i):
-            if lu[i, k] != 0.0:
-                f = lu[i, k] / lu[k, k]
-                lu[i, k] = f
-                for j in range(k + 1, last[k] + 1):
-                    lu[i, j] -= f * lu[k, j]
-                end = max(end, last[k])
-        last[i] = end
-        if lu[i, i] < TINY_PIVOT:
-            lu[i, i] = math.inf
-            if singular < 0:
-                singular = i
-    return singular
-
-
-@jit
-def solve_factored(lu, last, out):
-    """Overwrite ``out`` with the solution v of (I - W) v = out."""
-    states = out.shape[0]
-    for i in range(states):
-        total = out[i]
-        for k in range(i):
-            total -= lu[i, k] * out[k]
-        out[i] = total
-    for i in range(states - 1, -1, -1):
-        total = out[i]
-        for j in range(i + 1, last[i] + 1):
-            total -= lu[i, j] * out[j]
-        out[i] = total / lu[i, i]
-
-
-@jit
-def solve_factored_transposed(lu, last, out):
-    """Overwrite ``out`` with the solution d of (I - W)' d = out."""
-    states = out.shape[0]
-    for k in range(states):
-        z = out[k] / lu[k, k]
-        out[k] = z
-        if z != 0.0:
-            for j in range(k + 1, last[k] + 1):
-                out[j] -= lu[k, j] * z
-    for i in range(states - 1, -1, -1):
-        d = out[i]
-        if d != 0.0:
-            for k in range(i):
-                out[k] -= lu[i, k] * d
-
-
-@jit
-def sweep_values(start, column, weight, reward, out, tolerance, sweeps):
-    """Gauss-Seidel for v = reward + W v from ``out``, alternating direction.
-
-    Returns the last sweep's largest change, negative if a value grew beyond any bound.
-    """
-    states = out.shape[0]
-    change = math.inf
-    for k in range(sweeps):
-        change = 0.0
-        size = 0.0
-        for step in range(states):
-            s = step if k % 2 == 0 else states - 1 - step
-            total = reward[s]
-            loop = 0.0
-            for e in range(start[s], start[s + 1]):
-                if column[e] == s:
-                    loop = weight[e]
-                else:
-                    total += weight[e] * out[column[e]]
-            stay = 1.0 - loop
-            value = total / stay if stay >= TINY_PIVOT else 0.0
-            change = max(change, abs(value - out[s]))
-            size = max(size, abs(value))
-            out[s] = value
-        if change <= tolerance * max(1.0, size):
-            break
-    return change
-
-
-@jit
-def sweep_occupancy(start, column, weight, initial, out, tolerance, steps):
-    """Sum over time of the mass that W carries from ``initial``; returns the mass left over."""
-    states = out.shape[0]
-    mass = initial.copy()
-    out[:] = initial
-    left = 1.0
-    for _ in range(steps):
-        following = np.zeros(states)
-        for s in range(states):
-            if mass[s] != 0.0:
-                for e in range(start[s], start[s + 1]):
-                    following[column[e]] += mass[s] * weight[e]
-        left = 0.0
-        for s in range(states):
-            out[s] += following[s]
-            left += following[s]
-        mass = following
-        if left <= tolerance:
-            break
-    return left
 
 
 @jit
@@ -234,10 +83,12 @@ def evaluate_one(packed, i, rewards, policies, values, q_values, visits, singula
         reward = values[i].copy()
         values[i] = 0.0
         sweep_values(start, column, weight, reward, values[i], 1e-14, 1_000_000)
-        left = sweep_occupancy(
-            start, column, weight, packed.initial[i], visits[i], 1e-15, 1_000_000
-        )
-        singular[i] = 0 if gamma == 1.0 and left > 1e-6 else -1
+        sweep_occupancy(start, column, weight, packed.initial[i], visits[i], 1e-15, 1_000_000)
+        singular[i] = -1
+        if gamma == 1.0:
+            never = np.empty(states, np.bool_)
+            if mark_never(start, column, weight, packed.absorbing[packed.model[i]], never):
+                singular[i] = np.argmax(never)
     if gamma == 1.0:
         for s in range(states):
             if packed.absorbing[packed.model[i], s]:
@@ -337,6 +188,10 @@ def best_response_one(packed, i, rewards, actions, values, q_values, residual, i
         else:
             if k == 0:
                 values[i] = 0.0
+            if gamma == 1.0:
+                never = np.empty(states, np.bool_)
+                if mark_never(start, column, weight, packed.absorbing[packed.model[i]], never):
+                    iterations[i] = -1
             sweep_values(start, column, weight, reward, values[i], 1e-14, 40)
         action_values(packed, i, gamma, rewards[i], values[i], q_values[i])
         largest = 0.0
@@ -383,7 +238,7 @@ def best_responses(packed, rewards, actions, values, q_values, residual, iterati
 
 @jit
 def soft_maximum(q_row, available, tau, policy_row):
-    """tau log sum exp(q / tau) over available actions, and its softmax; log domain."""
+    """Return tau log sum exp(q / tau) over available actions, and its softmax; log domain."""
     best = -math.inf
     for a in range(q_row.shape[0]):
         if available[a]:
@@ -414,11 +269,12 @@ def soft_response_one(packed, i, rewards, tau, policies, values, q_values, resid
     values[i] = 0.0
     iterations[i] = 0
     previous = math.inf
-    for k in range(100_000):
+    largest = 1.0
+    for k in range(5_000):
         merge_rows(packed, i, gamma, policies[i], gamma == 1.0, start, column, weight)
         mean_reward(policies[i], rewards[i], reward)
         for s in range(states):
-            if not packed.sink[m, s]:
+            if not (packed.sink[m, s] or (gamma == 1.0 and packed.absorbing[m, s])):
                 for a in range(actions):
                     p = policies[i, s, a]
                     if p > 0.0:
@@ -435,20 +291,30 @@ def soft_response_one(packed, i, rewards, tau, policies, values, q_values, resid
         worst = 0.0
         largest = 1.0
         for s in range(states):
-            soft = soft_maximum(q_values[i, s], packed.available[m, s], tau, policies[i, s])
+            row = policies[i, s]
+            soft = soft_maximum(q_values[i, s], packed.available[m, s], tau, row)
+            if packed.sink[m, s] or (gamma == 1.0 and packed.absorbing[m, s]):
+                # Play has ended: the best choices, and no entropy.
+                soft = q_values[i, s].max()
+                for a in range(actions):
+                    row[a] = 1.0 if q_values[i, s, a] == soft else 0.0
+                row /= row.sum()
             largest = max(largest, abs(values[i, s]))
-            if not packed.sink[m, s]:
-                worst = max(worst, abs(soft - values[i, s]))
+            worst = max(worst, abs(soft - values[i, s]))
         residual[i] = worst
         iterations[i] = k + 1
         if worst <= 1e-13 * largest or (dense and k > 20 and worst >= previous):
             break
         previous = worst
+    # At discount 1 values that need 1e8 steps to add up are those of a loop that pays.
+    paying = gamma == 1.0 and largest > 1e8 * (np.abs(rewards[i]).max() + tau)
+    if paying or not residual[i] <= 1e-9 * largest:
+        iterations[i] = -1
 
 
 @parallel_jit
 def soft_responses(packed, rewards, tau, policies, values, q_values, residual, iterations):
-    """Entropy-regularised best responses: V = tau log sum exp(Q / tau), none in the sinks.
+    """Entropy-regularised best responses: V = tau log sum exp(Q / tau), hard where play has ended.
 
     ``policies`` is the warm start. Newton's method (soft policy iteration): evaluate the policy
     with its entropy, then take the softmax of Q / tau.

@@ -14,7 +14,7 @@ __all__ = ["DENSE_STATES", "THREADED_SIZE", "TINY_PIVOT", "Packed", "Switch", "j
 #: Up to this many states a policy is evaluated by LU factors of I - gamma P, beyond by sweeps.
 DENSE_STATES = 400
 #: Kernels use threads from this many entries of their largest array on.
-THREADED_SIZE = 4_000
+THREADED_SIZE = 20_000
 #: A pivot of I - P below this belongs to a class of states that the policy never leaves.
 TINY_PIVOT = 1e-12
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from fastincentive.kernels.bellman import merge_rows, model_size
+from fastincentive.kernels.chain import merge_rows, model_size
 from fastincentive.kernels.jit import parallel_jit
 from fastincentive.kernels.marginals import step_forward
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from fastincentive.kernels.bellman import (
+from fastincentive.kernels.chain import (
     factorize,
+    mark_never,
     merge_rows,
     model_size,
     solve_factored,
@@ -19,24 +20,6 @@ from fastincentive.kernels.bellman import (
 from fastincentive.kernels.jit import DENSE_STATES, jit, parallel_jit
 
 __all__ = ["forward_marginals", "leader_gradients", "multilinear_rewards", "settling_time"]
-
-
-@jit
-def mark_never(start, column, weight, absorbing, never):
-    """Mark the states that cannot reach an absorbing one; returns whether there are any."""
-    states = absorbing.shape[0]
-    never[:] = ~absorbing
-    grown = True
-    while grown:
-        grown = False
-        for s in range(states):
-            if never[s]:
-                for e in range(start[s], start[s + 1]):
-                    if weight[e] > 0.0 and not never[column[e]]:
-                        never[s] = False
-                        grown = True
-                        break
-    return never.any()
 
 
 @jit
@@ -70,7 +53,7 @@ def settling_time_one(packed, i, policies, discount, rest, settled):
 
 @parallel_jit
 def settling_time(packed, policies, discount, rest, settled):
-    """Expected discounted time (n,S) until each follower is settled, and where that is (n,S).
+    """Compute the expected discounted time (n,S) until followers are settled, and where that is.
 
     Settled: in an absorbing state, or in one from which the policy never reaches any.
     """
@@ -124,9 +107,9 @@ def forward_one(packed, i, policies, labels, rest, masses, marginals, remainder)
 def forward_marginals(packed, policies, labels, rest, masses, marginals, remainder):
     """Label marginals of the next T times, written to ``marginals`` (T,n,L).
 
-    ``masses`` (n,S) is the state law at the first of them on entry, after the last on return. ``labels``
-    is (n,S,1) or (n,S,A). ``rest`` (n,S) weighs a state by the time still to come, so that
-    ``remainder[t, i]`` bounds follower i's share of what lies beyond t.
+    ``masses`` (n,S) is the state law at the first of them on entry, after the last on return.
+    ``labels`` is (n,S,1) or (n,S,A). ``rest`` (n,S) weighs a state by the time still to come, so
+    that ``remainder[t, i]`` bounds follower i's share of what lies beyond t.
     """
     for i in numba.prange(packed.model.shape[0]):
         forward_one(packed, i, policies, labels, rest, masses, marginals, remainder)

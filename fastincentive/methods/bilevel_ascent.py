@@ -205,7 +205,8 @@ class BilevelAscent:
         leader = problem.leader_pass(policies)
         assert leader.gradient is not None  # for the type checker
         values = followers.start_values(held.values)
-        best_values = followers.start_values(answered.values)
+        top = best if self.response == "greedy" else answered
+        best_values = followers.start_values(top.values)
         evaluation = problem.assemble(x, leader, values, best_values)
 
         # What each piece of V_i* says of q_i: its value now, and its gradient in the payments.
@@ -322,8 +323,9 @@ class BilevelAscent:
             )
         tau = self.temperature
         if tau is None:
-            softmax = isinstance(parameterization, Softmax)
-            tau = parameterization.temperature if softmax else 0.05
+            tau = 0.05
+            if isinstance(parameterization, Softmax):
+                tau = parameterization.temperature
         if self.response == "boltzmann":
             return references.boltzmann(followers, best, tau)
         return references.soft(followers, rewards, tau, policies)
@@ -431,4 +433,4 @@ class BilevelAscent:
 def _scatter(reach: NDArray[np.int64], values: FloatArray, size: int) -> FloatArray:
     """Sum per-follower entries (n, K) into the payments (k,)."""
     held = reach >= 0
-    return np.bincount(reach[held], weights=values[held], minlength=size)
+    return np.bincount(reach[held], weights=values[held], minlength=size).astype(float)

@@ -68,7 +68,9 @@ def add_pieces(
     slot = np.where(known, np.argmax(equal, axis=1), np.argmin(pieces.used, axis=1))
     fresh = np.zeros(pieces.active.shape, bool)
     fresh[rows[~known], slot[~known]] = True
-    new = Pieces(*[array.copy() for array in pieces])
+    new = Pieces(
+        pieces.constant.copy(), pieces.slope.copy(), pieces.active.copy(), pieces.used.copy()
+    )
     new.constant[rows, slot] = constant
     new.slope[rows, slot] = slope
     new.active[rows, slot] = True
