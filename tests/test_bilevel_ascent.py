@@ -22,6 +22,7 @@ def start(problem, method, policies, payments=2.0, parameterization=None):
     return method.init(problem, parameterization or fi.Direct(), x, policies)
 
 
+@pytest.mark.slow
 def test_an_iteration_equals_the_plain_twin(paper):
     method = BilevelAscent()
     state = start(paper, method, fi.leader_optimal_policies(paper))
@@ -53,6 +54,7 @@ def test_random_problem_iteration_equals_the_plain_twin():
         assert_close(state.theta, np.stack(policies), 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::fastincentive.ConvergenceWarning")
 def test_the_papers_literal_geometry_loses_feasibility_and_the_projected_one_holds(paper):
     literal = BilevelAscent(
@@ -172,6 +174,7 @@ def shared_problem(budget=None, upper=np.inf):
     return fi.IncentiveProblem(paper.followers, leader, payments)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::fastincentive.ConvergenceWarning")
 def test_shared_payments_couple_the_multipliers():
     problem = shared_problem()
@@ -183,6 +186,7 @@ def test_shared_payments_couple_the_multipliers():
     assert (x[0] == x[1]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::fastincentive.ConvergenceWarning")
 def test_bounds_and_budget_are_kept():
     problem = shared_problem(budget=3.0, upper=2.5)

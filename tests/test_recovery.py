@@ -144,6 +144,7 @@ def test_local_search_over_many_ties_improves_and_brackets():
     assert worst <= np.quantile(values, 0.05)
 
 
+@pytest.mark.slow
 def test_polish_saves_an_iterate_short_of_its_kink(paper):
     breakpoint_ = 5.44488391
     solution = fi.solve(paper)

@@ -306,8 +306,12 @@ def soft_response_one(packed, i, rewards, tau, policies, values, q_values, resid
         if worst <= 1e-13 * largest or (dense and k > 20 and worst >= previous):
             break
         previous = worst
-    # At discount 1 values that need 1e8 steps to add up are those of a loop that pays.
+    # At discount 1 a loop that pays drives out every way to leave it: values run off, or the policy
+    # all but never leaves, and then the residual says nothing.
     paying = gamma == 1.0 and largest > 1e8 * (np.abs(rewards[i]).max() + tau)
+    if gamma == 1.0 and dense:
+        for s in range(states):
+            paying = paying or lu[s, s] < 1e-9
     if paying or not residual[i] <= 1e-9 * largest:
         iterations[i] = -1
 

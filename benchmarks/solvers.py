@@ -1,0 +1,63 @@
+"""asv: one iteration of Algorithm 1, and whole runs to the certified tolerance."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import fastincentive as fi
+from benchmarks import cases
+
+
+class Iteration:
+    """Everything an iteration does: evaluations, best responses, gradients, projections."""
+
+    params = list(cases.CHECKSUMS)
+    param_names = ["case"]
+
+    def setup(self, name: str) -> None:
+        """Compile, and go some way into a run."""
+        self.problem = cases.build(name)
+        self.method = fi.BilevelAscent()
+        x = np.full(self.problem.payments.size, 2.0)
+        state = self.method.init(self.problem, fi.Direct(), x, cases.answers(self.problem))
+        for _ in range(10):
+            state, _ = self.method.step_from(self.problem, fi.Direct(), state)
+        self.state = state
+
+    def time_iteration(self, name: str) -> None:
+        """One iteration."""
+        self.method.step_from(self.problem, fi.Direct(), self.state)
+
+
+class PaperRuns:
+    """The paper's experiment from each start, direct and softmax."""
+
+    params = [["best-response", "leader-optimal"], ["direct", "softmax"]]
+    param_names = ["start", "parameterization"]
+
+    def setup(self, start: str, parameterization: str) -> None:
+        """Compile, and refuse to time a run that is not certified."""
+        self.problem = cases.build("paper")
+        self.parameterization = fi.Direct() if parameterization == "direct" else fi.Softmax(0.05)
+        self.run(start)
+
+    def run(self, start: str) -> fi.Solution:
+        """Solve; raise unless converged and feasible."""
+        solution = fi.solve(
+            self.problem, parameterization=self.parameterization, initial_policies=start
+        ).raise_if_failed()
+        if solution.feasibility < -1e-9:
+            raise RuntimeError(f"infeasible: {solution.feasibility}")
+        return solution
+
+    def time_solve(self, start: str, parameterization: str) -> None:
+        """Time of a whole run, recovery and certificate included."""
+        self.run(start)
+
+    def track_iterations(self, start: str, parameterization: str) -> int:
+        """Iterations to the tolerance."""
+        return self.run(start).nit
+
+    def track_objective(self, start: str, parameterization: str) -> float:
+        """Recovered objective: a change of figure is a change of behaviour."""
+        return self.run(start).objective
