@@ -70,10 +70,9 @@ def stationarity(
     -----
     At payments where a follower is indifferent V_i* has a kink and grad_x q jumps; there the
     minimum runs over the limiting gradients as well (each with a multiplier of its own), which
-    are found by moving each payment a little up and down. Exact best responses stand for V_i*.
+    are found by moving payments a little, up, down, and where the residual points. Exact best
+    responses stand for V_i*.
     """
-    from scipy.optimize import nnls
-
     if geometry not in ("tangent", "ambient"):
         raise invalid("geometry", '"tangent" or "ambient"', repr(geometry))
     if multiplier not in ("per-follower", "joint"):
@@ -82,49 +81,60 @@ def stationarity(
     x = problem.payments.check(payments)
     pi = problem.followers.check_policies(policies)
     evaluation = problem.evaluate(x, pi)
-    ahead, pulls = _gradients(problem, parameterization, x, pi)
-    n = problem.n
-    owners = [i for i, each in enumerate(pulls) for _ in each]
-    basis = np.stack([pull for each in pulls for pull in each])
-    if multiplier == "joint":
-        basis = np.sum([each[0] for each in pulls], axis=0)[None]
+    limits = _Limits(problem, parameterization, x, pi)
     cone = _Cone(problem, parameterization, x, pi, geometry)
-
-    # min over lambda >= 0 of |T(f + lambda q)|^2: T is linear on the face that is active, so
-    # solve the non-negative least squares of the face and repeat; keep the best point seen.
-    weights = np.zeros(len(basis))
-    best, best_weights = np.inf, weights
-    for _ in range(100):
-        direction = ahead + weights @ basis
-        projected, face = cone.project(direction)
-        size = float(np.linalg.norm(projected))
-        if size < best * (1.0 - 1e-12):
-            best, best_weights = size, weights
-        design = np.stack([face(pull) for pull in basis], axis=1)
-        solved = nnls(design, -face(ahead))[0]
-        if np.allclose(solved, weights, rtol=1e-12, atol=1e-14):
-            break
-        # The full step, or the best point on the way: the squared norm is convex in lambda.
-        lengths = 2.0 ** -np.arange(0.0, 12.0)
-        sizes = [
-            float(np.linalg.norm(cone.project(ahead + w @ basis)[0]))
-            for w in (weights + t * (solved - weights) for t in lengths)
-        ]
-        at = int(np.argmin(sizes))
-        if sizes[at] >= size * (1.0 - 1e-14):
-            break
-        weights = weights + lengths[at] * (solved - weights)
-    lam = np.zeros(n)
     if multiplier == "joint":
-        lam[:] = best_weights[0]
+        # The paper's single lambda, at the best responses to the payments themselves.
+        basis = np.sum([pulls[0] for pulls in limits.pulls()], axis=0)[None]
+        residual, weights, _ = _minimise(cone, limits.ahead, basis)
+        multipliers = np.full(problem.n, weights[0])
     else:
-        np.add.at(lam, owners, best_weights)
+        # Where the payments still want to move, look for the response that forbids it.
+        for _ in range(20):
+            pulls = limits.pulls()
+            basis = np.stack([pull for each in pulls for pull in each])
+            residual, weights, rest = _minimise(cone, limits.ahead, basis)
+            wish = rest[-x.size :]
+            if not wish.any() or not limits.look(
+                x + limits.nudge.min() * wish / np.abs(wish).max()
+            ):
+                break
+        multipliers = np.zeros(problem.n)
+        np.add.at(multipliers, [i for i, each in enumerate(pulls) for _ in each], weights)
     return Stationarity(
-        measure=best - evaluation.feasibility,
-        residual=best,
+        measure=residual - evaluation.feasibility,
+        residual=residual,
         feasibility=evaluation.feasibility,
-        multipliers=lam,
+        multipliers=multipliers,
     )
+
+
+def _minimise(
+    cone: _Cone, ahead: FloatArray, basis: FloatArray
+) -> tuple[float, FloatArray, FloatArray]:
+    """Minimise |T (ahead + lambda basis)| over lambda >= 0: the norm, lambda, and the vector.
+
+    T is linear on the face that is active, so the non-negative least squares of the face is
+    solved and the step to it taken as far as it helps (the squared norm is convex in lambda).
+    """
+    from scipy.optimize import nnls
+
+    def at(weights: FloatArray) -> float:
+        return float(np.linalg.norm(cone.project(ahead + weights @ basis)[0]))
+
+    weights = np.zeros(len(basis))
+    for _ in range(100):
+        projected, face = cone.project(ahead + weights @ basis)
+        design = np.stack([face(pull) for pull in basis], axis=1)
+        change = nnls(design, -face(ahead))[0] - weights
+        lengths = 2.0 ** -np.arange(0.0, 12.0)
+        sizes = [at(weights + length * change) for length in lengths]
+        k = int(np.argmin(sizes))
+        if sizes[k] >= float(np.linalg.norm(projected)) * (1.0 - 1e-12):
+            break
+        weights = weights + lengths[k] * change
+    projected, _ = cone.project(ahead + weights @ basis)
+    return float(np.linalg.norm(projected)), weights, projected
 
 
 class _Cone:
@@ -177,56 +187,66 @@ class _Cone:
         return face(vector), face
 
 
-def _gradients(
-    problem: IncentiveProblem,
-    parameterization: Parameterization,
-    x: FloatArray,
-    policies: FloatArray,
-) -> tuple[FloatArray, list[list[FloatArray]]]:
-    """Grad f, and for each follower the limiting gradients of q_i, as stacked (theta, x)."""
-    followers, bound = problem.followers, problem.payments
-    n = followers.n
-    leader = problem.leader_gradient(policies)
-    cost = -problem.cost_weight * problem.cost.gradient(x)
-    ahead = np.concatenate([parameterization.gradient(leader, policies).reshape(-1), cost])
-    rewards = problem.rewards(x)
-    held = followers.evaluate(rewards, policies)
-    best = followers.best_responses(rewards)
-    own = bound.pull_back_each(held.visits[:, :, None] * policies)
-    slope = held.visits[:, :, None] * np.where(followers.available, held.q_values, 0.0)
-    in_theta = parameterization.gradient(slope, policies)
-    top = followers.start_values(best.values)
-    scale = 1.0 + np.abs(best.values).max(axis=1)
+class _Limits:
+    """Grad f, and the limiting gradients of each q_i that have been found, stacked (theta, x)."""
 
-    trials = [x]
-    nudge = NEAR_KINK * (1.0 + np.abs(x))
-    for c in range(bound.reach.shape[1]):
-        which = np.unique(bound.reach[:, c][bound.reach[:, c] >= 0])
-        for sign in (1.0, -1.0):
-            moved = x.copy()
-            moved[which] += sign * nudge[which]
-            trials.append(moved)
-    found: list[list[FloatArray]] = [[] for _ in range(n)]
-    for trial in trials:
-        answer = followers.best_responses(problem.rewards(trial))
+    def __init__(
+        self,
+        problem: IncentiveProblem,
+        parameterization: Parameterization,
+        x: FloatArray,
+        policies: FloatArray,
+    ) -> None:
+        followers, bound = problem.followers, problem.payments
+        self._problem = problem
+        self._rewards = problem.rewards(x)
+        held = followers.evaluate(self._rewards, policies)
+        best = followers.best_responses(self._rewards)
+        self._own = bound.pull_back_each(held.visits[:, :, None] * policies)
+        self._top = followers.start_values(best.values)
+        self._scale = 1.0 + np.abs(best.values).max(axis=1)
+        slope = held.visits[:, :, None] * np.where(followers.available, held.q_values, 0.0)
+        self._in_theta = parameterization.gradient(slope, policies)
+        leader = parameterization.gradient(problem.leader_gradient(policies), policies)
+        cost = -problem.cost_weight * problem.cost.gradient(x)
+        self.ahead = np.concatenate([leader.reshape(-1), cost])
+        #: How far to move each payment to see the other side of a kink.
+        self.nudge = NEAR_KINK * (1.0 + np.abs(x))
+        self._found: list[list[FloatArray]] = [[] for _ in range(followers.n)]
+        self.look(x)
+        # The policy's own occupancy is a limiting gradient where the policy is optimal.
+        self._add(self._own, followers.start_values(held.values))
+        for column in bound.reach.T:
+            which = np.unique(column[column >= 0])
+            for sign in (1.0, -1.0):
+                moved = x.copy()
+                moved[which] += sign * self.nudge[which]
+                self.look(moved)
+
+    def look(self, payments: FloatArray) -> bool:
+        """Add what best responses to these payments show; whether anything was new."""
+        followers = self._problem.followers
+        answer = followers.best_responses(self._problem.rewards(payments))
         reply = np.eye(followers.n_actions)[answer.actions]
-        here = followers.evaluate(rewards, reply)
-        values = followers.start_values(here.values)
-        slopes = bound.pull_back_each(here.visits[:, :, None] * reply)
-        for i in range(n):
-            if top[i] - values[i] > NEAR_KINK * scale[i]:
-                continue
-            if all(np.abs(slopes[i] - other).max() > 1e-9 for other in found[i]):
-                found[i].append(slopes[i])
-    # A best response nearest to the policy is a further limiting gradient; it is the policy's
-    # own occupancy where the policy is optimal.
-    near = followers.start_values(held.values) >= top - NEAR_KINK * scale
-    for i in np.flatnonzero(near).tolist():
-        if all(np.abs(own[i] - other).max() > 1e-9 for other in found[i]):
-            found[i].append(own[i])
-    pulls: list[list[FloatArray]] = []
-    for i in range(n):
-        block = np.zeros(followers.shape)
-        block[i] = in_theta[i]
-        pulls.append([np.concatenate([block.reshape(-1), own[i] - s]) for s in found[i]])
-    return ahead, pulls
+        here = followers.evaluate(self._rewards, reply)
+        slopes = self._problem.payments.pull_back_each(here.visits[:, :, None] * reply)
+        return self._add(slopes, followers.start_values(here.values))
+
+    def _add(self, slopes: FloatArray, values: FloatArray) -> bool:
+        new = False
+        near = self._top - values <= NEAR_KINK * self._scale
+        for i in np.flatnonzero(near).tolist():
+            if all(np.abs(slopes[i] - other).max() > 1e-9 for other in self._found[i]):
+                self._found[i].append(slopes[i])
+                new = True
+        return new
+
+    def pulls(self) -> list[list[FloatArray]]:
+        """Limiting gradients of q_i, follower by follower."""
+        result = []
+        for i, slopes in enumerate(self._found):
+            block = np.zeros(self._in_theta.shape)
+            block[i] = self._in_theta[i]
+            row = block.reshape(-1)
+            result.append([np.concatenate([row, self._own[i] - slope]) for slope in slopes])
+        return result

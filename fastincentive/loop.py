@@ -30,6 +30,7 @@ def solve(
     initial_payments: ArrayLike = 2.0,
     initial_policies: str | ArrayLike = "leader-optimal",
     *,
+    rng: int | np.random.Generator | None = None,
     polish: bool = True,
     callback: Callable[[StepReport], None] | None = None,
     progress: bool = False,
@@ -50,6 +51,8 @@ def solve(
     initial_policies : "leader-optimal", "best-response" or array (n, S, A)
         Start from the policies the leader would choose itself (local optimum), from best
         responses to the initial payments, or from given ones.
+    rng : int or Generator, optional
+        Randomness of methods that sample. Exact gradients draw nothing.
     polish : bool
         Move the last payments to the cheapest ones that support the response they were built for
         (an iterate can be short of a kink by rounding); the ascent's own point stays in
@@ -85,6 +88,7 @@ def solve(
         )
     if checkpoint_every < 1:
         raise invalid("checkpoint_every", "a positive integer", checkpoint_every)
+    np.random.default_rng(rng)  # a bad seed is refused before any work
     settings = f"{problem!r} {method!r} {parameterization!r}"
     history = History()
     if checkpoint is not None and Path(checkpoint).exists():
