@@ -357,9 +357,11 @@ def test_unbounded_entropy_at_discount_one(states):
     """A free way back and forth: one more round trip always earns more entropy."""
     with pytest.raises(InputError, match="regularised total reward is bounded"):
         soft_best_response(loop_or_leave(0.0, states), 0.5)
-    # a cost above tau * log(2) a step bounds it
-    values = soft_best_response(loop_or_leave(-0.5, states), 0.5).values
-    assert_close(values[:2], 0.5 * np.log(np.exp((values[:2] - 0.5) / 0.5) + np.exp(-1.0)))
+    # any cost of a round trip bounds it: V = -tau * log(exp(cost / tau) - 1)
+    for cost in (0.5, 0.01):
+        answer = soft_best_response(loop_or_leave(-cost, states), 0.5)
+        expected = -0.5 * np.log(np.expm1(cost / 0.5))
+        assert_close(answer.values[:2], [expected, expected], SWEEPS)
 
 
 def test_wrong_arguments_of_the_functions():

@@ -1,0 +1,33 @@
+"""The README's library example and the docstrings' examples run as printed."""
+
+import doctest
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+@pytest.mark.slow
+def test_library_example(capsys):
+    (code,) = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.S | re.M)
+    assert len(code.splitlines()) <= 15
+    scope = {}
+    exec(compile(code, str(README), "exec"), scope)
+    assert scope["solution"].success
+    assert "payments" in capsys.readouterr().out
+
+
+def test_there_are_two_commands():
+    blocks = re.findall(r"^```bash\n(.*?)^```", README.read_text(), re.S | re.M)
+    assert len(blocks) == 2
+    assert "fastincentive reproduce" in blocks[0]
+    assert blocks[1].rstrip().endswith("pytest")
+
+
+@pytest.mark.parametrize("module", ["mdp", "models.grid", "models.example1", "theory"])
+def test_docstring_examples(module):
+    result = doctest.testmod(importlib.import_module(f"fastincentive.{module}"))
+    assert result.failed == 0
