@@ -62,8 +62,9 @@ def solve(
     progress : bool
         Show a progress bar (needs the ``progress`` extra).
     checkpoint : path, optional
-        Write the state there every ``checkpoint_every`` iterations, atomically; if the file
-        exists, go on from it. The result equals that of an uninterrupted run.
+        Write the state there every ``checkpoint_every`` iterations and when the run ends or is
+        interrupted, atomically; if the file exists, go on from it. The result equals that of an
+        uninterrupted run.
     checkpoint_every : int
 
     Returns
@@ -89,7 +90,7 @@ def solve(
     if checkpoint_every < 1:
         raise invalid("checkpoint_every", "a positive integer", checkpoint_every)
     np.random.default_rng(rng)  # a bad seed is refused before any work
-    settings = f"{problem!r} {method!r} {parameterization!r}"
+    settings = f"{problem!r} {problem.fingerprint()} {method!r} {parameterization!r}"
     history = History()
     if checkpoint is not None and Path(checkpoint).exists():
         state, history = io.load_checkpoint(checkpoint, settings)
@@ -133,6 +134,9 @@ def solve(
     finally:
         if bar is not None:
             bar.close()
+        if checkpoint is not None:
+            # Whatever ended the run, an interrupt included, it can go on from here.
+            io.save_checkpoint(checkpoint, settings, state, history)
     return _finish(problem, parameterization, state, report, status, history, polish)
 
 
@@ -178,7 +182,7 @@ def _finish(
         history=history,
         ascent=Ascent(
             payments=state.payments,
-            theta=state.theta,
+            theta=report.theta,
             policies=report.policies,
             leader_value=report.evaluation.leader_value,
             objective=report.evaluation.objective,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import NamedTuple
 
 import numpy as np
@@ -172,6 +173,28 @@ class IncentiveProblem:
             f"n_payments={self.payments.size}, leader_discount={self.leader_discount}, "
             f"cost_weight={self.cost_weight})"
         )
+
+    def fingerprint(self) -> str:
+        """Return a digest of the followers, leader, payments and weights: equal for equal problems.
+
+        The leader's reward enters through its expectations at a few label marginals.
+        """
+        shape = (4, self.n, self.leader.n_labels)
+        marginals = np.random.default_rng(0).dirichlet(np.ones(shape[2]), size=shape[:2])
+        cost = self.cost.gradient(np.linspace(0.0, 1.0, self.payments.size))
+        digest = sha256(repr((self.leader_discount, self.cost_weight)).encode())
+        for array in (
+            *self.followers.packed,
+            self.followers.rewards,
+            self.leader.labels,
+            *self.leader.expectations(marginals),
+            self.payments.index,
+            self.payments.upper,
+            np.array(np.inf if self.payments.budget is None else self.payments.budget),
+            cost,
+        ):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:16]
 
     # -- the leader ---------------------------------------------------------------------------
 

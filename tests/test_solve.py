@@ -133,6 +133,35 @@ def test_resumed_run_equals_uninterrupted_run(example, tmp_path):
     assert resumed.history.objective == whole.history.objective
     with pytest.raises(fi.InputError, match="another problem or method"):
         fi.solve(example, fi.BilevelAscent(eta=1.0), checkpoint=path)
+    with pytest.raises(fi.InputError, match="another problem or method"):
+        fi.solve(fi.models.example1(cost_weight=0.5), checkpoint=path)
+
+
+def test_an_interrupted_run_goes_on_where_it_was(example, tmp_path):
+    path = tmp_path / "run.npz"
+    whole = fi.solve(example, initial_payments=FAR)
+
+    def interrupt(report, count=[0]):  # noqa: B006
+        count[0] += 1
+        if count[0] == 13:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fi.solve(example, initial_payments=FAR, callback=interrupt, checkpoint=path)
+    resumed = fi.solve(example, checkpoint=path)
+    assert resumed.history.objective == whole.history.objective
+    assert (resumed.payments == whole.payments).all()
+
+
+def test_fingerprints_tell_problems_apart():
+    same = [fi.models.random_problem(rng=1).fingerprint() for _ in range(2)]
+    assert same[0] == same[1]
+    others = [
+        fi.models.random_problem(rng=2).fingerprint(),
+        fi.models.random_problem(rng=1, cost_weight=0.2).fingerprint(),
+        fi.models.random_problem(rng=1, leader_discount=0.8).fingerprint(),
+    ]
+    assert len({same[0], *others}) == 4
 
 
 def test_inputs_are_not_modified(example):

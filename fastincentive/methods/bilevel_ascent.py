@@ -48,6 +48,7 @@ class AscentState(NamedTuple):
 class StepReport(NamedTuple):
     """One iteration, evaluated at the state it started from."""
 
+    theta: FloatArray
     policies: FloatArray
     evaluation: Evaluation
     multipliers: FloatArray  # (n,)
@@ -302,7 +303,8 @@ class BilevelAscent:
             pace=pace,
         )
         summed = multipliers[:, 0] if self.multiplier == "joint" else multipliers.sum(axis=1)
-        return following, StepReport(policies, evaluation, summed, residual, converged, stalled)
+        report = StepReport(state.theta, policies, evaluation, summed, residual, converged, stalled)
+        return following, report
 
     def _reference(
         self,
