@@ -310,7 +310,10 @@ def _initial(initial: Any, states: int) -> FloatArray:
     if initial is None:
         value = np.full(states, 1.0 / states)
     elif np.ndim(initial) == 0:
-        number = float(initial)
+        try:
+            number = float(initial)
+        except (TypeError, ValueError):
+            number = -1.0
         if not (number.is_integer() and 0 <= number < states):
             raise invalid("initial", f"a state number in 0..{states - 1}", initial)
         value = np.zeros(states)

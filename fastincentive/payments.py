@@ -201,7 +201,9 @@ class Payments:
         cls, mask: ArrayLike, upper: ArrayLike = np.inf, budget: float | None = None
     ) -> Payments:
         """One payment for each marked (follower, state, action); ``mask`` (n, S, A) bool."""
-        marked = np.array(mask, bool)
+        marked = np.array(mask)
+        if marked.dtype != np.bool_:
+            raise invalid("mask", "a bool array (n, S, A)", marked.dtype)
 
         def build(followers: Followers) -> NDArray[np.int64]:
             if marked.shape != followers.shape:

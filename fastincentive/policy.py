@@ -97,7 +97,8 @@ class Softmax:
         self, policies: FloatArray, slope: FloatArray, step: float, followers: Followers
     ) -> FloatArray:
         """Policies after a natural-gradient step: theta / tau moves along ``slope`` (n, S, A)."""
-        weight = policies * np.exp(step * (slope - slope.max(axis=2, keepdims=True)))
+        top = np.where(policies > 0.0, slope, -np.inf).max(axis=2, keepdims=True)
+        weight = policies * np.exp(step * np.minimum(slope - top, 0.0))
         return np.asarray(weight / weight.sum(axis=2, keepdims=True))
 
     def from_logits(self, logits: FloatArray, available: NDArray[np.bool_]) -> FloatArray:

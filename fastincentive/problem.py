@@ -132,6 +132,14 @@ class IncentiveProblem:
         self.leader_discount = float(leader_discount)
         self.cost_weight = float(cost_weight)
         self.cost: Cost = LinearCost() if cost is None else cost
+        try:
+            slope = str(np.shape(self.cost.gradient(np.zeros(self.payments.size))))
+        except ValueError as error:
+            slope = str(error)
+        if slope != f"({self.payments.size},)":
+            raise invalid(
+                "cost", f"a gradient of shape ({self.payments.size},), one per payment", slope
+            )
         self.tail_tolerance = float(tail_tolerance)
         self.max_horizon = int(max_horizon)
         packed = followers.packed

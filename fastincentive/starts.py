@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fastincentive.errors import ImproperPolicyError
 from fastincentive.mdp import FloatArray
@@ -12,9 +13,15 @@ from fastincentive.response import uniform_policies
 __all__ = ["best_response_policies", "leader_optimal_policies"]
 
 
-def best_response_policies(problem: IncentiveProblem, payments: FloatArray) -> FloatArray:
-    """Deterministic best responses (n, S, A) to payments (k,), the first action where tied."""
-    result = problem.followers.best_responses(problem.rewards(payments))
+def best_response_policies(problem: IncentiveProblem, payments: ArrayLike) -> FloatArray:
+    """Deterministic best responses (n, S, A) to payments (k,), the first action where tied.
+
+    Raises
+    ------
+    InputError
+        If the payments have the wrong shape or are outside their bounds.
+    """
+    result = problem.followers.best_responses(problem.rewards(problem.payments.check(payments)))
     return np.eye(problem.followers.n_actions)[result.actions]
 
 

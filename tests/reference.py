@@ -597,7 +597,7 @@ def ascent_iteration(
         change = row_change(chosen.sum())
         push = sum(m * d for m, d in zip(chosen, differences, strict=True))
         moved = payment_change(push)
-        seen = visits[:, 0] > 1e-9
+        seen = visits[:, 0] > 1e-6
         largest = max(step * np.abs(change[seen]).max(), 0.2)
         far = max(step * np.abs(moved).max(initial=0.0), 0.2 * units[i])
         damping = min(0.2 / largest, 0.2 * units[i] / far)

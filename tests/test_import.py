@@ -73,7 +73,7 @@ import fastincentive as fi
 for name in fi.__all__:
     getattr(fi, name)
 problem = fi.models.example1()
-fi.solve(problem, fi.BilevelAscent(max_iter=200)).raise_if_failed()
+fi.solve(problem, fi.BilevelAscent(max_iter=200))
 print(*sorted(name for name in ("matplotlib", "tqdm", "dask", "jax") if name in sys.modules))
 """
     assert run(code) == [""]

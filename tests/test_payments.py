@@ -7,7 +7,15 @@ from conftest import ROUNDING, assert_close, random_arrays
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastincentive import Followers, InputError, LinearCost, Payments
+from fastincentive import (
+    Followers,
+    IncentiveProblem,
+    InputError,
+    LabelReward,
+    LinearCost,
+    Payments,
+    models,
+)
 from fastincentive.payments import BoundPayments
 
 SHAPE = (2, 5, 3)
@@ -201,9 +209,11 @@ def test_an_infinite_payment_is_refused_without_a_bound():
 
 
 def test_descriptions_of_payments():
-    bound = Payments.from_index(tariff_index()).bind(two_followers())
+    index = tariff_index()
+    index[1, :, 2] = 3
+    bound = Payments.from_index(index).bind(two_followers())
     assert bound.describe(0) == "follower 0, state 0"
-    assert bound.describe(2).startswith(("2 pairs from follower 1, state 3", "follower 1, state 3"))
+    assert bound.describe(3) == "5 pairs from follower 1, state 0"
     mask = np.zeros(SHAPE, bool)
     mask[1, 4, 2] = True
     bound = Payments.at_pairs(mask).bind(two_followers())
@@ -343,3 +353,16 @@ def test_linear_cost():
 def test_prices_must_not_be_negative(prices):
     with pytest.raises(InputError, match="prices: expected numbers >= 0"):
         LinearCost(prices)
+
+
+def test_a_cost_of_another_size_is_refused_when_the_problem_is_built():
+    paper = models.paper_gridworld()
+    leader = LabelReward(paper.leader.labels[:, :, 0], np.zeros((3, 3)))
+    where = Payments.at_states([[29], [10]])
+    with pytest.raises(InputError, match=r"cost: expected a gradient of shape \(2,\)"):
+        IncentiveProblem(paper.followers, leader, where, cost=LinearCost([1.0, 2.0, 3.0]))
+
+
+def test_an_integer_mask_is_refused():
+    with pytest.raises(InputError, match="mask: expected a bool array"):
+        Payments.at_pairs(np.full((2, 3, 2), -1))

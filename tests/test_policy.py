@@ -136,6 +136,31 @@ def test_unavailable_parameters_do_not_matter():
         assert (one[~followers.available] == 0).all()
 
 
+@given(st.integers(0, 10**6), st.sampled_from([0.01, 1.0, 30.0]))
+def test_natural_gradient_steps(seed, step):
+    """Direct: a projected step. Softmax: theta / tau moves along the slope, whatever tau."""
+    followers, policies = draw_policies(seed)
+    slope = np.random.default_rng(seed).normal(size=SHAPE)
+    slope[~followers.available] = 0.0
+    moved = Direct().step(policies, slope, step, followers)
+    np.testing.assert_array_equal(moved, Direct().project(policies + step * slope, followers))
+    softmax = Softmax(0.3, floor=1e-300)
+    theta = softmax.parameters(policies, followers) + 0.3 * step * slope
+    expected = softmax.policies(theta, followers)
+    assert_close(softmax.step(policies, slope, step, followers), expected, ROUNDING * 30)
+
+
+def test_softmax_step_of_a_deterministic_policy():
+    """An action that is never taken may look far better: its weight of 0 stays 0."""
+    followers = some_followers()
+    policies = np.zeros(SHAPE)
+    first = followers.available.argmax(axis=2)
+    np.put_along_axis(policies, first[:, :, None], 1.0, axis=2)
+    slope = np.where(policies > 0, -1e4, 0.0)
+    moved = Softmax().step(policies, slope, 1.0, followers)
+    np.testing.assert_array_equal(moved, policies)
+
+
 @pytest.mark.parametrize("temperature", [0.0, -0.1, np.nan])
 def test_temperature_must_be_positive(temperature):
     with pytest.raises(InputError, match=f"temperature: expected a number > 0, got {temperature}"):

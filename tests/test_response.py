@@ -1,5 +1,6 @@
 """One follower: values, occupancies, best and soft best responses against the plain twins."""
 
+import numba
 import numpy as np
 import pytest
 import reference
@@ -26,6 +27,7 @@ from fastincentive import (
     occupancy_measure,
     soft_best_response,
 )
+from fastincentive.kernels import bellman
 from fastincentive.kernels.jit import DENSE_STATES
 from fastincentive.models import grid_mdp, gridworld
 
@@ -373,6 +375,39 @@ def test_wrong_arguments_of_the_functions():
         evaluate_policy(mdp, policy[:7])
     with pytest.raises(InputError, match="policy: expected rows that sum to 1"):
         occupancy_measure(mdp, 2 * policy)
+
+
+# Sweeps, which compiled code takes beyond DENSE_STATES only
+
+
+@pytest.fixture
+def sweeps_only(monkeypatch):
+    """Take the sweeps for problems of any size."""
+    if not numba.config.DISABLE_JIT:
+        pytest.skip("the number is compiled in")
+    monkeypatch.setattr(bellman, "DENSE_STATES", 0)
+
+
+@pytest.mark.parametrize("discount", [0.0, 0.5, 0.95, 1.0])
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.usefixtures("sweeps_only")
+def test_sweeps_on_small_problems(seed, discount):
+    arrays, policy = draw(seed, discount)
+    mdp = arrays.mdp()
+    assert_close(evaluate_policy(mdp, policy)[0], arrays.evaluate(policy)[0])
+    assert_close(occupancy_measure(mdp, policy), arrays.occupancy(policy))
+    assert_best_response(arrays, best_response(mdp))
+    if discount < 1.0:
+        answer = soft_best_response(mdp, 0.5)
+        assert_close(answer.values, soft_reference(arrays, 0.5)[1])
+
+
+@pytest.mark.usefixtures("sweeps_only")
+def test_sweeps_refuse_what_has_no_answer():
+    with pytest.raises(ImproperPolicyError, match="follower 0 has discount 1"):
+        evaluate_policy(loop_or_leave(0.0), round_trips(3))
+    with pytest.raises(InputError, match="bounded best total reward"):
+        best_response(loop_or_leave([[1.0, 0.0], [-0.5, 0.0]]))
 
 
 # Beyond DENSE_STATES: sweeps over sparse rows, compared with sparse direct solves

@@ -152,7 +152,7 @@ def solve_factored_transposed(lu, last, out):
 def sweep_values(start, column, weight, reward, out, tolerance, sweeps):
     """Gauss-Seidel for v = reward + W v from ``out``, alternating direction.
 
-    Returns the last sweep's largest change, negative if a value grew beyond any bound.
+    Returns the last sweep's largest change.
     """
     states = out.shape[0]
     change = math.inf

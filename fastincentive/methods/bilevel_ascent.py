@@ -28,7 +28,7 @@ from fastincentive.response import uniform_policies
 
 __all__ = ["AscentState", "BilevelAscent", "StepReport"]
 
-#: The natural gradient divides by the visits of a state, or by this where they are fewer.
+#: States with fewer visits count as not visited: they follow the follower alone.
 SMALLEST_VISITS = 1e-6
 
 
@@ -52,7 +52,7 @@ class StepReport(NamedTuple):
     policies: FloatArray
     evaluation: Evaluation
     multipliers: FloatArray  # (n,)
-    residual: float  # largest change per unit step that the direction would make
+    residual: float  # largest change that the direction would make, per unit step and visit
     converged: bool
     stalled: bool
 
@@ -269,12 +269,12 @@ class BilevelAscent:
             )
         kernels.move_payments(kind, step, total, purse, payment_change)
 
-        # How far the direction goes per unit step, in units of reward. Rows that are not visited
-        # change nothing and are left out.
-        visited = held.visits > 1e-9
+        # How far the direction goes per unit step, in units of reward; rows count by their visits,
+        # as in the norm of the gradient.
+        visited = held.visits > SMALLEST_VISITS
         row_size = np.abs(row_change).max(axis=2, where=visited[:, :, None], initial=0.0)
         paid = np.abs(payment_change) / np.maximum(purse.pace, 1e-300)
-        residual = float(max(row_size.max(), paid.max()))
+        residual = float(max((row_size * np.minimum(held.visits, 1.0)).max(), paid.max()))
         gaps = evaluation.follower_gaps
         converged = residual <= self.tolerance and bool((gaps <= self.tolerance * state.unit).all())
 
