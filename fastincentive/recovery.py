@@ -55,16 +55,16 @@ def recover(
                 if supported.any():
                     answer = np.where(supported[:, None, None], target, near)
                     candidates.append((posted, answer))
-    best_value = -np.inf
-    chosen: tuple[FloatArray, FloatArray] | None = None
+    found = []
     for posted, start in candidates:
         answer = break_ties(problem, posted, 1.0, start)
         value = problem.leader_pass(answer, gradient=False).value
         value -= problem.cost_weight * problem.cost.value(posted)
-        if chosen is None or value > best_value + 1e-12 * max(1.0, abs(best_value)):
-            best_value, chosen = value, (posted, answer)
-    assert chosen is not None  # the first candidate always exists
-    posted, answer = chosen
+        found.append((value, -float(np.abs(posted - payments).sum()), posted, answer))
+    # The best objective; of equal ones the nearest to the iterate.
+    top = max(value for value, *_ in found)
+    equal = [each for each in found if each[0] >= top - 1e-9 * max(1.0, abs(top))]
+    _, _, posted, answer = max(equal, key=lambda each: each[1])
     worst = break_ties(problem, posted, -1.0, answer)
     return Recovered(
         payments=posted,
