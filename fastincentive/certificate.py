@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastincentive.errors import invalid
+from fastincentive.errors import InputError, invalid
 from fastincentive.mdp import FloatArray
 from fastincentive.policy import Direct, Parameterization
 from fastincentive.problem import IncentiveProblem
@@ -157,6 +157,9 @@ class _Cone:
         near = NEAR_BOUND * (1.0 + np.abs(x))
         self._low = x <= bound.lower + near
         self._high = x >= bound.upper - near
+        self._spent = bound.budget is not None and float(x.sum()) >= bound.budget - NEAR_BOUND * (
+            1.0 + bound.budget
+        )
 
     def project(self, vector: FloatArray) -> tuple[FloatArray, Callable[[FloatArray], FloatArray]]:
         """Return the projection, and the linear projection on the face it lies in."""
@@ -164,9 +167,20 @@ class _Cone:
         rows = vector[:size].reshape(self._shape)
         free = np.ones(self._shape, bool)
         paid = np.ones(vector.size - size, bool)
+        level = False
         if self._tangent:
             change = vector[size:]
             paid = ~((self._low & (change < 0)) | (self._high & (change > 0)))
+            if self._spent and change[paid].sum() > 0.0:
+                # The budget binds: the change sums to 0, on those that may still move.
+                level = True
+                paid = np.ones(change.size, bool)
+                while True:
+                    moved = change - change[paid].mean()
+                    stuck = paid & ((self._low & (moved < 0)) | (self._high & (moved > 0)))
+                    if not stuck.any() or stuck.sum() == paid.sum():
+                        break
+                    paid &= ~stuck
             if self._rows:
                 free = self._available.copy()
                 for _ in range(self._shape[2]):
@@ -182,7 +196,8 @@ class _Cone:
             if self._tangent and self._rows:
                 mean = np.where(free, part, 0.0).sum(axis=2, keepdims=True)
                 part = np.where(free, part - mean / free.sum(axis=2, keepdims=True), 0.0)
-            return np.concatenate([part.reshape(-1), np.where(paid, other[size:], 0.0)])
+            along = other[size:] - (other[size:][paid].mean() if level else 0.0)
+            return np.concatenate([part.reshape(-1), np.where(paid, along, 0.0)])
 
         return face(vector), face
 
@@ -226,7 +241,11 @@ class _Limits:
     def look(self, payments: FloatArray) -> bool:
         """Add what best responses to these payments show; whether anything was new."""
         followers = self._problem.followers
-        answer = followers.best_responses(self._problem.rewards(payments))
+        try:
+            answer = followers.best_responses(self._problem.rewards(payments))
+        except InputError:
+            # At discount 1 such payments would be earned for ever: the kink is not there.
+            return False
         reply = np.eye(followers.n_actions)[answer.actions]
         here = followers.evaluate(self._rewards, reply)
         slopes = self._problem.payments.pull_back_each(here.visits[:, :, None] * reply)

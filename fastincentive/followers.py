@@ -220,9 +220,9 @@ class Followers:
             raise invalid(
                 "reward",
                 "a bounded best total reward, because the discount is 1",
-                "a loop that earns for ever",
+                "a loop that earns for ever, from rewards and payments together",
                 f"follower {i}",
-                "Use a discount below 1, or remove the positive reward on the loop.",
+                "Use a discount below 1, or lower the reward or the payment on the loop.",
             )
         return ResponseValues(actions, values, q_values, residual, iterations)
 

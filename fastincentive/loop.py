@@ -102,9 +102,18 @@ def solve(
     bar = _bar(method.max_iter, state.iteration) if progress else None
     status = Status.MAX_ITER
     report: StepReport | None = None
+    previous = state
     try:
         while True:
-            following, report = method.step_from(problem, parameterization, state)
+            try:
+                following, latest = method.step_from(problem, parameterization, state)
+            except InputError:
+                if report is None:
+                    raise
+                # A step at discount 1 led to payments that are earned for ever.
+                state, status = previous, Status.STALLED
+                break
+            report, previous = latest, state
             if len(history) == state.iteration:
                 _record(history, state, report)
             if bar is not None:

@@ -127,7 +127,11 @@ class BoundPayments:
                 f"payment {k} ({self.describe(k)})",
             )
         if self.budget is not None and value.sum() > self.budget * (1 + 1e-12):
-            raise invalid(argument, f"a sum of at most the budget {self.budget:g}", value.sum())
+            raise invalid(
+                argument,
+                f"a sum of at most the budget {self.budget:.12g}",
+                f"{value.sum():.12g}",
+            )
         return value
 
     def describe(self, k: int) -> str:
@@ -150,7 +154,8 @@ class Payments:
     """Which side payments x(i, s, a) the leader may choose.
 
     Build with one of the class methods; each takes ``upper``, a bound per payment, and
-    ``budget``, a bound on their sum.
+    ``budget``, a bound on their sum. The ascent keeps the budget by projection, without a
+    multiplier of its own: where it binds a run may end without being flagged as converged.
     """
 
     def __init__(

@@ -212,7 +212,11 @@ class IncentiveProblem:
         return self.leader_pass(checked, gradient=False, warn=True).value
 
     def leader_gradient(self, policies: ArrayLike) -> FloatArray:
-        """dV/dpi (n, S, A): every policy entry a free variable; 0 at unavailable actions."""
+        """dV/dpi (n, S, A): every policy entry a free variable; 0 at unavailable actions.
+
+        At a leader's discount of 1 the derivative is infinite where a follower idles for ever in a
+        state that it could leave to the leader's profit; only a finite time of it is counted.
+        """
         checked = self.followers.check_policies(policies)
         gradient = self.leader_pass(checked, warn=True).gradient
         assert gradient is not None  # for the type checker: gradient=True returns one
@@ -232,13 +236,15 @@ class IncentiveProblem:
         """
         gamma = self.leader_discount if discount is None else discount
         limit = min(PAIR_AFTER, self.max_horizon) if self._pair else self.max_horizon
-        marginals, truncation = self._label_marginals(policies, limit, gamma)
+        marginals, truncation = self._label_marginals(policies, limit, gamma, gradient)
         if self._pair and np.isfinite(truncation) and marginals.shape[0] == limit:
             pair = product_space.pair_pass(self.followers, self.leader, policies, gamma)
             if pair.converged:
                 return LeaderPass(pair.value, pair.gradient if gradient else None, limit, 0.0)
         if marginals.shape[0] == limit < self.max_horizon:
-            marginals, truncation = self._label_marginals(policies, self.max_horizon, gamma)
+            marginals, truncation = self._label_marginals(
+                policies, self.max_horizon, gamma, gradient
+            )
         expected, conditional = self.leader.expectations(marginals)
         horizon = marginals.shape[0]
         value = float(gamma ** np.arange(horizon) @ expected)
@@ -321,16 +327,24 @@ class IncentiveProblem:
         return mask
 
     def _label_marginals(
-        self, policies: FloatArray, limit: int, gamma: float, visits: bool = False
+        self,
+        policies: FloatArray,
+        limit: int,
+        gamma: float,
+        gradient: bool = False,
+        visits: bool = False,
     ) -> tuple[FloatArray, float]:
         """Label marginals (T, n, L) up to the certified horizon or the limit, and the bound.
 
-        The bound is on the reward beyond T, or with ``visits`` on the joint visits beyond it.
+        The bound is on the reward beyond T, or with ``visits`` on the joint visits beyond it. A
+        ``gradient`` asks what a deviation would earn: where followers settle in states that they
+        could leave, or move on within a closed class, it needs more time than the value.
         """
         packed = self.followers.packed
         n, states, _ = self.followers.shape
         magnitude = 1.0 if visits else self._magnitude
         rest = np.empty((n, states))
+        moving = False
         certified = gamma == 1.0 if visits else self._free_when_absorbed
         if certified:
             settled = np.empty((n, states), bool)
@@ -338,6 +352,9 @@ class IncentiveProblem:
             if not np.array_equal(settled, packed.absorbing[packed.model]):
                 # Some policy has states it never leaves: fine where the leader earns nothing.
                 certified = not visits and (self.leader.magnitude(self._label_mask(settled)) == 0.0)
+            moving = gradient and bool((settled & ~packed.sink[packed.model]).any())
+            if moving and gamma < 1.0:
+                certified = False
         if not certified and gamma < 1.0:
             rest.fill(1.0 / ((1.0 - gamma) * n))
             certified = True
@@ -369,9 +386,48 @@ class IncentiveProblem:
                 break
             first = last
             block = 2 * block
+        if moving and certified:
+            horizon = min(horizon + self._time_from_everywhere(policies, rest, tolerance), limit)
+            if horizon > last:
+                marginals = np.empty((horizon - last, n, self.leader.n_labels))
+                kernels.forward_marginals(
+                    packed,
+                    policies,
+                    self.leader.labels,
+                    rest,
+                    masses,
+                    marginals,
+                    np.empty((horizon - last, n)),
+                )
+                blocks.append(marginals)
         self._usual_horizon = min(max(horizon + horizon // 4 + 8, 64), self.max_horizon)
         joined = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
         return joined[:horizon], truncation
+
+    def _time_from_everywhere(
+        self, policies: FloatArray, rest: FloatArray, tolerance: float
+    ) -> int:
+        """Count the steps until followers started in every state are settled."""
+        n, states, _ = self.followers.shape
+        masses = np.ones((n, states))
+        block = 64
+        steps = 0
+        while steps < self.max_horizon:
+            remainder = np.empty((block, n))
+            kernels.forward_marginals(
+                self.followers.packed,
+                policies,
+                self.leader.labels,
+                rest,
+                masses,
+                np.empty((block, n, self.leader.n_labels)),
+                remainder,
+            )
+            done = self._magnitude * remainder.sum(axis=1) <= tolerance
+            if done.any():
+                return steps + int(np.argmax(done))
+            steps += block
+        return self.max_horizon
 
     # -- both levels --------------------------------------------------------------------------
 

@@ -66,7 +66,7 @@ class Ascent:
     policies : array (n, S, A)
         pi_theta.
     leader_value, objective, feasibility : float
-        V(pi_theta), f and q at exactly this point.
+        V(pi_theta), f and q at exactly this point, q under the response model of the method.
     follower_gaps : array (n,)
         V_i* - V_i(pi_theta_i) under the response model of the method.
     multipliers : array (n,)

@@ -99,7 +99,7 @@ def _by_linear_programme(
         trial[variables] = np.clip(amounts, bound.lower[variables], bound.upper[variables])
         x = trial
         feasible[group] = True
-    x = _close_gaps(problem, policies, x, feasible, groups)
+    x = bound.project(_close_gaps(problem, policies, x, feasible, groups))
     gap, _ = _gap_and_slope(problem, policies, x)
     feasible &= gap <= TIE * unit_of_reward(problem, fallback)
     if together and not feasible.all():
@@ -155,6 +155,9 @@ def _close_gaps(
                     (here - bound.upper[variables])[finite],
                 ]
             )
+            if bound.budget is not None:
+                rows = np.vstack([rows, -np.ones(variables.size)])
+                least = np.append(least, here.sum() - bound.budget)
             scale = np.abs([value for _, value in known]).max()
             dual = np.vstack([rows.T, least[None, :] / scale])
             goal = np.zeros(variables.size + 1)

@@ -188,7 +188,7 @@ CHECK_ERRORS = {
     "NaN": ([np.nan, 0.5, 0.5], "got nan at payment 0 (follower 0, state 4)"),
     "shape": ([0.0, 1.0], "expected a number or shape (3,), got (2,)"),
     "number": (-1.0, "got -1.0 at payment 0"),
-    "budget": ([2.0, 2.0, 2.0], "expected a sum of at most the budget 5, got 6.0"),
+    "budget": ([2.0, 2.0, 2.0], "expected a sum of at most the budget 5, got 6"),
 }
 
 

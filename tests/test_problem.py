@@ -571,3 +571,38 @@ def test_large_state_spaces(discount):
         up = problem.leader_value(policies + step * toward)
         down = problem.leader_value(policies - step * toward)
         assert_close(np.sum(gradient * toward), (up - down) / (2 * step), 10 * GRADIENT)
+
+
+def test_gradient_of_an_idle_follower_counts_all_time():
+    transition = np.zeros((3, 2, 3))
+    transition[0, 0, 0] = transition[0, 1, 1] = 1.0
+    transition[1:, :, 2] = 1.0
+    mdp = TabularMDP(transition, np.zeros((3, 2)), 0.9, 0)
+    leader = JointReward([0.0, 1.0, 0.0])
+    problem = IncentiveProblem([mdp], leader, Payments.at_states([[1]]), leader_discount=0.9)
+    policies = np.zeros((1, 3, 2))
+    policies[:, :, 0] = 1.0
+    # Leaving now or at any later time earns 1 a step later: 0.9 / (1 - 0.9).
+    assert_close(problem.leader_gradient(policies)[0, 0], [0.0, 9.0])
+
+
+@pytest.mark.parametrize(("discount", "expected"), [(1.0, 2.0 / 3.0), (0.95, None)])
+def test_gradient_beside_a_follower_that_cycles(discount, expected):
+    first = np.zeros((3, 2, 3))
+    first[0, 0, 2] = first[0, 1, 1] = first[2, :, 2] = 1.0
+    first[1, :, 1] = first[1, :, 2] = 0.5
+    second = np.zeros((3, 2, 3))
+    second[0, :, 1] = second[1, :, 0] = second[2, :, 0] = 1.0
+    mdps = [TabularMDP(each, np.zeros((3, 2)), 0.9, 0) for each in (first, second)]
+    table = np.zeros((3, 3))
+    table[1, 0] = 1.0
+    problem = IncentiveProblem(
+        mdps, JointReward(table), Payments.at_states([[0], []]), leader_discount=discount
+    )
+    policies = np.zeros((2, 3, 2))
+    policies[:, :, 0] = 1.0
+    # Follower 1 is in state 1 at times 1, 2, ... with chance 1, 1/2, 1/4, ...; the other is at 0
+    # at even times.
+    total = sum(discount**t * 0.5 ** (t - 1) for t in range(2, 200, 2))
+    assert expected is None or abs(total - expected) < 1e-12
+    assert_close(problem.leader_gradient(policies)[0, 0], [0.0, total])

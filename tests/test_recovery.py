@@ -155,3 +155,46 @@ def test_polish_saves_an_iterate_short_of_its_kink(paper):
     kept = recover(paper, short, solution.policies, polish=True)
     assert kept.evaluation.objective >= solution.objective - 1e-6
     assert raw.evaluation.objective < kept.evaluation.objective - 1e-3
+
+
+def budget_problem(budget):
+    transition = np.zeros((3, 2, 3))
+    transition[0, 0, 2] = transition[0, 1, 1] = 1.0
+    transition[1:, :, 2] = 1.0
+    mdp = fi.TabularMDP(transition, [[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]], 0.5, 0)
+    mask = np.zeros((1, 3, 2), bool)
+    mask[0, 0, 1] = mask[0, 1, 0] = True
+    return fi.IncentiveProblem(
+        [mdp],
+        fi.JointReward([0.0, 10.0, 0.0]),
+        fi.Payments.at_pairs(mask, budget=budget),
+        leader_discount=0.9,
+        cost_weight=0.1,
+        cost=fi.LinearCost([10.0, 1.0]),
+    )
+
+
+@pytest.mark.filterwarnings("ignore::fastincentive.ConvergenceWarning")
+def test_a_binding_budget_is_kept_to_the_last_digit():
+    # One unit buys the way, half of it late: x0 + x1 / 2 = 1 with x0 + x1 = 1.5.
+    problem = budget_problem(1.5)
+    solution = fi.solve(problem, fi.BilevelAscent(max_iter=300), initial_payments=[0.9, 0.5])
+    assert solution.payments.sum() <= 1.5 + 1e-12
+    assert_close(solution.payments, [0.5, 1.0], 1e-9)
+    assert_close(solution.objective, 9.0 - 0.1 * 6.0, 1e-9)
+    policies = np.array([[[0.0, 1.0], [1.0, 0.0], [1.0, 0.0]]])
+    assert fi.stationarity(problem, [0.5, 1.0], policies).measure <= 1e-6
+
+
+def test_payments_that_could_be_earned_for_ever_do_not_end_a_run_with_an_error():
+    transition = np.zeros((2, 2, 2))
+    transition[0, 0, 0] = transition[0, 1, 1] = 1.0
+    transition[1, :, 1] = 1.0
+    mdp = fi.TabularMDP(transition, [[0.0, 1.0], [0.0, 0.0]], 1.0, 0)
+    leader = fi.JointReward([[1.0, 0.5], [0.5, 0.0]])
+    problem = fi.IncentiveProblem([mdp, mdp], leader, fi.Payments.everywhere())
+    policies = np.zeros((2, 2, 2))
+    policies[:, :, 1] = 1.0
+    assert np.isfinite(fi.stationarity(problem, 0.0, policies).measure)
+    with pytest.raises(fi.InputError, match="rewards and payments together"):
+        fi.solve(problem, initial_payments=2.0, initial_policies="best-response")

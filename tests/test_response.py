@@ -477,3 +477,14 @@ def test_large_soft_best_response(discount):
     entropy[-1] = 0.0
     earned, _ = sparse_solves(mdp, mdp.reward + tau * entropy, policy)
     assert_close(answer.values, earned, SWEEPS)
+
+
+@pytest.mark.parametrize("unit", [1e-15, 1e-9, 1e9])
+def test_best_response_does_not_depend_on_the_unit_of_reward(unit):
+    rng = np.random.default_rng(1)
+    transition = rng.dirichlet(np.ones(6), size=(6, 3))
+    reward = rng.normal(size=(6, 3))
+    plain = best_response(TabularMDP(transition, reward, 0.95))
+    scaled = best_response(TabularMDP(transition, unit * reward, 0.95))
+    np.testing.assert_array_equal(scaled.policy, plain.policy)
+    assert_close(scaled.values / unit, plain.values)

@@ -82,7 +82,8 @@ def evaluate_one(packed, i, rewards, policies, values, q_values, visits, singula
     else:
         reward = values[i].copy()
         values[i] = 0.0
-        sweep_values(start, column, weight, reward, values[i], 1e-14, 1_000_000)
+        exact = max(1e-14 * (1.0 - gamma), 4e-16)
+        sweep_values(start, column, weight, reward, values[i], exact, 1_000_000)
         sweep_occupancy(start, column, weight, packed.initial[i], visits[i], 1e-15, 1_000_000)
         singular[i] = -1
         if gamma == 1.0:
@@ -194,9 +195,13 @@ def best_response_one(packed, i, rewards, actions, values, q_values, residual, i
                     iterations[i] = -1
             sweep_values(start, column, weight, reward, values[i], 1e-14, 40)
         action_values(packed, i, gamma, rewards[i], values[i], q_values[i])
+        # The scale of this follower's rewards and values: tolerances are relative to it.
         largest = 0.0
         for s in range(states):
             largest = max(largest, abs(values[i, s]))
+            for a in range(n_actions):
+                if packed.available[packed.model[i], s, a]:
+                    largest = max(largest, abs(rewards[i, s, a]))
         changed = False
         worst = 0.0
         for s in range(states):
@@ -211,14 +216,14 @@ def best_response_one(packed, i, rewards, actions, values, q_values, residual, i
                 gain = q_values[i, s, best] - q_values[i, s, held]
             elif gamma < 1.0:
                 gain = math.inf
-            if gain > 1e-13 * max(1.0, largest):
+            if gain > 1e-13 * largest:
                 changed = changed or held != best
                 actions[i, s] = best
         residual[i] = worst
         if iterations[i] < 0:
             break
         iterations[i] = k + 1
-        if not changed and (dense or worst <= 1e-13 * max(1.0, largest)):
+        if not changed and (dense or worst <= max(1e-13 * (1.0 - gamma), 1e-15) * largest):
             break
     approach_absorption(packed, i, actions[i], n_actions)
 

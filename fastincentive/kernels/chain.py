@@ -173,7 +173,7 @@ def sweep_values(start, column, weight, reward, out, tolerance, sweeps):
             change = max(change, abs(value - out[s]))
             size = max(size, abs(value))
             out[s] = value
-        if change <= tolerance * max(1.0, size):
+        if change <= tolerance * size:
             break
     return change
 

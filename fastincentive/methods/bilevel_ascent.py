@@ -268,6 +268,8 @@ class BilevelAscent:
                 row_change,
             )
         kernels.move_payments(kind, step, total, purse, payment_change)
+        if bound.budget is not None and kind != kernels.LINEAR:
+            payment_change = (bound.project(x + step * payment_change) - x) / step
 
         # How far the direction goes per unit step, in units of reward; rows count by their visits,
         # as in the norm of the gradient.
