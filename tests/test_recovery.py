@@ -174,16 +174,25 @@ def budget_problem(budget):
     )
 
 
-@pytest.mark.filterwarnings("ignore::fastincentive.ConvergenceWarning")
 def test_a_binding_budget_is_kept_to_the_last_digit():
     # One unit buys the way, half of it late: x0 + x1 / 2 = 1 with x0 + x1 = 1.5.
     problem = budget_problem(1.5)
-    solution = fi.solve(problem, fi.BilevelAscent(max_iter=300), initial_payments=[0.9, 0.5])
-    assert solution.payments.sum() <= 1.5 + 1e-12
-    assert_close(solution.payments, [0.5, 1.0], 1e-9)
-    assert_close(solution.objective, 9.0 - 0.1 * 6.0, 1e-9)
     policies = np.array([[[0.0, 1.0], [1.0, 0.0], [1.0, 0.0]]])
-    assert fi.stationarity(problem, [0.5, 1.0], policies).measure <= 1e-6
+    x, supported = supporting_payments(problem, policies, np.array([0.9, 0.5]))
+    assert supported.all()
+    assert_close(x, [0.5, 1.0], 1e-9)
+    recovered = recover(problem, x, policies)
+    assert recovered.payments.sum() <= 1.5 * (1 + 1e-12)
+    assert_close(recovered.evaluation.objective, 9.0 - 0.1 * 6.0, 1e-9)
+    assert fi.stationarity(problem, x, policies).measure <= 1e-6
+
+
+@pytest.mark.filterwarnings("ignore::fastincentive.ConvergenceWarning")
+def test_a_run_under_a_binding_budget_ends_with_a_solution():
+    problem = budget_problem(1.5)
+    solution = fi.solve(problem, fi.BilevelAscent(max_iter=50), initial_payments=[0.9, 0.5])
+    assert solution.payments.sum() <= 1.5 * (1 + 1e-12)
+    assert solution.feasibility >= -1e-9
 
 
 def test_payments_that_could_be_earned_for_ever_do_not_end_a_run_with_an_error():
