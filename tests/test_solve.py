@@ -86,7 +86,7 @@ def test_not_converging_warns_and_can_raise(example):
         solution.raise_if_failed()
 
 
-def test_stalling_is_reported():
+def test_steps_too_small_to_get_anywhere_are_reported():
     # With the steps frozen at nothing, no window of iterations gets anywhere.
     problem = fi.models.example1()
     method = fi.BilevelAscent(step=1e-9, payment_step=1e-9, tolerance=1e-12, max_iter=5000)
