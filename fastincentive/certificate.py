@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastincentive.errors import InputError, invalid
+from fastincentive.kernels import simplex
 from fastincentive.mdp import FloatArray
 from fastincentive.policy import Direct, Parameterization
 from fastincentive.problem import IncentiveProblem
@@ -157,8 +158,9 @@ class _Cone:
         near = NEAR_BOUND * (1.0 + np.abs(x))
         self._low = x <= bound.lower + near
         self._high = x >= bound.upper - near
-        self._spent = bound.budget is not None and float(x.sum()) >= bound.budget - NEAR_BOUND * (
-            1.0 + bound.budget
+        self._slope = bound.budget_slope(x)
+        self._spent = bound.budget is not None and bound.budget_use(x) >= (
+            bound.budget - NEAR_BOUND * (1.0 + bound.budget)
         )
 
     def project(self, vector: FloatArray) -> tuple[FloatArray, Callable[[FloatArray], FloatArray]]:
@@ -171,16 +173,20 @@ class _Cone:
         if self._tangent:
             change = vector[size:]
             paid = ~((self._low & (change < 0)) | (self._high & (change > 0)))
-            if self._spent and change[paid].sum() > 0.0:
-                # The budget binds: the change sums to 0, on those that may still move.
+            if self._spent and change[paid] @ self._slope[paid] > 0.0:
+                # The budget binds: the change costs nothing, on those that may still move.
                 level = True
-                paid = np.ones(change.size, bool)
-                while True:
-                    moved = change - change[paid].mean()
-                    stuck = paid & ((self._low & (moved < 0)) | (self._high & (moved > 0)))
-                    if not stuck.any() or stuck.sum() == paid.sum():
-                        break
-                    paid &= ~stuck
+                reach = float(np.linalg.norm(change))
+                moved = np.empty(change.size)
+                simplex.project_budget(
+                    change,
+                    np.where(self._low, 0.0, -reach),
+                    np.where(self._high, 0.0, reach),
+                    self._slope,
+                    0.0,
+                    moved,
+                )
+                paid = (moved != 0.0) | ~(self._low | self._high)
             if self._rows:
                 free = self._available.copy()
                 for _ in range(self._shape[2]):
@@ -196,7 +202,10 @@ class _Cone:
             if self._tangent and self._rows:
                 mean = np.where(free, part, 0.0).sum(axis=2, keepdims=True)
                 part = np.where(free, part - mean / free.sum(axis=2, keepdims=True), 0.0)
-            along = other[size:] - (other[size:][paid].mean() if level else 0.0)
+            along = other[size:]
+            if level:
+                slope = np.where(paid, self._slope, 0.0)
+                along = along - slope * (slope @ along) / max(float(slope @ slope), 1e-300)
             return np.concatenate([part.reshape(-1), np.where(paid, along, 0.0)])
 
         return face(vector), face
@@ -222,9 +231,12 @@ class _Limits:
         self._scale = 1.0 + np.abs(best.values).max(axis=1)
         slope = held.visits[:, :, None] * np.where(followers.available, held.q_values, 0.0)
         self._in_theta = parameterization.gradient(slope, policies)
-        leader = parameterization.gradient(problem.leader_gradient(policies), policies)
-        cost = -problem.cost_weight * problem.cost.gradient(x)
-        self.ahead = np.concatenate([leader.reshape(-1), cost])
+        in_payments, in_policies = problem.cost_gradient(x, policies)
+        ahead = problem.leader_gradient(policies)
+        if in_policies is not None:
+            ahead = ahead - problem.cost_weight * in_policies
+        in_theta = parameterization.gradient(ahead, policies)
+        self.ahead = np.concatenate([in_theta.reshape(-1), -problem.cost_weight * in_payments])
         #: How far to move each payment to see the other side of a kink.
         self.nudge = NEAR_KINK * (1.0 + np.abs(x))
         self._found: list[list[FloatArray]] = [[] for _ in range(followers.n)]

@@ -1,77 +1,69 @@
-"""Where the leader may pay, how payments are tied together, and what they cost."""
+"""Where the leader may pay, how payments are tied together, and within what limits."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastincentive.costs import Cost, ExpectedSpend, LinearCost, QuadraticCost, check_cost
 from fastincentive.errors import invalid
 from fastincentive.followers import Followers
 from fastincentive.kernels import simplex
 from fastincentive.mdp import FloatArray
 
-__all__ = ["BoundPayments", "Cost", "LinearCost", "Payments"]
-
-
-class Cost(Protocol):
-    """A differentiable cost C of the payments (k,)."""
-
-    def value(self, payments: FloatArray) -> float:
-        """C(x)."""
-        ...
-
-    def gradient(self, payments: FloatArray) -> FloatArray:
-        """dC/dx, shape (k,)."""
-        ...
-
-
-class LinearCost:
-    """C(x) = prices . x; by default the plain sum of the payments.
-
-    Parameters
-    ----------
-    prices : float or array (k,)
-        Price of each payment variable, >= 0.
-    """
-
-    def __init__(self, prices: ArrayLike = 1.0) -> None:
-        self.prices = np.array(prices, float)
-        if not (self.prices >= 0).all():
-            raise invalid("prices", "numbers >= 0", self.prices)
-
-    def value(self, payments: FloatArray) -> float:
-        """C(x)."""
-        return float(np.sum(self.prices * payments))
-
-    def gradient(self, payments: FloatArray) -> FloatArray:
-        """dC/dx, shape (k,)."""
-        return np.broadcast_to(self.prices, payments.shape).astype(float)
+__all__ = ["BoundPayments", "Payments"]
 
 
 class BoundPayments:
-    """Payments of n followers with known sizes: an index, bounds, and the maps between them."""
+    """Payments of n followers with known sizes: an index, bounds, and the maps between them.
 
-    def __init__(self, index: NDArray[np.int64], upper: ArrayLike, budget: float | None) -> None:
+    Attributes
+    ----------
+    index : array (n, S, A)
+        Payment variable of each pair, -1 for none.
+    size : int
+        k, the number of payment variables.
+    lower, upper : array (k,)
+        Bounds; ``lower`` is 0.
+    budget : float or None
+        Bound on ``budget_use``. None without a budget, and where it bounds what depends on the
+        policies too (``IncentiveProblem.budget`` has it).
+    prices, curvature : array (k,)
+        ``budget_use(x)`` is prices . x + curvature . x^2.
+    reaches : bool array (n, k)
+        Which followers a payment variable reaches.
+    reach : array (n, K)
+        The payment variables that reach each follower, -1 after the last.
+    shared : bool
+        Whether some payment variable is shared between followers.
+    """
+
+    def __init__(
+        self,
+        index: NDArray[np.int64],
+        upper: ArrayLike,
+        budget: float | None,
+        prices: ArrayLike = 1.0,
+        curvature: ArrayLike = 0.0,
+    ) -> None:
         self.index = index
         self.size = int(index.max(initial=-1)) + 1
         self.lower = np.zeros(self.size)
         self.upper = np.array(np.broadcast_to(np.asarray(upper, float), (self.size,)))
         self.budget = budget
+        self.prices = np.array(np.broadcast_to(np.asarray(prices, float), (self.size,)))
+        self.curvature = np.array(np.broadcast_to(np.asarray(curvature, float), (self.size,)))
         self._paid = np.flatnonzero(index.reshape(-1) >= 0)
         self._variable = index.reshape(-1)[self._paid]
-        #: (n, k) bool: which followers a payment variable reaches.
         self.reaches = np.zeros((index.shape[0], self.size), bool)
         self.reaches[self._paid // (index.shape[1] * index.shape[2]), self._variable] = True
         width = int(self.reaches.sum(axis=1).max())
-        #: (n, K) the payment variables that reach each follower, -1 after the last.
         self.reach = np.full((index.shape[0], width), -1)
         for i, row in enumerate(self.reaches):
             held = np.flatnonzero(row)
             self.reach[i, : held.size] = held
-        #: Whether some payment variable is shared between followers.
         self.shared = bool((self.reaches.sum(axis=0) > 1).any())
 
     def side_payments(self, payments: FloatArray) -> FloatArray:
@@ -100,18 +92,57 @@ class BoundPayments:
             .astype(float)
         )
 
+    def budget_use(self, payments: FloatArray) -> float:
+        """Return what the budget bounds: C(x) of a linear or quadratic cost."""
+        return float(np.sum((self.prices + self.curvature * payments) * payments))
+
+    def budget_slope(self, payments: FloatArray) -> FloatArray:
+        """Return the derivative (k,) of ``budget_use``."""
+        return np.asarray(self.prices + 2.0 * self.curvature * payments)
+
+    def largest(self) -> FloatArray:
+        """Return the most (k,) that each payment alone may be, within its bound and the budget."""
+        if self.budget is None:
+            return self.upper.copy()
+        # The positive root of curvature x^2 + prices x = budget, in a form that does not cancel.
+        root = self.prices + np.sqrt(self.prices**2 + 4.0 * self.curvature * self.budget)
+        free = (self.prices == 0.0) & (self.curvature == 0.0)
+        single = np.where(free, np.inf, 2.0 * self.budget / np.where(root > 0.0, root, 1.0))
+        return np.minimum(self.upper, single)
+
     def project(self, payments: FloatArray) -> FloatArray:
-        """Euclidean projection on the bounds and, if there is one, the budget."""
+        """Euclidean projection on the bounds and, if ``budget`` is not None, the budget."""
         out = np.empty(self.size)
         if self.budget is None:
             simplex.project_box(payments, self.lower, self.upper, out)
+        elif not self.curvature.any():
+            simplex.project_budget(payments, self.lower, self.upper, self.prices, self.budget, out)
         else:
-            prices = np.ones(self.size)
-            simplex.project_budget(payments, self.lower, self.upper, prices, self.budget, out)
+            simplex.project_quadratic_budget(
+                payments, self.lower, self.upper, self.prices, self.curvature, self.budget, out
+            )
         return out
 
     def check(self, payments: object, argument: str = "payments") -> FloatArray:
-        """Return payments as (k,), a scalar repeated, or raise naming the first bad entry."""
+        """Return payments as (k,), a scalar repeated, or raise naming the first bad entry.
+
+        Raises
+        ------
+        InputError
+            If the shape is another, a payment is out of its bounds, or together they exceed the
+            budget.
+        """
+        value = self.check_bounds(payments, argument)
+        if self.budget is not None and self.budget_use(value) > self.budget * (1 + 1e-12):
+            raise invalid(
+                argument,
+                f"a cost of at most the budget {self.budget:.12g}",
+                f"{self.budget_use(value):.12g}",
+            )
+        return value
+
+    def check_bounds(self, payments: object, argument: str = "payments") -> FloatArray:
+        """As ``check``, whatever the budget."""
         value = np.array(payments, float)
         if value.ndim == 0:
             value = np.full(self.size, float(value))
@@ -125,12 +156,6 @@ class BoundPayments:
                 f"a finite payment between {self.lower[k]:g} and {self.upper[k]:g}",
                 value[k],
                 f"payment {k} ({self.describe(k)})",
-            )
-        if self.budget is not None and value.sum() > self.budget * (1 + 1e-12):
-            raise invalid(
-                argument,
-                f"a sum of at most the budget {self.budget:.12g}",
-                f"{value.sum():.12g}",
             )
         return value
 
@@ -154,8 +179,12 @@ class Payments:
     """Which side payments x(i, s, a) the leader may choose.
 
     Build with one of the class methods; each takes ``upper``, a bound per payment, and
-    ``budget``, a bound on their sum. The ascent keeps the budget by projection, without a
-    multiplier of its own: where it binds a run may end without being flagged as converged.
+    ``budget``, a bound on the problem's cost C(x): by default on the sum of the payments.
+
+    The ascent keeps the budget of a linear or quadratic cost by projection, without a multiplier
+    of its own: where it binds a run may end without being flagged as converged. The projection
+    ignores a budget on ``ExpectedSpend``, which depends on the policies too. Other costs take
+    no budget.
     """
 
     def __init__(
@@ -261,8 +290,16 @@ class Payments:
 
         return cls(build, upper, budget)
 
-    def bind(self, followers: Followers) -> BoundPayments:
-        """Check against the followers and return the bound form."""
+    def bind(self, followers: Followers, cost: Cost | ExpectedSpend | None = None) -> BoundPayments:
+        """Check against the followers and return the bound form.
+
+        ``cost`` is what the budget bounds; by default the sum of the payments.
+
+        Raises
+        ------
+        InputError
+            If the parts do not fit together, or there is a budget on a cost that cannot have one.
+        """
         index = self._build(followers)
         packed = followers.packed
         bad = (index >= 0) & ~followers.available
@@ -289,4 +326,18 @@ class Payments:
             raise invalid("payments", "at least one payment", "none")
         if self.upper.ndim and self.upper.shape != (size,):
             raise invalid("upper", f"a number or shape ({size},)", self.upper.shape)
-        return BoundPayments(index, self.upper, self.budget)
+        cost = LinearCost() if cost is None else cost
+        check_cost(cost, size)
+        if self.budget is None or isinstance(cost, ExpectedSpend):
+            return BoundPayments(index, self.upper, None)
+        if isinstance(cost, LinearCost):
+            return BoundPayments(index, self.upper, self.budget, cost.prices)
+        if isinstance(cost, QuadraticCost):
+            return BoundPayments(index, self.upper, self.budget, cost.prices, cost.curvature)
+        raise invalid(
+            "budget",
+            "a linear or quadratic cost, or ExpectedSpend, for a budget to bound",
+            type(cost).__name__,
+            None,
+            "Use one of these costs, or bound the payments with upper.",
+        )

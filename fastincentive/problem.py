@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastincentive import product_space
+from fastincentive.costs import Cost, ExpectedSpend, LinearCost, Payouts, expected_payouts
 from fastincentive.errors import InputError, TruncationWarning, invalid
 from fastincentive.followers import Followers
 from fastincentive.kernels import marginals as kernels
 from fastincentive.leader import LeaderReward
 from fastincentive.mdp import FloatArray, TabularMDP
-from fastincentive.payments import Cost, LinearCost, Payments
+from fastincentive.payments import Payments
 
 __all__ = ["Evaluation", "IncentiveProblem"]
 
@@ -36,7 +37,7 @@ class Evaluation:
     leader_value : float
         V(pi), the leader's expected discounted reward, without cost.
     cost : float
-        C(x).
+        C(x), or C(x, pi) of an ``ExpectedSpend``.
     objective : float
         f = leader_value - cost_weight * cost.
     follower_values, best_values, follower_gaps : array (n,)
@@ -69,6 +70,14 @@ class LeaderPass(NamedTuple):
     truncation: float
 
 
+class CostPass(NamedTuple):
+    """The cost at a point and its derivatives."""
+
+    value: float
+    payments: FloatArray  # (k,) dC/dx
+    policies: FloatArray | None  # (n, S, A) dC/dpi; None if the cost does not depend on policies
+
+
 class IncentiveProblem:
     """Incentive design for n independent followers (Problem 1 of the paper).
 
@@ -84,8 +93,9 @@ class IncentiveProblem:
         At 1 the reward must vanish once every follower is in a closed class of states.
     cost_weight : float
         w >= 0 in f = V - w C(x).
-    cost : Cost, optional
-        C; by default the sum of the payment variables.
+    cost : Cost or ExpectedSpend, optional
+        C; by default the sum of the payment variables. ``LinearCost``, ``QuadraticCost``,
+        ``ExpectedSpend`` or any object with ``value(payments)`` and ``gradient(payments)``.
     tail_tolerance : float
         Sums over time stop when the rest is certified below this times the largest |reward|.
     max_horizon : int
@@ -104,7 +114,7 @@ class IncentiveProblem:
         payments: Payments,
         leader_discount: float = 1.0,
         cost_weight: float = 0.1,
-        cost: Cost | None = None,
+        cost: Cost | ExpectedSpend | None = None,
         *,
         tail_tolerance: float = 1e-12,
         max_horizon: int = 20_000,
@@ -128,18 +138,12 @@ class IncentiveProblem:
             raise invalid("max_horizon", "a positive integer", max_horizon)
         self.followers = followers
         self.leader = leader.bind(*followers.shape)
-        self.payments = payments.bind(followers)
+        self.cost: Cost | ExpectedSpend = LinearCost() if cost is None else cost
+        self.payments = payments.bind(followers, self.cost)
+        #: Bound on the cost, or None.
+        self.budget = payments.budget
         self.leader_discount = float(leader_discount)
         self.cost_weight = float(cost_weight)
-        self.cost: Cost = LinearCost() if cost is None else cost
-        try:
-            slope = str(np.shape(self.cost.gradient(np.zeros(self.payments.size))))
-        except ValueError as error:
-            slope = str(error)
-        if slope != f"({self.payments.size},)":
-            raise invalid(
-                "cost", f"a gradient of shape ({self.payments.size},), one per payment", slope
-            )
         self.tail_tolerance = float(tail_tolerance)
         self.max_horizon = int(max_horizon)
         packed = followers.packed
@@ -189,8 +193,16 @@ class IncentiveProblem:
         """
         shape = (4, self.n, self.leader.n_labels)
         marginals = np.random.default_rng(0).dirichlet(np.ones(shape[2]), size=shape[:2])
-        cost = self.cost.gradient(np.linspace(0.0, 1.0, self.payments.size))
-        digest = sha256(repr((self.leader_discount, self.cost_weight)).encode())
+        if isinstance(self.cost, ExpectedSpend):
+            spend = "expected spend"
+            cost = [np.broadcast_to(self.cost.prices, self.payments.size)]
+        else:
+            spend = ""
+            cost = [
+                np.asarray(self.cost.gradient(np.linspace(low, 1.0, self.payments.size)), float)
+                for low in (0.0, 1.0)
+            ]
+        digest = sha256(repr((self.leader_discount, self.cost_weight, spend)).encode())
         for array in (
             *self.followers.packed,
             self.followers.rewards,
@@ -198,8 +210,8 @@ class IncentiveProblem:
             *self.leader.expectations(marginals),
             self.payments.index,
             self.payments.upper,
-            np.array(np.inf if self.payments.budget is None else self.payments.budget),
-            cost,
+            np.array(np.inf if self.budget is None else self.budget),
+            *cost,
         ):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]
@@ -429,6 +441,106 @@ class IncentiveProblem:
             steps += block
         return self.max_horizon
 
+    # -- the cost -----------------------------------------------------------------------------
+
+    def cost_at(self, payments: ArrayLike, policies: ArrayLike) -> float:
+        """C at payments (k,) and policies (n, S, A), whether they keep the budget or not.
+
+        Raises
+        ------
+        InputError
+            If payments or policies have another shape or are out of bounds.
+        """
+        x, checked = self._check_point(payments, policies)
+        return self.cost_pass(x, checked, gradient=False).value
+
+    def cost_gradient(
+        self, payments: ArrayLike, policies: ArrayLike
+    ) -> tuple[FloatArray, FloatArray | None]:
+        """dC/dx (k,) and dC/dpi (n, S, A), None if the cost does not depend on policies.
+
+        As in ``leader_gradient`` every policy entry is a free variable, and entries of unavailable
+        actions are 0. Where a follower is paid for ever at a leader's discount of 1 the derivatives
+        are infinite; only a finite time is counted.
+
+        Raises
+        ------
+        InputError
+            If payments or policies have another shape or are out of bounds.
+        """
+        found = self.cost_pass(*self._check_point(payments, policies))
+        return found.payments, found.policies
+
+    def expected_spend(self, payments: ArrayLike, policies: ArrayLike) -> float:
+        """Compute the expected total paid out, discounted by the leader, whatever the cost.
+
+        sum_i sum_t gamma^t E[x(i, s_t, a_t)] with the leader's gamma. At discount 1 it is inf if a
+        follower is paid for ever, in states that it never leaves.
+
+        Parameters
+        ----------
+        payments : float or array (k,)
+        policies : array (n, S, A)
+
+        Raises
+        ------
+        InputError
+            If payments or policies have another shape or are out of bounds.
+        """
+        x, checked = self._check_point(payments, policies)
+        return float(self._payouts(x, checked).values.sum())
+
+    def within_budget(self, payments: ArrayLike, policies: ArrayLike, slack: float = 1e-9) -> bool:
+        """Whether C at this point is at most the budget, up to the relative ``slack``.
+
+        True without a budget.
+
+        Raises
+        ------
+        InputError
+            If payments or policies have another shape or are out of bounds.
+        """
+        return self.budget is None or self.affords(self.cost_at(payments, policies), slack)
+
+    def affords(self, cost: float, slack: float = 1e-9) -> bool:
+        """Whether the budget, if there is one, allows this cost."""
+        return self.budget is None or cost <= self.budget * (1.0 + slack)
+
+    def cost_pass(
+        self, payments: FloatArray, policies: FloatArray, gradient: bool = True
+    ) -> CostPass:
+        """C and its derivatives; nothing is checked. Without ``gradient`` dC/dx is empty."""
+        if isinstance(self.cost, ExpectedSpend):
+            spent = self._payouts(self.cost.prices * payments, policies)
+            value = float(spent.values.sum())
+            if not gradient:
+                return CostPass(value, np.empty(0), None)
+            visits = spent.visits[:, :, None]
+            in_payments = self.cost.prices * self.payments.pull_back(visits * policies)
+            q_values = np.where(self.followers.available, spent.q_values, 0.0)
+            return CostPass(value, in_payments, visits * q_values)
+        slope = self.cost.gradient(payments) if gradient else np.empty(0)
+        return CostPass(self.cost.value(payments), slope, None)
+
+    def net(self, leader_value: float, cost: float) -> float:
+        """Return f = V - w C: the leader's value less what the payments cost it."""
+        # Without a weight an infinite cost counts nothing.
+        return leader_value - self.cost_weight * cost if self.cost_weight else leader_value
+
+    def _payouts(self, payments: FloatArray, policies: FloatArray) -> Payouts:
+        return expected_payouts(
+            self.followers,
+            self.payments.side_payments(payments),
+            self.payments.index >= 0,
+            policies,
+            self.leader_discount,
+        )
+
+    def _check_point(
+        self, payments: ArrayLike, policies: ArrayLike
+    ) -> tuple[FloatArray, FloatArray]:
+        return self.payments.check_bounds(payments), self.followers.check_policies(policies)
+
     # -- both levels --------------------------------------------------------------------------
 
     def rewards(self, payments: FloatArray) -> FloatArray:
@@ -449,18 +561,18 @@ class IncentiveProblem:
         rewards = self.rewards(x)
         values = self.followers.start_values(self.followers.evaluate(rewards, checked).values)
         best = self.followers.start_values(self.followers.best_responses(rewards).values)
-        return self.assemble(x, leader, values, best)
+        cost = self.cost_pass(x, checked, gradient=False).value
+        return self.assemble(leader, cost, values, best)
 
     def assemble(
-        self, payments: FloatArray, leader: LeaderPass, values: FloatArray, best: FloatArray
+        self, leader: LeaderPass, cost: float, values: FloatArray, best: FloatArray
     ) -> Evaluation:
-        """Put an Evaluation together from its parts: V_i (n,), V_i* (n,) and the leader's pass."""
-        cost = self.cost.value(payments)
+        """Put an Evaluation together: the leader's pass, C, V_i (n,) and V_i* (n,)."""
         gaps = best - values
         return Evaluation(
             leader_value=leader.value,
             cost=cost,
-            objective=leader.value - self.cost_weight * cost,
+            objective=self.net(leader.value, cost),
             follower_values=values,
             best_values=best,
             follower_gaps=gaps,

@@ -42,8 +42,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastincentive.costs import LinearCost, QuadraticCost
 from fastincentive.errors import invalid
-from fastincentive.payments import LinearCost
 from fastincentive.policy import Parameterization, Softmax
 from fastincentive.problem import IncentiveProblem
 
@@ -220,7 +220,8 @@ def step_bound(
     payment_bound : float, optional
         Largest payment that the run will make; by default the bounds of the problem's payments.
     cost_smoothness : float, optional
-        Lipschitz constant of the gradient of C; 0 for the default linear cost, needed for others.
+        Lipschitz constant of the gradient of C; by default 0 for a linear cost and twice the
+        largest curvature for a quadratic one; needed for others.
 
     Returns
     -------
@@ -242,8 +243,8 @@ def step_bound(
     ------
     InputError
         If a discount is 1, where no bound exists; if payments have no upper bound and none is
-        given (the paper's Assumption 3); or if the cost is not linear and ``cost_smoothness``
-        is missing.
+        given (the paper's Assumption 3); or if the cost is neither linear nor quadratic and
+        ``cost_smoothness`` is missing.
     """
     n, _, actions = problem.followers.shape
     if isinstance(parameterization, Softmax):
@@ -268,9 +269,7 @@ def step_bound(
 
 def _follower_reward_bounds(problem: IncentiveProblem, payment_bound: float | None) -> list[float]:
     """Bound |R_i + x_i| of each follower, over all payments within their bounds."""
-    upper = problem.payments.upper
-    if problem.payments.budget is not None:
-        upper = np.minimum(upper, problem.payments.budget)
+    upper = problem.payments.largest()
     if payment_bound is not None:
         if not payment_bound >= 0:
             raise invalid("payment_bound", "a number >= 0", payment_bound)
@@ -292,9 +291,11 @@ def _cost_smoothness(problem: IncentiveProblem, value: float | None) -> float:
     if value is None:
         if isinstance(problem.cost, LinearCost):
             return 0.0
+        if isinstance(problem.cost, QuadraticCost):
+            return 2.0 * float(problem.cost.curvature.max())
         raise invalid(
             "cost_smoothness",
-            "the Lipschitz constant of the gradient of a cost that is not linear",
+            "the Lipschitz constant of the gradient of a cost that is not linear or quadratic",
             "none",
         )
     if not (value >= 0 and np.isfinite(value)):

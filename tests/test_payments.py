@@ -7,15 +7,7 @@ from conftest import ROUNDING, assert_close, random_arrays
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastincentive import (
-    Followers,
-    IncentiveProblem,
-    InputError,
-    LabelReward,
-    LinearCost,
-    Payments,
-    models,
-)
+from fastincentive import Followers, InputError, Payments
 from fastincentive.payments import BoundPayments
 
 SHAPE = (2, 5, 3)
@@ -188,7 +180,7 @@ CHECK_ERRORS = {
     "NaN": ([np.nan, 0.5, 0.5], "got nan at payment 0 (follower 0, state 4)"),
     "shape": ([0.0, 1.0], "expected a number or shape (3,), got (2,)"),
     "number": (-1.0, "got -1.0 at payment 0"),
-    "budget": ([2.0, 2.0, 2.0], "expected a sum of at most the budget 5, got 6"),
+    "budget": ([2.0, 2.0, 2.0], "expected a cost of at most the budget 5, got 6"),
 }
 
 
@@ -329,38 +321,6 @@ def test_inputs_are_copied():
     assert isinstance(bound, BoundPayments)
     assert bound.size == 3
     np.testing.assert_array_equal(bound.upper, [1, 1, 1])
-
-
-# Costs
-
-
-def test_linear_cost():
-    payments = np.array([1.0, 2.0, 4.0])
-    assert LinearCost().value(payments) == 7.0
-    np.testing.assert_array_equal(LinearCost().gradient(payments), [1, 1, 1])
-    cost = LinearCost([0.0, 0.5, 2.0])
-    assert cost.value(payments) == 9.0
-    gradient = cost.gradient(payments)
-    np.testing.assert_array_equal(gradient, [0.0, 0.5, 2.0])
-    slope = reference.finite_difference(cost.value, payments)
-    assert_close(gradient, slope, 1e-8)
-    gradient[:] = 5.0  # the caller's own array
-    assert cost.value(payments) == 9.0
-    assert LinearCost(3.0).value(payments) == 21.0
-
-
-@pytest.mark.parametrize("prices", [-1.0, [1.0, -0.5], np.nan])
-def test_prices_must_not_be_negative(prices):
-    with pytest.raises(InputError, match="prices: expected numbers >= 0"):
-        LinearCost(prices)
-
-
-def test_a_cost_of_another_size_is_refused_when_the_problem_is_built():
-    paper = models.paper_gridworld()
-    leader = LabelReward(paper.leader.labels[:, :, 0], np.zeros((3, 3)))
-    where = Payments.at_states([[29], [10]])
-    with pytest.raises(InputError, match=r"cost: expected a gradient of shape \(2,\)"):
-        IncentiveProblem(paper.followers, leader, where, cost=LinearCost([1.0, 2.0, 3.0]))
 
 
 def test_an_integer_mask_is_refused():

@@ -14,6 +14,7 @@ from fastincentive.kernels.jit import jit, parallel_jit
 __all__ = [
     "project_box",
     "project_budget",
+    "project_quadratic_budget",
     "project_row",
     "project_rows",
     "softmax_gradients",
@@ -152,6 +153,42 @@ def project_budget(vector, lower, upper, prices, budget, out):
     multiplier = -rest / square if square > 0.0 else high
     for k in range(count):
         out[k] = min(max(vector[k] - multiplier * prices[k], lower[k]), upper[k])
+
+
+@jit
+def shrink(vector, lower, upper, prices, curvature, multiplier, out):
+    """Minimiser of |x - vector|^2 / 2 + multiplier cost(x) in the box; returns its cost."""
+    spent = 0.0
+    for k in range(vector.shape[0]):
+        moved = (vector[k] - multiplier * prices[k]) / (1.0 + 2.0 * multiplier * curvature[k])
+        out[k] = min(max(moved, lower[k]), upper[k])
+        spent += (prices[k] + curvature[k] * out[k]) * out[k]
+    return spent
+
+
+@jit
+def project_quadratic_budget(vector, lower, upper, prices, curvature, budget, out):
+    """Projection on ``0 <= lower <= x <= upper`` with ``prices @ x + curvature @ x^2 <= budget``.
+
+    Prices and curvature are >= 0, so the cost of the shrunken vector falls with the budget's
+    multiplier: bisection to the last bit, on the side that keeps the budget.
+    """
+    if shrink(vector, lower, upper, prices, curvature, 0.0, out) <= budget:
+        return
+    low = 0.0
+    high = 1.0
+    while shrink(vector, lower, upper, prices, curvature, high, out) > budget and high < 1e300:
+        low = high
+        high = 2.0 * high
+    for _ in range(200):
+        middle = 0.5 * (low + high)
+        if middle <= low or middle >= high:
+            break
+        if shrink(vector, lower, upper, prices, curvature, middle, out) > budget:
+            low = middle
+        else:
+            high = middle
+    shrink(vector, lower, upper, prices, curvature, high, out)
 
 
 @parallel_jit

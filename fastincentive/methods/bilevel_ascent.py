@@ -208,7 +208,11 @@ class BilevelAscent:
         values = followers.start_values(held.values)
         top = best if self.response == "greedy" else answered
         best_values = followers.start_values(top.values)
-        evaluation = problem.assemble(x, leader, values, best_values)
+        cost = problem.cost_pass(x, policies)
+        evaluation = problem.assemble(leader, cost.value, values, best_values)
+        ahead = leader.gradient
+        if cost.policies is not None:
+            ahead = ahead - problem.cost_weight * cost.policies
 
         # What each piece of V_i* says of q_i: its value now, and its gradient in the payments.
         spread = spread_payments(bound, x)
@@ -227,15 +231,13 @@ class BilevelAscent:
         purse = kernels.Purse(
             bound.reach, payment_step / step * payment_unit, x, bound.lower, bound.upper
         )
-        kind, rows = self._rows(
-            parameterization, followers, policies, held, leader.gradient, state.unit
-        )
+        kind, rows = self._rows(parameterization, followers, policies, held, ahead, state.unit)
         target = self._targets(problem, kind, step, rows, own, slack, purse)
         # A gap may open at this rate: without it, rounding alone would call for a multiplier.
         target -= 1e-11 * unit[:, None]
         row_change = np.empty(followers.shape)
         payment_change = np.empty(bound.size)
-        total = -problem.cost_weight * problem.cost.gradient(x)
+        total = -problem.cost_weight * cost.payments
         if self.multiplier == "joint":
             own_sum = _scatter(bound.reach, own[:, 0], bound.size)
             joint = kernels.joint_direction(
@@ -348,7 +350,7 @@ class BilevelAscent:
         followers: Followers,
         policies: FloatArray,
         held: PolicyValues,
-        leader_gradient: FloatArray,
+        gradient: FloatArray,
         unit: FloatArray,
     ) -> tuple[int, kernels.Rows]:
         """How rows move, and along what: D grad f, D grad q, and grad q for inner products."""
@@ -358,10 +360,10 @@ class BilevelAscent:
         kind = kernels.DIRECT if isinstance(parameterization, Direct) else kernels.SOFTMAX
         if self.natural_gradient:
             scale = unit[:, None, None]
-            ahead = leader_gradient / (np.maximum(visits, SMALLEST_VISITS) * scale)
+            ahead = gradient / (np.maximum(visits, SMALLEST_VISITS) * scale)
             return kind, kernels.Rows(ahead, advantage / scale, visits * advantage, policies)
         q_values = np.where(available, held.q_values, 0.0)
-        ahead = parameterization.gradient(leader_gradient, policies)
+        ahead = parameterization.gradient(gradient, policies)
         slopes = parameterization.gradient(visits * q_values, policies)
         if self.geometry == "ambient":
             return kernels.LINEAR, kernels.Rows(ahead, slopes, slopes, policies)

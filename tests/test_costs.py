@@ -1,0 +1,577 @@
+"""Costs of the leader: their gradients, what is really paid out, and budgets on them."""
+
+import numpy as np
+import pytest
+import reference
+from conftest import EXACT, GRADIENT, ROUNDING, assert_close, random_game, random_policy
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+
+import fastincentive as fi
+from fastincentive.certificate import _Cone
+from fastincentive.costs import PATIENCE
+from fastincentive.kernels import simplex
+
+SHAPE = (2, 5, 3)
+
+
+def mixed_payments(game, **limits):
+    """A payment for follower 0 in one state, one posted for both, one at a single pair."""
+    index = np.full((len(game.followers), *game.available.shape[1:]), -1)
+    index[0, 0] = 0
+    index[:, 1] = 1
+    index[-1, 2] = 2
+    index[~game.available] = -1
+    return fi.Payments.from_index(index, **limits)
+
+
+def two_followers(seed, discount, cost=None, **settings):
+    game = random_game(np.random.default_rng(seed), *SHAPE, discount, unavailable=0.3)
+    return game, game.problem(mixed_payments(game), cost=cost, cost_weight=0.3, **settings)
+
+
+def rebuilt(problem, cost, budget=None, upper=np.inf):
+    """The same followers, leader and payment index under another cost."""
+    labels = problem.leader.labels
+    return fi.IncentiveProblem(
+        problem.followers,
+        fi.LabelReward(labels[:, :, 0], problem.leader._table),
+        fi.Payments.from_index(problem.payments.index, upper=upper, budget=budget),
+        leader_discount=problem.leader_discount,
+        cost_weight=problem.cost_weight,
+        cost=cost,
+    )
+
+
+# Costs of the payments alone
+
+
+def test_linear_cost():
+    payments = np.array([1.0, 2.0, 4.0])
+    assert fi.LinearCost().value(payments) == 7.0
+    np.testing.assert_array_equal(fi.LinearCost().gradient(payments), [1, 1, 1])
+    cost = fi.LinearCost([0.0, 0.5, 2.0])
+    assert cost.value(payments) == 9.0
+    gradient = cost.gradient(payments)
+    np.testing.assert_array_equal(gradient, [0.0, 0.5, 2.0])
+    gradient[:] = 5.0  # the caller's own array
+    assert cost.value(payments) == 9.0
+    assert fi.LinearCost(3.0).value(payments) == 21.0
+
+
+def test_quadratic_cost():
+    payments = np.array([1.0, 2.0, 4.0])
+    assert fi.QuadraticCost().value(payments) == 7.0 + 21.0
+    cost = fi.QuadraticCost([0.0, 0.5, 2.0], [1.0, 0.0, 0.25])
+    assert cost.value(payments) == 0 + 1 + 8 + 1 + 0 + 4
+    np.testing.assert_array_equal(cost.gradient(payments), [2.0, 0.5, 4.0])
+    flat = fi.QuadraticCost([0.0, 0.5, 2.0], 0.0)
+    assert flat.value(payments) == fi.LinearCost([0.0, 0.5, 2.0]).value(payments)
+
+
+COSTS = {
+    "linear": fi.LinearCost([0.0, 0.5, 2.0]),
+    "quadratic": fi.QuadraticCost([0.0, 0.5, 2.0], [1.0, 0.0, 0.25]),
+    "custom": fi.CustomCost(lambda x: np.exp(x).sum(), np.exp),
+}
+
+
+@pytest.mark.parametrize("kind", COSTS)
+def test_cost_gradients_against_finite_differences(kind):
+    game, problem = two_followers(0, 0.9, COSTS[kind])
+    x = np.array([1.0, 2.0, 0.5])
+    assert problem.cost_at(x, game.policies) == COSTS[kind].value(x)
+    in_payments, in_policies = problem.cost_gradient(x, game.policies)
+    slope = reference.finite_difference(lambda y: problem.cost_at(y, game.policies), x)
+    assert_close(in_payments, slope, GRADIENT)
+    assert in_policies is None
+    evaluation = problem.evaluate(x, game.policies)
+    assert evaluation.cost == COSTS[kind].value(x)
+    assert evaluation.objective == evaluation.leader_value - 0.3 * evaluation.cost
+
+
+def test_a_cost_of_payments_runs_no_kernel(monkeypatch):
+    game, problem = two_followers(0, 0.9)
+    monkeypatch.setattr("fastincentive.problem.expected_payouts", None)
+    assert problem.cost_at(1.0, game.policies) == 3.0
+    problem.cost_gradient(1.0, game.policies)
+    with pytest.raises(TypeError):
+        problem.expected_spend(1.0, game.policies)
+
+
+# What is really paid out
+
+
+def spend_by_time(game, x, gamma, steps=4000):
+    """Step every follower's law forward and add up what it is paid; x (n, S, A)."""
+    total = 0.0
+    for i, each in enumerate(game.followers):
+        chain = reference.policy_transition(each.transition, game.policies[i])
+        paid = (game.policies[i] * x[i]).sum(axis=1)
+        law = each.initial.copy()
+        for t in range(steps):
+            total += gamma**t * law @ paid
+            law = law @ chain
+    return total
+
+
+@pytest.mark.parametrize("discount", [0.0, 0.9, 1.0])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_expected_spend_is_the_sum_over_time(seed, discount):
+    prices = np.array([1.0, 0.5, 2.0])
+    game, problem = two_followers(seed, discount, fi.ExpectedSpend(prices))
+    x = np.array([0.7, 1.3, 0.4])
+    spread = problem.payments.side_payments(x)
+    assert_close(problem.expected_spend(x, game.policies), spend_by_time(game, spread, discount))
+    priced = problem.payments.side_payments(prices * x)
+    expected = spend_by_time(game, priced, discount)
+    assert_close(problem.cost_at(x, game.policies), expected)
+    assert_close(problem.evaluate(x, game.policies).cost, expected)
+    # The same by one linear solve per follower.
+    solved = sum(
+        each.initial
+        @ reference.evaluate_policy(
+            each.transition, priced[i], discount, game.policies[i], each.absorbing
+        )[0]
+        for i, each in enumerate(game.followers)
+    )
+    assert_close(problem.cost_at(x, game.policies), solved)
+
+
+@pytest.mark.parametrize("cost", [None, fi.QuadraticCost(2.0)])
+def test_expected_spend_has_unit_prices_whatever_the_cost(cost):
+    game, problem = two_followers(3, 0.9, cost)
+    x = np.array([0.7, 1.3, 0.4])
+    expected = spend_by_time(game, problem.payments.side_payments(x), 0.9)
+    assert_close(problem.expected_spend(x, game.policies), expected)
+
+
+@pytest.mark.parametrize("discount", [0.9, 1.0])
+def test_spend_gradients_against_finite_differences(discount):
+    game, problem = two_followers(4, discount, fi.ExpectedSpend([1.0, 0.5, 2.0]))
+    x = np.array([0.7, 1.3, 0.4])
+    in_payments, in_policies = problem.cost_gradient(x, game.policies)
+    slope = reference.finite_difference(lambda y: problem.cost_at(y, game.policies), x)
+    assert_close(in_payments, slope, GRADIENT)
+    # Linear in the payments.
+    assert_close(problem.cost_at(x, game.policies), in_payments @ x)
+    assert (in_policies[~game.available] == 0).all()
+    rng = np.random.default_rng(1)
+    step = 1e-6
+    for _ in range(4):
+        toward = random_policy(rng, game.available) - game.policies
+        up = problem.cost_at(x, game.policies + step * toward)
+        down = problem.cost_at(x, game.policies - step * toward)
+        assert_close(np.sum(in_policies * toward), (up - down) / (2 * step), GRADIENT)
+
+
+@pytest.mark.slow
+def test_large_followers_are_solved_by_sweeps():
+    problem = fi.models.random_problem(1, 450, 2, 3, rng=0, n_payments=3)
+    problem = rebuilt(problem, fi.ExpectedSpend())
+    policies = random_policy(np.random.default_rng(0), problem.followers.available)
+    mdp = problem.followers[0]
+    paid = problem.payments.side_payments(np.ones(3))[0]
+    values, _ = reference.evaluate_policy(mdp.dense_transition(), paid, 0.9, policies[0])
+    assert_close(problem.cost_at(1.0, policies), mdp.initial @ values, 1e-9)
+
+
+# Paid for ever at the leader's discount 1
+
+
+def corridor(payable, initial=0, cost=None):
+    """Start 0; action 0 waits, action 1 goes on 0 -> 1 -> sink 2; discount 0.9, leader's 1."""
+    transition = np.zeros((3, 2, 3))
+    transition[[0, 1, 2], 0, [0, 1, 2]] = 1.0
+    transition[[0, 1, 2], 1, [1, 2, 2]] = 1.0
+    mdp = fi.TabularMDP(transition, np.zeros((3, 2)), 0.9, initial)
+    return fi.IncentiveProblem(
+        [mdp],
+        fi.JointReward(np.zeros(3)),
+        fi.Payments.at_states([payable]),
+        cost=fi.ExpectedSpend() if cost is None else cost,
+    )
+
+
+def waiting(*chances):
+    return np.array([[[each, 1.0 - each] for each in chances]])
+
+
+def test_a_policy_that_is_paid_for_ever_costs_infinitely_much():
+    problem = corridor([0, 1])
+    idle = waiting(0.0, 1.0, 0.0)  # waits in state 1 for ever
+    assert problem.cost_at([1.0, 0.0], idle) == 1.0
+    assert problem.cost_at([1.0, 0.5], idle) == np.inf
+    assert problem.evaluate([1.0, 0.5], idle).objective == -np.inf
+    assert not np.isfinite(problem.expected_spend([0.0, 1e-3], idle))
+    # Almost idle is finite, and so is an idle state that is not reached.
+    assert_close(problem.cost_at([1.0, 0.5], waiting(0.0, 1.0 - 1e-3, 0.0)), 501.0, 1e-9)
+    assert corridor([0, 1], 2).cost_at([1.0, 0.5], idle) == 0.0
+    # So small a chance to leave is none.
+    assert problem.cost_at([1.0, 0.5], waiting(0.0, 1.0 - 1e-15, 0.0)) == np.inf
+
+
+def test_gradients_count_a_finite_time_of_what_is_paid_for_ever():
+    problem = corridor([0, 1])
+    idle = waiting(0.0, 1.0, 0.0)
+    in_payments, in_policies = problem.cost_gradient([1.0, 0.0], idle)
+    assert in_payments[0] == 1.0
+    assert in_payments[1] == pytest.approx(PATIENCE, rel=2e-3)
+    assert_close(in_policies[0], [[2.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
+    in_payments, in_policies = problem.cost_gradient([1.0, 0.5], idle)
+    assert in_payments[1] == pytest.approx(PATIENCE, rel=2e-3)
+    assert np.isfinite(in_policies).all()
+    assert in_policies[0, 1, 0] > in_policies[0, 1, 1] > 0  # leaving is cheaper
+    free = corridor([0, 1])
+    free.cost_weight = 0.0
+    assert free.evaluate([1.0, 0.5], idle).objective == 0.0
+
+
+def test_payments_in_an_absorbing_state_are_for_ever():
+    problem = corridor([0, 2])
+    through = waiting(0.5, 0.0, 1.0)
+    assert_close(problem.cost_at([1.0, 0.0], through), 2.0)
+    assert problem.cost_at([1.0, 0.1], through) == np.inf
+    in_payments, in_policies = problem.cost_gradient([1.0, 0.0], through)
+    assert_close(in_payments[0], 2.0)
+    assert in_payments[1] == pytest.approx(PATIENCE, rel=5e-3)
+    assert_close(in_policies[0, :2], [[6.0, 2.0], [0.0, 0.0]])  # 2 visits x (1 + 2, 1)
+    plain = corridor([0])
+    assert_close(plain.cost_gradient([1.0], through)[1][0, :2], in_policies[0, :2])
+
+
+# Budgets
+
+
+def budget_set(seed, size):
+    rng = np.random.default_rng([seed, size])
+    prices = rng.random(size) * (rng.random(size) > 0.3)
+    curvature = rng.random(size) * (rng.random(size) > 0.3)
+    upper = np.where(rng.random(size) < 0.3, np.inf, 3 * rng.random(size))
+    return rng, np.zeros(size), upper, prices, curvature, 0.05 + 2 * rng.random()
+
+
+def project(vector, *limits):
+    out = np.full(vector.shape, np.nan)
+    simplex.project_quadratic_budget(vector, *limits, out)
+    return out
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_quadratic_projection_matches_slsqp(seed):
+    rng, lower, upper, prices, curvature, budget = budget_set(seed, 4)
+    vector = 3 * rng.normal(size=4)
+    projected = project(vector, lower, upper, prices, curvature, budget)
+    found = minimize(
+        lambda x: 0.5 * np.sum((x - vector) ** 2),
+        np.zeros(4),
+        jac=lambda x: x - vector,
+        bounds=np.stack([lower, upper], axis=1),
+        constraints={
+            "type": "ineq",
+            "fun": lambda x: budget - prices @ x - curvature @ x**2,
+            "jac": lambda x: -prices - 2 * curvature * x,
+        },
+        method="SLSQP",
+        options={"ftol": 1e-15, "maxiter": 500},
+    )
+    assert_close(projected, found.x, 1e-5)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 8), st.sampled_from([0.3, 3.0, 1e4]))
+def test_quadratic_projection_is_a_projection(seed, size, scale):
+    rng, *limits = budget_set(seed, size)
+    lower, upper, prices, curvature, budget = limits
+    vector, other = scale * rng.normal(size=(2, size))
+    once = project(vector, *limits)
+    assert (once >= lower).all()
+    assert (once <= upper).all()
+    assert prices @ once + curvature @ once**2 <= budget * (1 + ROUNDING)
+    assert_close(project(once, *limits), once, ROUNDING)
+    # Obtuse to every point of the convex set, here to another projection.
+    inside = project(other, *limits)
+    assert (vector - once) @ (inside - once) <= EXACT * scale**2
+    straight = np.empty(size)
+    simplex.project_budget(vector, lower, upper, prices, budget, straight)
+    assert_close(project(vector, lower, upper, prices, np.zeros(size), budget), straight, EXACT)
+
+
+def test_a_quadratic_budget_of_nothing():
+    limits = np.zeros(3), np.full(3, np.inf), np.array([1.0, 0.0, 0.0]), np.array([0.0, 1.0, 0.0])
+    projected = project(np.array([2.0, 2.0, 2.0]), *limits, 0.0)
+    assert_close(projected, [0.0, 0.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    "cost", [fi.LinearCost([2.0, 0.5, 0.0]), fi.QuadraticCost([2.0, 0.5, 0.0], [0.0, 1.0, 0.5])]
+)
+def test_a_budget_bounds_the_cost(cost):
+    game = random_game(np.random.default_rng(0), *SHAPE, 0.9, unavailable=0.3)
+    where = mixed_payments(game, upper=10.0, budget=3.0)
+    problem = game.problem(where, cost=cost)
+    bound = problem.payments
+    rng = np.random.default_rng(2)
+    for vector in 4 * rng.normal(size=(20, 3)):
+        projected = bound.check(bound.project(vector))
+        assert cost.value(projected) <= 3.0 * (1 + ROUNDING)
+        assert_close(bound.budget_use(projected), cost.value(projected), ROUNDING)
+        slope = cost.gradient(projected)
+        np.testing.assert_array_equal(bound.budget_slope(projected), slope)
+    largest = bound.largest()
+    for k in range(2):
+        alone = np.zeros(3)
+        alone[k] = largest[k]
+        assert_close(cost.value(alone), 3.0)
+    over = np.array([1.5, 0.5, 0.0])
+    with pytest.raises(fi.InputError, match="expected a cost of at most the budget 3, got"):
+        bound.check(over)
+    assert problem.within_budget(0.0, game.policies)
+    assert not problem.within_budget(over, game.policies)
+    assert problem.within_budget(over, game.policies, slack=0.3)
+    assert problem.cost_at(over, game.policies) == cost.value(over)
+
+
+def test_largest_payments_without_a_budget_or_a_price():
+    game = random_game(np.random.default_rng(0), *SHAPE, 0.9)
+    free = mixed_payments(game, upper=2.0)
+    np.testing.assert_array_equal(game.problem(free).payments.largest(), [2, 2, 2])
+    limited = mixed_payments(game, budget=4.0)
+    cost = fi.QuadraticCost([0.0, 2.0, 3.0], [0.0, 0.0, 1.0])
+    largest = game.problem(limited, cost=cost).payments.largest()
+    np.testing.assert_array_equal(largest, [np.inf, 2.0, 1.0])
+
+
+def test_a_budget_on_the_expected_spend():
+    game = random_game(np.random.default_rng(0), *SHAPE, 0.9, unavailable=0.3)
+    where = mixed_payments(game, upper=10.0, budget=3.0)
+    problem = game.problem(where, cost=fi.ExpectedSpend())
+    assert problem.budget == 3.0
+    x = np.array([10.0, 10.0, 10.0])
+    np.testing.assert_array_equal(problem.payments.project(2 * x), x)
+    problem.evaluate(x, game.policies)
+    spend = problem.expected_spend(x, game.policies)
+    assert spend > 3.0
+    assert not problem.within_budget(x, game.policies)
+    assert problem.within_budget(x * 3.0 / spend, game.policies)
+    assert not problem.within_budget(x * 3.0 / spend * (1 + 1e-6), game.policies)
+    assert game.problem(cost=fi.ExpectedSpend()).within_budget(1e9, game.policies)
+
+
+# The ascent
+
+
+def improves(problem, payments, parameterization=None):
+    """Run, and return a solution that is better than best responses to the first payments."""
+    method = fi.BilevelAscent(max_iter=400)
+    start = fi.best_response_policies(problem, payments)
+    before = problem.evaluate(payments, start).objective
+    solution = fi.solve(problem, method, parameterization, payments, polish=False)
+    after = problem.evaluate(solution.payments, solution.policies)
+    assert after.feasibility >= -1e-9
+    assert after.objective == pytest.approx(solution.objective)
+    assert after.objective > before + 1e-3
+    return solution
+
+
+ASCENT_COSTS = {
+    "quadratic": fi.QuadraticCost(0.5, 0.2),
+    "spend": fi.ExpectedSpend(0.5),
+}
+
+
+@pytest.mark.parametrize("kind", ASCENT_COSTS)
+def test_a_step_goes_along_the_gradient_of_the_objective(kind):
+    """A tiny step from inside the simplices, where no gap opens too fast."""
+    problem = rebuilt(fi.models.random_problem(2, 5, 2, rng=5), ASCENT_COSTS[kind])
+    policies = random_policy(np.random.default_rng(0), problem.followers.available)
+    x = np.full(problem.payments.size, 1.0)
+    step = 1e-7
+    method = fi.BilevelAscent(
+        natural_gradient=False, step=step, payment_step=step, schedule="constant", eta=1e-12
+    )
+    state = method.init(problem, fi.Direct(), x, policies)
+    following, report = method.step_from(problem, fi.Direct(), state)
+    change = (following.payments - x) / step, (following.theta - policies) / step
+    in_payments, in_policies = problem.cost_gradient(x, policies)
+    slope = problem.leader_gradient(policies)
+    if in_policies is not None:
+        slope = slope - problem.cost_weight * in_policies
+    assert not report.multipliers.any()
+    assert_close(change[0], -problem.cost_weight * in_payments, GRADIENT)
+    assert_close(change[1], slope - slope.mean(axis=2, keepdims=True), GRADIENT)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::fastincentive.ConvergenceWarning")
+@pytest.mark.parametrize("kind", ASCENT_COSTS)
+def test_the_ascent_on_a_random_problem(kind):
+    problem = rebuilt(fi.models.random_problem(rng=5), ASCENT_COSTS[kind])
+    improves(problem, 0.1)
+    improves(problem, 0.1, fi.Softmax(0.05))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::fastincentive.ConvergenceWarning")
+@pytest.mark.parametrize("kind", ASCENT_COSTS)
+def test_the_ascent_on_the_papers_grid(kind):
+    problem = rebuilt(fi.models.paper_gridworld(), ASCENT_COSTS[kind])
+    solution = improves(problem, 2.0)
+    assert solution.objective > 5.0
+    ascent = solution.ascent
+    assert ascent.feasibility >= -1e-6
+    # Stationary: the direction of the ascent is the gradient that the certificate takes.
+    assert fi.stationarity(problem, ascent.payments, ascent.policies).measure <= 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::fastincentive.ConvergenceWarning")
+@pytest.mark.parametrize(
+    "cost", [fi.LinearCost([2.0, 0.5, 1.0, 1.0]), fi.QuadraticCost(0.5, 0.4)], ids=["linear", "q"]
+)
+def test_the_ascent_keeps_a_budget(cost):
+    problem = rebuilt(fi.models.random_problem(rng=5, cost_weight=0.01), cost, budget=0.3)
+    solution = fi.solve(problem, fi.BilevelAscent(max_iter=100), initial_payments=0.0, polish=False)
+    for x in [solution.payments, *solution.history.payments]:
+        assert cost.value(x) <= 0.3 * (1 + 1e-9)
+    assert max(cost.value(x) for x in solution.history.payments) > 0.29  # it binds
+
+
+def test_stationarity_counts_how_policies_change_the_spend():
+    """A follower that does not care, a leader that earns nothing: only the spend is left."""
+    mdp = fi.TabularMDP(
+        np.full((2, 2, 2), 0.5), np.array([[0.0, 1.0], [0.0, 0.0]]), 0.5, np.array([1.0, 0.0])
+    )
+    mask = np.zeros((1, 2, 2), bool)
+    mask[0, 0, 0] = True
+    problem = fi.IncentiveProblem(
+        [mdp],
+        fi.JointReward(np.zeros(2)),
+        fi.Payments.at_pairs(mask),
+        leader_discount=0.5,
+        cost_weight=1.0,
+        cost=fi.ExpectedSpend(),
+    )
+    halves = np.full((1, 2, 2), 0.5)
+    x = np.array([1.0])  # the follower is indifferent
+    found = fi.stationarity(problem, x, halves, geometry="ambient", multiplier="joint")
+    in_payments, in_policies = problem.cost_gradient(x, halves)
+    raw = np.sqrt(np.sum(in_policies**2) + np.sum(in_payments**2))
+    assert abs(found.feasibility) < 1e-12
+    assert 0 < found.residual <= raw
+    # Feasible change: less of the paid action, as far as the follower does not mind.
+    assert fi.stationarity(problem, x, halves).residual > 0.1
+    unpaid = np.zeros((1, 2, 2))
+    unpaid[:, :, 1] = 1.0
+    assert fi.stationarity(problem, 0.0, unpaid).measure <= 1e-9
+
+
+def test_stationarity_where_a_priced_budget_binds():
+    """The projection on the budget's tangent cone: nothing is left along its normal."""
+    cost = fi.QuadraticCost([2.0, 0.5, 1.0, 1.0], 0.3)
+    problem = rebuilt(fi.models.random_problem(rng=5, cost_weight=0.5), cost, budget=1.0)
+    x = problem.payments.project(np.full(4, 5.0))
+    assert_close(cost.value(x), 1.0)
+    policies = fi.best_response_policies(problem, x)
+    cone = _Cone(problem, fi.Direct(), x, policies, "tangent")
+    normal = cost.gradient(x)
+    rng = np.random.default_rng(0)
+    rows = np.zeros(policies.size)
+    low = x <= 1e-4
+    for change in rng.normal(size=(30, 4)):
+        projected, face = cone.project(np.concatenate([rows, change]))
+        moved = projected[policies.size :]
+        assert normal @ moved <= 1e-12
+        assert (moved[low] >= 0).all()
+        assert_close((change - moved) @ moved, 0.0, 1e-12)  # of a cone
+        assert_close(face(projected), projected, 1e-12)
+        for other in rng.normal(size=(5, 4)):
+            inside, _ = cone.project(np.concatenate([rows, other]))
+            assert (change - moved) @ (inside[policies.size :] - moved) <= 1e-12
+
+
+# Theory, fingerprints, errors
+
+
+def test_step_bound_of_a_quadratic_cost():
+    base = fi.models.random_problem(rng=0)
+    steep = fi.QuadraticCost(1.0, [1.0, 5e9, 2.0, 3.0])
+    problem = rebuilt(base, steep, upper=1.0)
+    assert fi.theory.step_bound(problem, fi.Direct()) == pytest.approx(1 / (0.1 * 1e10))
+    # A budget bounds the payments through their prices.
+    tight = rebuilt(base, fi.LinearCost(4.0), budget=2.0)
+    loose = rebuilt(base, fi.LinearCost(4.0), upper=0.5)
+    bounds = [fi.theory.step_bound(each, fi.Direct()) for each in (tight, loose)]
+    assert bounds[0] == bounds[1]
+
+
+def test_fingerprints_tell_costs_apart():
+    base = fi.models.random_problem(rng=0)
+    costs = [
+        None,
+        fi.LinearCost(2.0),
+        fi.QuadraticCost(1.0, 1.0),
+        fi.QuadraticCost(1.0, 2.0),
+        fi.ExpectedSpend(),
+        fi.ExpectedSpend(2.0),
+    ]
+    prints = [rebuilt(base, cost).fingerprint() for cost in costs]
+    prints += [rebuilt(base, cost, budget=2.0).fingerprint() for cost in costs]
+    assert len(set(prints)) == len(prints)
+    assert rebuilt(base, fi.LinearCost(1.0)).fingerprint() == prints[0]
+
+
+@pytest.mark.parametrize("prices", [-1.0, [1.0, -0.5], np.nan, np.inf])
+@pytest.mark.parametrize("kind", [fi.LinearCost, fi.QuadraticCost, fi.ExpectedSpend])
+def test_prices_must_not_be_negative(kind, prices):
+    with pytest.raises(fi.InputError, match="prices: expected numbers >= 0"):
+        kind(prices)
+
+
+def test_arguments_of_costs():
+    with pytest.raises(fi.InputError, match="curvature: expected numbers >= 0"):
+        fi.QuadraticCost(1.0, -1.0)
+    with pytest.raises(fi.InputError, match=r"prices: expected a number or shape \(k,\)"):
+        fi.LinearCost(np.ones((2, 2)))
+
+
+@pytest.mark.parametrize(
+    "cost",
+    [
+        fi.LinearCost([1.0, 2.0, 3.0]),
+        fi.QuadraticCost(1.0, [1.0, 2.0, 3.0]),
+        fi.ExpectedSpend([1.0, 2.0, 3.0]),
+        fi.CustomCost(np.sum, lambda x: 1.0),
+    ],
+)
+@pytest.mark.parametrize("budget", [None, 1.0])
+def test_a_cost_of_another_size_is_refused_when_the_problem_is_built(cost, budget):
+    with pytest.raises(fi.InputError, match=r"cost: expected a gradient of shape \(2,\)"):
+        rebuilt(fi.models.paper_gridworld(), cost, budget)
+
+
+def test_what_is_no_cost():
+    with pytest.raises(fi.InputError, match=r"cost: expected an object with value.*got str"):
+        rebuilt(fi.models.paper_gridworld(), "linear")
+
+
+def test_a_budget_needs_a_cost_that_can_have_one():
+    paper = fi.models.paper_gridworld()
+    cost = fi.CustomCost(np.sum, np.ones_like)
+    rebuilt(paper, cost)
+    with pytest.raises(fi.InputError, match=r"budget: expected a linear or quadratic.*CustomCost"):
+        rebuilt(paper, cost, budget=1.0)
+
+
+def test_points_are_checked():
+    game, problem = two_followers(0, 0.9)
+    for function in (
+        problem.cost_at,
+        problem.cost_gradient,
+        problem.expected_spend,
+        game.problem(mixed_payments(game, budget=1.0)).within_budget,
+    ):
+        with pytest.raises(fi.InputError, match="payments: expected a finite payment"):
+            function(-1.0, game.policies)
+        with pytest.raises(fi.InputError, match="policies: expected rows that sum to 1"):
+            function(1.0, game.policies * 2)
