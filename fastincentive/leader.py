@@ -2,18 +2,21 @@
 
 A *label* is what the reward can see of a follower. A reward implements ``bind``, which checks it
 against the followers' sizes and returns the bound form that the three passes need: labels, the
-expected reward and the conditional expected reward at independent label marginals, and a bound.
+expected reward and the conditional expected reward at independent label marginals, and bounds.
+Rewards add up with ``+``, and ``*`` gives them a weight.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastincentive.errors import invalid
+from fastincentive.kernels import counts
 from fastincentive.kernels import marginals as kernels
 from fastincentive.mdp import FloatArray
 
@@ -36,13 +39,72 @@ class BoundReward(Protocol):
         """Bound on |R| over the labels marked possible (n, L); over all by default."""
         ...
 
+    def turns(self, marginals: FloatArray) -> Iterator[FloatArray]:
+        """E[R | label_i = l] (T, L) of followers i = 0..n-1 in turn, for marginals (T, n, L).
+
+        The caller may overwrite ``marginals[:, i]`` of the follower just visited before it goes on
+        to the next one; all that follows is given the new ones. The array of each turn is its own.
+        """
+        ...
+
+    def relaxed(self, candidates: Sequence[FloatArray], weights: FloatArray) -> float:
+        """Bound max over c of sum_t weights[t] E[R | m_i^t = candidates[i][c_i, t]] from above.
+
+        ``candidates`` holds for each follower the label marginals (C_i, T, L) that it may choose,
+        once for all times; ``weights`` (T,) are >= 0. Exact, but for rounding, when every C_i is 1.
+        """
+        ...
+
 
 class LeaderReward(ABC):
-    """A reward that depends on the joint state (and possibly actions) of all followers."""
+    """A reward that depends on the joint state (and possibly actions) of all followers.
+
+    ``first + second`` is the sum of two rewards, ``2.0 * reward`` a reward with a weight.
+    """
+
+    #: NumPy numbers leave the product to ``__rmul__``.
+    __array_ufunc__ = None
 
     @abstractmethod
     def bind(self, n: int, n_states: int, n_actions: int) -> BoundReward:
         """Check against n followers with S states and A actions, and return the bound form."""
+
+    @abstractmethod
+    def scaled(self, weight: float) -> LeaderReward:
+        """Return the same reward times a finite number."""
+
+    def __add__(self, other: LeaderReward) -> LeaderReward:
+        """Return the sum of two rewards."""
+        if not isinstance(other, LeaderReward):
+            return NotImplemented
+        from fastincentive.leader_many import SumReward
+
+        return SumReward([self, other])
+
+    def __mul__(self, weight: float) -> LeaderReward:
+        """Return the reward times a finite number; any other number is an InputError."""
+        if not isinstance(weight, (int, float, np.integer, np.floating)):
+            return NotImplemented
+        if not np.isfinite(weight):
+            raise invalid("weight", "a finite number", weight)
+        return self.scaled(float(weight))
+
+    __rmul__ = __mul__
+
+
+def per_follower(
+    argument: str, given: NDArray[Any], n: int, n_states: int, n_actions: int
+) -> NDArray[Any]:
+    """Spread an array (S,), (n, S) or (n, S, A) to (n, S, 1) or (n, S, A), or raise."""
+    spread = np.broadcast_to(given, (n, *given.shape)) if given.ndim == 1 else given
+    width = spread.shape[2] if spread.ndim == 3 else 1
+    if spread.shape[:2] != (n, n_states) or width not in (1, n_actions):
+        raise invalid(
+            argument,
+            f"shape ({n_states},), ({n}, {n_states}) or ({n}, {n_states}, {n_actions})",
+            given.shape,
+        )
+    return spread.reshape(n, n_states, width)
 
 
 class _BoundTable:
@@ -65,6 +127,24 @@ class _BoundTable:
         if possible is not None:
             table = table[np.ix_(*[np.flatnonzero(row) for row in possible])]
         return float(np.abs(table).max(initial=0.0))
+
+    def turns(self, marginals: FloatArray) -> Iterator[FloatArray]:
+        horizon, n, count = marginals.shape
+        for i in range(n):
+            conditional = np.empty((horizon, count))
+            counts.one_conditional(self._flat, marginals, i, conditional)
+            yield conditional
+
+    def relaxed(self, candidates: Sequence[FloatArray], weights: FloatArray) -> float:
+        # Followers n-1..1 choose anew at each time and for each combination of the labels before
+        # theirs, which can only be better than one choice; follower 0 chooses once.
+        bounds = np.empty((weights.size, self.n_labels))
+        for t in range(weights.size):
+            best = self._flat
+            for each in reversed(candidates[1:]):
+                best = (best.reshape(-1, self.n_labels) @ each[:, t].T).max(axis=1)
+            bounds[t] = best
+        return float(np.max((candidates[0] * bounds).sum(axis=2) @ weights))
 
 
 class LabelReward(LeaderReward):
@@ -99,19 +179,9 @@ class LabelReward(LeaderReward):
 
     def bind(self, n: int, n_states: int, n_actions: int) -> BoundReward:
         """Check against n followers with S states and A actions, and return the bound form."""
-        labels = self.labels
-        if labels.ndim == 1:
-            labels = np.broadcast_to(labels, (n, labels.shape[0]))
-        width = labels.shape[2] if labels.ndim == 3 else 1
-        if labels.shape[:2] != (n, n_states) or width not in (1, n_actions):
-            raise invalid(
-                "labels",
-                f"shape ({n_states},), ({n}, {n_states}) or ({n}, {n_states}, {n_actions})",
-                self.labels.shape,
-            )
+        labels = per_follower("labels", self.labels, n, n_states, n_actions)
         if self.table.ndim != n:
             raise invalid("table", f"one axis per follower, {n}", f"{self.table.ndim} axes")
-        labels = labels.reshape(n, n_states, width)
         for i in range(n):
             count = self.table.shape[i]
             bad = (labels[i] < 0) | (labels[i] >= count)
@@ -127,6 +197,10 @@ class LabelReward(LeaderReward):
         table = np.zeros((largest,) * n)
         table[tuple(slice(count) for count in self.table.shape)] = self.table
         return _BoundTable(np.ascontiguousarray(labels, np.int64), table)
+
+    def scaled(self, weight: float) -> LeaderReward:
+        """Return the same reward times a finite number."""
+        return LabelReward(self.labels, weight * self.table)
 
 
 class JointReward(LeaderReward):
@@ -164,3 +238,7 @@ class JointReward(LeaderReward):
             "(states and actions, follower by follower)",
             self.table.shape,
         )
+
+    def scaled(self, weight: float) -> LeaderReward:
+        """Return the same reward times a finite number."""
+        return JointReward(weight * self.table)
