@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "ConvergenceWarning",
     "ImproperPolicyError",
+    "InfeasiblePolicyError",
     "InputError",
     "MissingExtraError",
     "NotConvergedError",
@@ -21,6 +22,10 @@ class InputError(ValueError):
 
 class ImproperPolicyError(InputError):
     """At discount 1 a policy never reaches the absorbing class from some state."""
+
+
+class InfeasiblePolicyError(InputError):
+    """No allowed payments make the given policies best responses; the message says where."""
 
 
 class ProductSpaceTooLargeError(MemoryError):
