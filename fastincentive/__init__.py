@@ -15,9 +15,12 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from fastincentive import models, theory
     from fastincentive.certificate import Stationarity, stationarity
+    from fastincentive.cheapest import CheapestPayments, cheapest_payments
+    from fastincentive.costs import CustomCost, ExpectedSpend, LinearCost, QuadraticCost
     from fastincentive.errors import (
         ConvergenceWarning,
         ImproperPolicyError,
+        InfeasiblePolicyError,
         InputError,
         MissingExtraError,
         NotConvergedError,
@@ -27,10 +30,12 @@ if TYPE_CHECKING:
     from fastincentive.followers import Followers
     from fastincentive.io import load_solution, save_solution
     from fastincentive.leader import JointReward, LabelReward, LeaderReward
+    from fastincentive.leader_many import AdditiveReward, CountReward, SumReward
     from fastincentive.loop import solve
     from fastincentive.mdp import TabularMDP
     from fastincentive.methods import BilevelAscent
-    from fastincentive.payments import LinearCost, Payments
+    from fastincentive.milp import SingleFollowerOptimum, single_follower_optimum
+    from fastincentive.payments import Payments
     from fastincentive.policy import Direct, Softmax
     from fastincentive.problem import Evaluation, IncentiveProblem
     from fastincentive.response import (
@@ -45,9 +50,12 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "certificate": ["Stationarity", "stationarity"],
+    "cheapest": ["CheapestPayments", "cheapest_payments"],
+    "costs": ["CustomCost", "ExpectedSpend", "LinearCost", "QuadraticCost"],
     "errors": [
         "ConvergenceWarning",
         "ImproperPolicyError",
+        "InfeasiblePolicyError",
         "InputError",
         "MissingExtraError",
         "NotConvergedError",
@@ -58,9 +66,11 @@ _WHERE = {
     "io": ["load_solution", "save_solution"],
     "loop": ["solve"],
     "leader": ["JointReward", "LabelReward", "LeaderReward"],
+    "leader_many": ["AdditiveReward", "CountReward", "SumReward"],
     "mdp": ["TabularMDP"],
     "methods": ["BilevelAscent"],
-    "payments": ["LinearCost", "Payments"],
+    "milp": ["SingleFollowerOptimum", "single_follower_optimum"],
+    "payments": ["Payments"],
     "policy": ["Direct", "Softmax"],
     "problem": ["Evaluation", "IncentiveProblem"],
     "response": [
@@ -76,16 +86,22 @@ _WHERE = {
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [
+    "AdditiveReward",
     "Ascent",
     "BestResponse",
     "BilevelAscent",
+    "CheapestPayments",
     "ConvergenceWarning",
+    "CountReward",
+    "CustomCost",
     "Direct",
     "Evaluation",
+    "ExpectedSpend",
     "Followers",
     "History",
     "ImproperPolicyError",
     "IncentiveProblem",
+    "InfeasiblePolicyError",
     "InputError",
     "JointReward",
     "LabelReward",
@@ -95,20 +111,25 @@ __all__ = [
     "NotConvergedError",
     "Payments",
     "ProductSpaceTooLargeError",
+    "QuadraticCost",
+    "SingleFollowerOptimum",
     "Softmax",
     "Solution",
     "Stationarity",
     "Status",
+    "SumReward",
     "TabularMDP",
     "TruncationWarning",
     "best_response",
     "best_response_policies",
+    "cheapest_payments",
     "evaluate_policy",
     "leader_optimal_policies",
     "load_solution",
     "models",
     "occupancy_measure",
     "save_solution",
+    "single_follower_optimum",
     "soft_best_response",
     "solve",
     "stationarity",

@@ -14,7 +14,7 @@ from fastincentive.errors import InputError
 from fastincentive.methods.bilevel_ascent import AscentState
 from fastincentive.methods.pieces import Pieces
 from fastincentive.methods.schedule import Pace
-from fastincentive.solution import Ascent, History, Solution, Status
+from fastincentive.solution import Ascent, History, Refinement, Solution, Status
 
 __all__ = [
     "load_checkpoint",
@@ -24,7 +24,7 @@ __all__ = [
     "write_atomically",
 ]
 
-VERSION = 1
+VERSION = 2
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
@@ -120,21 +120,27 @@ def save_solution(path: str | Path, solution: Solution) -> None:
     """Write a solution to a .npz file (arrays and a JSON header; no pickles)."""
     arrays: dict[str, Any] = _history_arrays(solution.history)
     header: dict[str, Any] = {"kind": "solution"}
-    for prefix, part in (("", solution), ("ascent_", solution.ascent)):
-        for name, value in vars(part).items():
+    for prefix, part in (("", solution), *((f"{n}_", getattr(solution, n)) for n in _PARTS)):
+        for name, value in ({} if part is None else vars(part)).items():
             if isinstance(value, np.ndarray):
                 arrays[prefix + name] = value
-            elif not isinstance(value, (History, Ascent)):
+            elif value is not None and not isinstance(value, (History, *_PARTS.values())):
                 header[prefix + name] = value
     _save(path, header, arrays)
+
+
+#: Parts of a solution that may be missing, with what their names start with in a file.
+_PARTS: dict[str, type[Ascent | Refinement]] = {"ascent": Ascent, "refinement": Refinement}
 
 
 def load_solution(path: str | Path) -> Solution:
     """Read what ``save_solution`` wrote."""
     header, arrays = _load(path, "solution")
     values = header | arrays
-    parts = {name[7:]: value for name, value in values.items() if name.startswith("ascent_")}
-    ascent = Ascent(**parts)
     own = {name: values[name] for name in Solution.__dataclass_fields__ if name in values}
+    for prefix, kind in _PARTS.items():
+        fields = {name: f"{prefix}_{name}" for name in kind.__dataclass_fields__}
+        known = {name: values[stored] for name, stored in fields.items() if stored in values}
+        own[prefix] = kind(**known) if known else None
     own["status"] = Status(own["status"])
-    return Solution(**own, history=_history(arrays), ascent=ascent)
+    return Solution(**own, history=_history(arrays))

@@ -1,4 +1,4 @@
-"""The loop: start, iterate a method, stop for a stated reason, recover, report."""
+"""The loop: start, iterate a method, stop for a stated reason, recover, refine, report."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from fastincentive.certificate import stationarity
 from fastincentive.errors import ConvergenceWarning, InputError, invalid, missing_extra
 from fastincentive.mdp import FloatArray
 from fastincentive.methods.bilevel_ascent import AscentState, BilevelAscent, StepReport
+from fastincentive.methods.regime_ascent import RegimeAscent, regime_search
 from fastincentive.policy import Direct, Parameterization, Softmax
 from fastincentive.problem import IncentiveProblem
-from fastincentive.recovery import recover
-from fastincentive.solution import MESSAGES, Ascent, History, Solution, Status
+from fastincentive.recovery import Recovered, recover
+from fastincentive.solution import MESSAGES, Ascent, History, Refinement, Solution, Status
 from fastincentive.starts import best_response_policies, leader_optimal_policies
 
 __all__ = ["solve"]
@@ -25,13 +26,15 @@ __all__ = ["solve"]
 
 def solve(
     problem: IncentiveProblem,
-    method: BilevelAscent | None = None,
+    method: BilevelAscent | RegimeAscent | None = None,
     parameterization: Parameterization | None = None,
     initial_payments: ArrayLike = 2.0,
     initial_policies: str | ArrayLike = "leader-optimal",
     *,
     rng: int | np.random.Generator | None = None,
     polish: bool = True,
+    refine: bool | RegimeAscent = True,
+    certify: bool = False,
     callback: Callable[[StepReport], None] | None = None,
     progress: bool = False,
     checkpoint: str | Path | None = None,
@@ -42,8 +45,9 @@ def solve(
     Parameters
     ----------
     problem : IncentiveProblem
-    method : BilevelAscent, optional
+    method : BilevelAscent or RegimeAscent, optional
         By default ``BilevelAscent()``: Algorithm 1 with settings that need no tuning.
+        ``RegimeAscent()`` searches over regimes alone, from the initial payments.
     parameterization : Direct or Softmax, optional
         By default ``Direct()``.
     initial_payments : float or array (k,)
@@ -57,6 +61,13 @@ def solve(
         Move the last payments to the cheapest ones that support the response they were built for
         (an iterate can be short of a kink by rounding); the ascent's own point stays in
         ``solution.ascent``.
+    refine : bool or RegimeAscent
+        After the ascent, search over the followers' regimes for better payments (a stationary
+        point need not be the best one). What the ascent led to is kept in
+        ``solution.refinement`` and ``solution.ascent``.
+    certify : bool
+        Compute an upper bound on every objective, for ``solution.upper_bound`` and
+        ``solution.optimality_gap``.
     callback : callable, optional
         Called with each iteration's ``StepReport``; may raise StopIteration to stop.
     progress : bool
@@ -79,8 +90,12 @@ def solve(
     if not isinstance(problem, IncentiveProblem):
         raise InputError(f"problem: expected an IncentiveProblem, got {type(problem).__name__}")
     method = BilevelAscent() if method is None else method
-    if not isinstance(method, BilevelAscent):
-        raise InputError(f"method: expected a BilevelAscent, got {type(method).__name__}")
+    if not isinstance(method, (BilevelAscent, RegimeAscent)):
+        raise InputError(
+            f"method: expected a BilevelAscent or a RegimeAscent, got {type(method).__name__}"
+        )
+    if not isinstance(refine, (bool, RegimeAscent)):
+        raise InputError(f"refine: expected a bool or a RegimeAscent, got {type(refine).__name__}")
     parameterization = Direct() if parameterization is None else parameterization
     if not isinstance(parameterization, (Direct, Softmax)):
         raise InputError(
@@ -90,6 +105,11 @@ def solve(
     if checkpoint_every < 1:
         raise invalid("checkpoint_every", "a positive integer", checkpoint_every)
     np.random.default_rng(rng)  # a bad seed is refused before any work
+    if isinstance(method, RegimeAscent):
+        if checkpoint is not None:
+            raise InputError("checkpoint: expected none with RegimeAscent, which keeps no state")
+        return _by_regimes(problem, method, _payments(problem, initial_payments), certify)
+    refiner = (RegimeAscent() if refine else None) if isinstance(refine, bool) else refine
     settings = f"{problem!r} {problem.fingerprint()} {method!r} {parameterization!r}"
     history = History()
     if checkpoint is not None and Path(checkpoint).exists():
@@ -146,7 +166,10 @@ def solve(
         if checkpoint is not None:
             # Whatever ended the run, an interrupt included, it can go on from here.
             io.save_checkpoint(checkpoint, settings, state, history)
-    return _finish(problem, parameterization, state, report, status, history, polish)
+    assert report is not None  # for the type checker: the loop has run at least once
+    return _finish(
+        problem, parameterization, state, report, status, history, polish, refiner, certify
+    )
 
 
 def _finish(
@@ -157,13 +180,14 @@ def _finish(
     status: Status,
     history: History,
     polish: bool,
+    refiner: RegimeAscent | None,
+    certify: bool,
 ) -> Solution:
     import warnings
 
     success = status == Status.CONVERGED
     recovered = recover(problem, state.payments, report.policies, polish)
     measure = stationarity(problem, state.payments, report.policies, parameterization)
-    evaluation, worst = recovered.evaluation, recovered.pessimistic
     message = MESSAGES[status]
     if not success and status != Status.STOPPED:
         warnings.warn(
@@ -172,6 +196,84 @@ def _finish(
             ConvergenceWarning,
             stacklevel=3,
         )
+    ascent = Ascent(
+        payments=state.payments,
+        theta=report.theta,
+        policies=report.policies,
+        leader_value=report.evaluation.leader_value,
+        objective=report.evaluation.objective,
+        feasibility=report.evaluation.feasibility,
+        follower_gaps=report.evaluation.follower_gaps,
+        multipliers=report.multipliers,
+        stationarity=measure.measure,
+    )
+    refinement = None
+    if refiner is not None:
+        recovered, refinement = _refine(problem, refiner, recovered)
+    return _solution(
+        problem, recovered, status, message, state.iteration, history, ascent, refinement, certify
+    )
+
+
+def _refine(
+    problem: IncentiveProblem, method: RegimeAscent, before: Recovered
+) -> tuple[Recovered, Refinement]:
+    """Search on from a recovered point; the better of the two is kept."""
+    found = regime_search(problem, method, before.payments, before.policies)
+    after = before
+    held = before.evaluation.objective
+    if found.objective > held + 1e-10 * max(1.0, abs(held)):
+        trial = recover(problem, found.payments, found.policies, polish=False)
+        if trial.evaluation.objective > held:
+            after = trial
+    return after, Refinement(
+        payments=before.payments,
+        leader_value=before.evaluation.leader_value,
+        objective=held,
+        pessimistic_objective=before.pessimistic.objective,
+        improvement=after.evaluation.objective - held,
+        entries=found.entries,
+        sweeps=found.sweeps,
+        complete=found.complete,
+    )
+
+
+def _by_regimes(
+    problem: IncentiveProblem, method: RegimeAscent, x: FloatArray, certify: bool
+) -> Solution:
+    """RegimeAscent alone: from best responses to the given payments."""
+    start = recover(problem, x, best_response_policies(problem, x), polish=False)
+    after, refinement = _refine(problem, method, start)
+    return _solution(
+        problem,
+        after,
+        Status.CONVERGED,
+        "converged: no payment on any line searched is better",
+        refinement.sweeps,
+        History(),
+        None,
+        refinement,
+        certify,
+    )
+
+
+def _solution(
+    problem: IncentiveProblem,
+    recovered: Recovered,
+    status: Status,
+    message: str,
+    iterations: int,
+    history: History,
+    ascent: Ascent | None,
+    refinement: Refinement | None,
+    certify: bool,
+) -> Solution:
+    evaluation, worst = recovered.evaluation, recovered.pessimistic
+    bound = np.inf
+    if certify:
+        from fastincentive.bounds import upper_bound
+
+        bound = upper_bound(problem)
     return Solution(
         payments=recovered.payments,
         side_payments=problem.payments.side_payments(recovered.payments),
@@ -179,27 +281,21 @@ def _finish(
         leader_value=evaluation.leader_value,
         cost=evaluation.cost,
         objective=evaluation.objective,
+        nominal_spend=float(recovered.payments.sum()),
+        expected_spend=problem.expected_spend(recovered.payments, recovered.policies),
         feasibility=evaluation.feasibility,
         follower_gaps=evaluation.follower_gaps,
         pessimistic_value=worst.leader_value,
         pessimistic_objective=worst.objective,
         pessimistic_policies=recovered.pessimistic_policies,
-        success=success,
+        success=status == Status.CONVERGED,
         status=status,
         message=message,
-        nit=state.iteration,
+        nit=iterations,
         history=history,
-        ascent=Ascent(
-            payments=state.payments,
-            theta=report.theta,
-            policies=report.policies,
-            leader_value=report.evaluation.leader_value,
-            objective=report.evaluation.objective,
-            feasibility=report.evaluation.feasibility,
-            follower_gaps=report.evaluation.follower_gaps,
-            multipliers=report.multipliers,
-            stationarity=measure.measure,
-        ),
+        ascent=ascent,
+        refinement=refinement,
+        upper_bound=bound,
     )
 
 

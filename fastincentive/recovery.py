@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fastincentive.cheapest import supporting_payments
 from fastincentive.kernels import bellman
 from fastincentive.mdp import FloatArray
 from fastincentive.problem import Evaluation, IncentiveProblem
-from fastincentive.support import supporting_payments
 from fastincentive.ties import break_ties, is_proper, unit_of_reward
 
 __all__ = ["Recovered", "recover"]
@@ -59,7 +59,8 @@ def recover(
     for posted, start in candidates:
         answer = break_ties(problem, posted, 1.0, start)
         value = problem.leader_pass(answer, gradient=False).value
-        value -= problem.cost_weight * problem.cost.value(posted)
+        cost = problem.cost_pass(posted, answer, gradient=False).value
+        value = problem.net(value, cost) if problem.affords(cost) else -np.inf
         found.append((value, -float(np.abs(posted - payments).sum()), posted, answer))
     # The best objective; of equal ones the nearest to the iterate.
     top = max(value for value, *_ in found)

@@ -10,7 +10,7 @@ import numpy as np
 from fastincentive.errors import NotConvergedError
 from fastincentive.mdp import FloatArray
 
-__all__ = ["Ascent", "History", "Solution", "Status"]
+__all__ = ["Ascent", "History", "Refinement", "Solution", "Status"]
 
 
 class Status(IntEnum):
@@ -87,6 +87,38 @@ class Ascent:
 
 
 @dataclass(frozen=True)
+class Refinement:
+    """What the search over regimes started from, and how far it looked.
+
+    Attributes
+    ----------
+    payments : array (k,)
+        The payments before: those recovered from the ascent's last iterate.
+    leader_value, objective, pessimistic_objective : float
+        At those payments, exact best responses, ties broken for (against) the leader.
+    improvement : float
+        Objective after less objective before, >= 0 (of the pessimistic ones for
+        ``WeakStackelberg``).
+    entries : int
+        Best responses that were priced, all followers together.
+    sweeps : int
+        Rounds over all followers, all starts together.
+    complete : bool
+        Whether every best response on the lines searched was listed. Then, with one payment per
+        follower, the result is unilaterally optimal: no other payments to one follower are better.
+    """
+
+    payments: FloatArray
+    leader_value: float
+    objective: float
+    pessimistic_objective: float
+    improvement: float
+    entries: int
+    sweeps: int
+    complete: bool
+
+
+@dataclass(frozen=True)
 class Solution:
     """What the leader really gets: payments as posted and exact best responses to them.
 
@@ -99,7 +131,10 @@ class Solution:
     policies : array (n, S, A)
         Exact best responses, ties broken for the leader.
     leader_value, cost, objective : float
-        V, C(x), and V - w C(x) at this point.
+        V, C, and V - w C at this point.
+    nominal_spend, expected_spend : float
+        The plain sum of the payments, and what is paid out in expectation, discounted by the
+        leader (inf if a follower is paid for ever at a leader's discount of 1).
     feasibility : float
         q <= 0; zero up to rounding.
     follower_gaps : array (n,)
@@ -113,8 +148,12 @@ class Solution:
     nit : int
         Iterations of the ascent.
     history : History
-    ascent : Ascent
-        The ascent's own last iterate, before recovery.
+    ascent : Ascent or None
+        The ascent's own last iterate, before recovery; None for methods without one.
+    refinement : Refinement or None
+        What the search over regimes added; None with ``refine=False``.
+    upper_bound : float
+        No payments have a larger objective; inf unless ``solve(..., certify=True)``.
     """
 
     payments: FloatArray
@@ -123,6 +162,8 @@ class Solution:
     leader_value: float
     cost: float
     objective: float
+    nominal_spend: float
+    expected_spend: float
     feasibility: float
     follower_gaps: FloatArray
     pessimistic_value: float
@@ -133,7 +174,14 @@ class Solution:
     message: str
     nit: int
     history: History
-    ascent: Ascent
+    ascent: Ascent | None
+    refinement: Refinement | None = None
+    upper_bound: float = np.inf
+
+    @property
+    def optimality_gap(self) -> float:
+        """Upper bound less objective, inf without a bound."""
+        return max(self.upper_bound - self.objective, 0.0)
 
     def raise_if_failed(self) -> Solution:
         """Return the solution itself, or raise NotConvergedError if the ascent did not converge."""
@@ -151,8 +199,16 @@ class Solution:
             ("objective", f"{self.objective:.6f}"),
             ("feasibility q", f"{self.feasibility:.3e}"),
             ("pessimistic objective", f"{self.pessimistic_objective:.6f}"),
-            ("largest gap at theta", f"{self.ascent.follower_gaps.max():.3e}"),
-            ("stationarity K", f"{self.ascent.stationarity:.3e}"),
+            ("spend", f"{self.nominal_spend:.6f} nominal, {self.expected_spend:.6f} expected"),
         ]
+        if self.upper_bound < np.inf:
+            rows.append(("upper bound", f"{self.upper_bound:.6f}"))
+        if self.refinement is not None:
+            rows.append(("before refinement", f"{self.refinement.objective:.6f}"))
+        if self.ascent is not None:
+            rows += [
+                ("largest gap at theta", f"{self.ascent.follower_gaps.max():.3e}"),
+                ("stationarity K", f"{self.ascent.stationarity:.3e}"),
+            ]
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive.errors import ImproperPolicyError
 from fastincentive.kernels import bellman
+from fastincentive.kernels.jit import TIE
 from fastincentive.mdp import FloatArray
+from fastincentive.menus import Lines, Menus, collect
 from fastincentive.problem import IncentiveProblem
+from fastincentive.search import Search
 
-__all__ = ["TIE", "break_ties", "is_proper", "unit_of_reward"]
+__all__ = ["TieBreak", "break_ties", "broken_ties", "is_proper", "unit_of_reward"]
 
-#: Actions within this many units of reward of the best count as tied.
-TIE = 2e-11
-#: Tied choices are enumerated up to this many combinations, and searched locally beyond.
-ENUMERATED = 256
+#: All combinations of the followers' tied responses are priced up to this many.
+ENUMERATED = 4096
+#: Random starts of the search over more.
+STARTS = 4
+
+
+class TieBreak(NamedTuple):
+    """Best responses chosen among all optimal ones."""
+
+    policies: FloatArray  # (n, S, A)
+    exact: bool  # whether every deterministic choice was compared
 
 
 def break_ties(
@@ -26,131 +36,109 @@ def break_ties(
     payments: FloatArray,
     sign: float,
     start: FloatArray | None = None,
-    budget: int = 2000,
 ) -> FloatArray:
     """Return best responses (n, S, A) that are best (sign +1) or worst (-1) for the leader.
 
-    Among the optimal actions of every visited state, all combinations are tried when there are few
-    (exact over deterministic policies); else followers' choices are changed one state at a time,
-    guided by the leader's gradient, until no change helps or ``budget`` evaluations are spent.
-    ``start`` is kept if it is a best response and nothing deterministic does better.
+    As ``broken_ties``, without saying whether the answer is exact.
     """
+    return broken_ties(problem, payments, sign, start).policies
+
+
+def broken_ties(
+    problem: IncentiveProblem,
+    payments: FloatArray,
+    sign: float,
+    start: FloatArray | None = None,
+) -> TieBreak:
+    """Return best responses that are best (sign +1) or worst (-1) for the leader.
+
+    Every follower's optimal deterministic responses are listed. All combinations are compared when
+    there are few; else followers take turns from several starts until no change helps. ``start``
+    (n, S, A), deterministic or not, is kept if it is a best response and nothing does better.
+    """
+    which = np.arange(problem.n)
+    bound = problem.payments
+    held = np.where(bound.reach >= 0, payments[bound.reach], 0.0)
+    # A line of no length: the responses that are optimal at its only point.
+    menus = collect(problem, Lines(which, held, np.zeros(held.shape)))
+    sizes = np.diff(menus.first)
+    if menus.owner.size == problem.n:
+        pick, exact = menus.first[:-1], menus.complete
+        if start is None:
+            return TieBreak(_policies(problem, menus, pick), exact)
+    else:
+        search = Search(problem, menus, sign)
+        few = np.prod(sizes.astype(float)) <= ENUMERATED
+        pick = _compare(search, sizes) if few else _take_turns(search)
+        exact = menus.complete and bool(few)
+    chosen = _policies(problem, menus, pick)
+    if start is not None:
+        kept = _restrict(problem, payments, start)
+        if kept is not None:
+            ahead = _net(problem, payments, chosen) - _net(problem, payments, kept)
+            if not sign * ahead > 1e-13 * max(1.0, abs(ahead)):
+                chosen = kept
+    return TieBreak(chosen, exact)
+
+
+def _policies(problem: IncentiveProblem, menus: Menus, pick: NDArray[np.int64]) -> FloatArray:
+    return np.asarray(np.eye(problem.followers.n_actions)[menus.actions[pick]])
+
+
+def _net(problem: IncentiveProblem, payments: FloatArray, policies: FloatArray) -> float:
+    # What is paid out may depend on the response as well.
+    cost = problem.cost_pass(payments, policies, gradient=False).value
+    return problem.net(problem.leader_pass(policies, gradient=False).value, cost)
+
+
+def _compare(search: Search, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Price every combination, two followers at a time."""
+    first = search.menus.first[:-1]
+    many = np.argsort(-sizes, kind="stable")[:2]
+    if sizes.size == 1:
+        return np.array([int(np.argmax(search.single_values()))])
+    i, j = (int(k) for k in np.sort(many))
+    rest = [k for k in range(sizes.size) if k not in (i, j)]
+    best, top = first, -np.inf
+    for others in itertools.product(*[range(sizes[k]) for k in rest]):
+        pick = first.copy()
+        pick[rest] += np.array(others, np.int64)
+        values = search.pair_values(pick, i, j)
+        at = np.unravel_index(int(np.argmax(values)), values.shape)
+        if values[at] > top + 1e-13 * max(1.0, abs(top)) or top == -np.inf:
+            top = float(values[at])
+            pick[[i, j]] = first[[i, j]] + np.array(at)
+            best = pick
+    return best
+
+
+def _take_turns(search: Search) -> NDArray[np.int64]:
+    rng = np.random.default_rng(0)
+    first, last = search.menus.first[:-1], search.menus.first[1:]
+    starts = [first] + [rng.integers(first, last) for _ in range(STARTS)]
+    found = [search.climb(start, False, []) for start in starts]
+    return max(found, key=lambda each: each[1])[0]
+
+
+def _restrict(
+    problem: IncentiveProblem, payments: FloatArray, start: FloatArray
+) -> FloatArray | None:
+    """``start`` on its optimal actions, if that makes it a best response."""
     followers = problem.followers
     rewards = problem.rewards(payments)
     best = followers.best_responses(rewards)
     unit = unit_of_reward(problem, payments)
     tied = best.q_values >= best.q_values.max(axis=2, keepdims=True) - TIE * unit[:, None, None]
-    held = np.empty(followers.shape)
-    first = np.eye(followers.n_actions)[best.actions] if start is None else start
+    kept = np.empty(followers.shape)
     bellman.near_greedy_policies(
-        best.q_values, best.q_values.max(axis=2), TIE * unit, np.where(tied, first, 0.0), held
+        best.q_values, best.q_values.max(axis=2), TIE * unit, np.where(tied, start, 0.0), kept
     )
-    best_start = followers.start_values(best.values)
-
-    def worth(candidate: FloatArray) -> float:
-        """Leader's value in the wanted sense, -inf if the candidate is no best response."""
-        try:
-            values = followers.start_values(followers.evaluate(rewards, candidate).values)
-        except ImproperPolicyError:
-            return -np.inf
-        if (best_start - values > 20.0 * TIE * unit).any():
-            return -np.inf
-        return sign * problem.leader_pass(candidate, gradient=False).value
-
-    choices = _choices(problem, rewards, tied)
-    current = worth(held)
-    if current == -np.inf:
-        held = np.eye(followers.n_actions)[best.actions]
-        current = worth(held)
-    if not choices:
-        return held
-    combinations = np.prod([float(len(actions)) for _, _, actions in choices])
-    if combinations <= ENUMERATED:
-        origin = held
-        for pick in itertools.product(*[actions for _, _, actions in choices]):
-            trial = origin.copy()
-            for (i, s, _), a in zip(choices, pick, strict=True):
-                trial[i, s] = 0.0
-                trial[i, s, a] = 1.0
-            value = worth(trial)
-            if value > current + 1e-13 * max(1.0, abs(current)):
-                held, current = trial, value
-        return held
-    return _search_ties(problem, choices, held, current, worth, sign, budget)
-
-
-def _choices(
-    problem: IncentiveProblem, rewards: FloatArray, tied: NDArray[np.bool_]
-) -> list[tuple[int, int, list[int]]]:
-    """Return (follower, state, actions): visited states with several different optimal actions."""
-    followers = problem.followers
-    count = tied.sum(axis=2)
-    if (count == 1).all():
-        return []
-    visits = followers.evaluate(rewards, tied / count[:, :, None]).visits
-    labels = problem.leader.labels
-    found = []
-    for i, s in np.argwhere((count > 1) & (visits > 0)):
-        model = followers[int(i)].transition
-        seen: dict[tuple[bytes, bytes, int], int] = {}
-        for a in np.flatnonzero(tied[i, s]):
-            row = s * followers.n_actions + a
-            span = slice(model.row_start[row], model.row_start[row + 1])
-            order = np.argsort(model.successor[span], kind="stable")
-            label = int(labels[i, s, a]) if labels.shape[2] > 1 else 0
-            key = (
-                model.successor[span][order].tobytes(),
-                np.round(model.probability[span][order], 14).tobytes(),
-                label,
-            )
-            seen.setdefault(key, int(a))
-        if len(seen) > 1:
-            found.append((int(i), int(s), list(seen.values())))
-    return found
-
-
-def _search_ties(
-    problem: IncentiveProblem,
-    choices: list[tuple[int, int, list[int]]],
-    held: FloatArray,
-    current: float,
-    worth: Callable[[FloatArray], float],
-    sign: float,
-    budget: int,
-) -> FloatArray:
-    """Local search over tied choices, in the order in which the leader's gradient ranks them."""
-    spent = 0
-    while spent < budget:
-        slope = problem.leader_pass(held).gradient
-        assert slope is not None  # for the type checker
-        gains = []
-        every = held.copy()
-        for i, s, actions in choices:
-            here = float(held[i, s] @ slope[i, s])
-            top = max(actions, key=lambda a: sign * slope[i, s, a])
-            every[i, s] = 0.0
-            every[i, s, top] = 1.0
-            gains += [(sign * slope[i, s, a] - sign * here, i, s, a) for a in actions]
-        spent += 1
-        value = worth(every)
-        if value > current + 1e-13 * max(1.0, abs(current)):
-            held, current = every, value
-            continue
-        improved = False
-        for _, i, s, a in sorted(gains, reverse=True):
-            if held[i, s, a] == 1.0 or spent >= budget:
-                continue
-            trial = held.copy()
-            trial[i, s] = 0.0
-            trial[i, s, a] = 1.0
-            spent += 1
-            value = worth(trial)
-            if value > current + 1e-13 * max(1.0, abs(current)):
-                held, current, improved = trial, value, True
-                break
-        if not improved:
-            break
-    return held
+    try:
+        values = followers.start_values(followers.evaluate(rewards, kept).values)
+    except ImproperPolicyError:
+        return None
+    short = followers.start_values(best.values) - values
+    return kept if (short <= 20.0 * TIE * unit).all() else None
 
 
 def unit_of_reward(problem: IncentiveProblem, payments: FloatArray) -> FloatArray:

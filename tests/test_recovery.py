@@ -7,8 +7,8 @@ import pytest
 from conftest import assert_close
 
 import fastincentive as fi
+from fastincentive.cheapest import supporting_payments
 from fastincentive.recovery import recover
-from fastincentive.support import supporting_payments
 from fastincentive.ties import break_ties
 
 
@@ -104,7 +104,7 @@ def test_ties_are_broken_for_and_against_the_leader():
     assert_close(problem.leader_value(worst), min(values.values()))
     # Away from the tie there is one answer.
     paid = np.array([0.1, 0.0])
-    once = problem.leader_value(break_ties(problem, paid, 1.0, budget=3))
+    once = problem.leader_value(break_ties(problem, paid, 1.0))
     assert_close(once, max(v for k, v in values.items() if k[0] == 0))
 
 
@@ -167,7 +167,7 @@ def budget_problem(budget):
     return fi.IncentiveProblem(
         [mdp],
         fi.JointReward([0.0, 10.0, 0.0]),
-        fi.Payments.at_pairs(mask, budget=budget),
+        fi.Payments.at_pairs(mask, upper=[np.inf, 1.0], budget=budget),
         leader_discount=0.9,
         cost_weight=0.1,
         cost=fi.LinearCost([10.0, 1.0]),
@@ -175,23 +175,27 @@ def budget_problem(budget):
 
 
 def test_a_binding_budget_is_kept_to_the_last_digit():
-    # One unit buys the way, half of it late: x0 + x1 / 2 = 1 with x0 + x1 = 1.5.
-    problem = budget_problem(1.5)
+    # One unit buys the way, half of it late: x0 + x1 / 2 = 1 at the cost 10 x0 + x1, x1 <= 1.
+    problem = budget_problem(6.0)
     policies = np.array([[[0.0, 1.0], [1.0, 0.0], [1.0, 0.0]]])
-    x, supported = supporting_payments(problem, policies, np.array([0.9, 0.5]))
+    fallback = np.array([0.55, 0.5])
+    x, supported = supporting_payments(problem, policies, fallback)
     assert supported.all()
     assert_close(x, [0.5, 1.0], 1e-9)
     recovered = recover(problem, x, policies)
-    assert recovered.payments.sum() <= 1.5 * (1 + 1e-12)
+    assert recovered.evaluation.cost <= 6.0 * (1 + 1e-12)
     assert_close(recovered.evaluation.objective, 9.0 - 0.1 * 6.0, 1e-9)
     assert fi.stationarity(problem, x, policies).measure <= 1e-6
+    kept, bought = supporting_payments(budget_problem(5.9), policies, fallback)
+    assert not bought.any()
+    assert_close(kept, fallback)
 
 
 @pytest.mark.filterwarnings("ignore::fastincentive.ConvergenceWarning")
 def test_a_run_under_a_binding_budget_ends_with_a_solution():
-    problem = budget_problem(1.5)
-    solution = fi.solve(problem, fi.BilevelAscent(max_iter=50), initial_payments=[0.9, 0.5])
-    assert solution.payments.sum() <= 1.5 * (1 + 1e-12)
+    problem = budget_problem(6.0)
+    solution = fi.solve(problem, fi.BilevelAscent(max_iter=50), initial_payments=[0.55, 0.5])
+    assert problem.within_budget(solution.payments, solution.policies, slack=1e-12)
     assert solution.feasibility >= -1e-9
 
 

@@ -60,10 +60,16 @@ def test_defaults_close_every_gap_on_random_problems(seed, start):
 
 def test_example1_reaches_a_stationary_point():
     problem = fi.models.example1()
-    solution = fi.solve(problem, initial_payments=[1.5, 2.5])
+    solution = fi.solve(problem, initial_payments=[1.5, 2.5], refine=False)
     assert_close(solution.payments, [1.0, 2.0], 1e-9)
     assert_close(solution.objective, 3.0, 1e-9)
     assert_close(solution.pessimistic_objective, -3.0, 1e-9)
+    # The search over regimes goes on to the best of the four.
+    refined = fi.solve(problem, initial_payments=[1.5, 2.5])
+    assert_close(refined.payments, [1.0, 0.0], 1e-9)
+    assert_close(refined.objective, 4.0, 1e-9)
+    assert_close(refined.refinement.objective, 3.0, 1e-9)
+    assert_close(refined.refinement.payments, [1.0, 2.0], 1e-9)
 
 
 @pytest.mark.parametrize(("slip", "discount"), [(0.0, 1.0), (0.1, 1.0), (0.0, 0.95)])

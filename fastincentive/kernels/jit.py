@@ -9,12 +9,23 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 
-__all__ = ["DENSE_STATES", "THREADED_SIZE", "TINY_PIVOT", "Packed", "Switch", "jit", "parallel_jit"]
+__all__ = [
+    "DENSE_STATES",
+    "THREADED_SIZE",
+    "TIE",
+    "TINY_PIVOT",
+    "Packed",
+    "Switch",
+    "jit",
+    "parallel_jit",
+]
 
 #: Up to this many states a policy is evaluated by LU factors of I - gamma P, beyond by sweeps.
 DENSE_STATES = 400
 #: Kernels use threads from this many entries of their largest array on.
 THREADED_SIZE = 20_000
+#: Actions within this many units of reward (the size of values and rewards) of the best are tied.
+TIE = 2e-11
 #: A pivot of I - P below this belongs to a class of states that the policy never leaves.
 TINY_PIVOT = 1e-12
 

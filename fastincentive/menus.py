@@ -1,0 +1,308 @@
+"""Menus: what each follower can be made to do, at what price, and where it then is.
+
+A line of payments to one follower is cut into regimes; each best response on it is an entry of the
+follower's menu, at the cheapest payments on the line that buy it. Entries carry the label marginals
+that the leader sees, so pricing one, given the others, is an inner product.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastincentive.errors import InputError
+from fastincentive.kernels import marginals as kernels
+from fastincentive.mdp import FloatArray
+from fastincentive.problem import IncentiveProblem
+from fastincentive.regimes import alike, repeat, walk
+
+__all__ = [
+    "Lines",
+    "Menus",
+    "check_unshared",
+    "collect",
+    "coordinate_lines",
+    "label_marginals",
+    "merge",
+    "side_payments",
+    "with_payments",
+]
+
+#: Label marginals of all entries may take this many bytes; the horizon is cut to keep it.
+MOST_BYTES = 2**30
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Lines of payments: line j moves the payments of one follower along a direction.
+
+    Attributes
+    ----------
+    owner : int array (m,)
+        The follower.
+    base, direction : array (m, K)
+        Payments in the order of ``reach`` at t = 0, and their change with t.
+    """
+
+    owner: NDArray[np.int64]
+    base: FloatArray
+    direction: FloatArray
+
+
+@dataclass(frozen=True)
+class Menus:
+    """Entries of all followers' menus, sorted by follower.
+
+    Attributes
+    ----------
+    owner : int array (C,)
+    spread : array (C, K)
+        Payments to the owner, in the order of its ``reach``.
+    actions : int array (C, S)
+        Its best response.
+    laws : int array (C, S)
+        The same, -1 in states that are not visited.
+    room : array (C,)
+        How far payments can move on along ``direction`` before the response changes.
+    direction : array (C, K)
+    first : int array (n + 1,)
+        Entries of follower i are ``first[i]:first[i + 1]``.
+    marginals : array (T, C, L)
+        Label marginals.
+    tail : float
+        Bound on the leader's reward beyond T, whatever the entries.
+    complete : bool
+        Whether every best response on the lines is listed.
+    """
+
+    owner: NDArray[np.int64]
+    spread: FloatArray
+    actions: NDArray[np.int64]
+    laws: NDArray[np.int64]
+    room: FloatArray
+    direction: FloatArray
+    first: NDArray[np.int64]
+    marginals: FloatArray
+    tail: float
+    complete: bool
+
+    def of(self, i: int) -> slice:
+        """Entries of follower i."""
+        return slice(int(self.first[i]), int(self.first[i + 1]))
+
+    def payments(self, problem: IncentiveProblem, pick: NDArray[np.int64]) -> FloatArray:
+        """Payments (k,) that buy one entry per follower (n,)."""
+        bound = problem.payments
+        x = bound.lower.copy()
+        held = bound.reach >= 0
+        x[bound.reach[held]] = self.spread[pick][held]
+        return x
+
+
+def coordinate_lines(problem: IncentiveProblem, x: FloatArray) -> Lines:
+    """One line for each payment of each follower: from its lower bound, the others as in x."""
+    bound = problem.payments
+    owner, column = np.nonzero(bound.reach >= 0)
+    held = np.where(bound.reach >= 0, x[bound.reach], 0.0)
+    base = held[owner]
+    rows = np.arange(owner.size)
+    base[rows, column] = bound.lower[bound.reach[owner, column]]
+    direction = np.zeros(base.shape)
+    direction[rows, column] = 1.0
+    return Lines(owner, base, direction)
+
+
+def collect(problem: IncentiveProblem, lines: Lines) -> Menus:
+    """Cut lines into regimes: one entry for each best response, at its cheapest payments there."""
+    bound, followers = problem.payments, problem.followers
+    order = np.argsort(lines.owner, kind="stable")
+    owner, base, direction = lines.owner[order], lines.base[order], lines.direction[order]
+    upper = _ends(problem, owner, base, direction)
+    many = repeat(followers.packed, owner)
+    equals = alike(followers, bound.index, problem.leader.labels)[owner]
+    found = walk(
+        many,
+        followers.rewards[owner] + side_payments(problem, owner, base),
+        side_payments(problem, owner, direction),
+        equals,
+        upper,
+    )
+    spread = base[found.line] + found.lower[:, None] * direction[found.line]
+    return _finish(
+        problem,
+        owner[found.line],
+        spread,
+        found.actions,
+        found.laws,
+        found.upper - found.lower,
+        direction[found.line],
+        bool(found.complete.all()),
+    )
+
+
+def merge(problem: IncentiveProblem, first: Menus, second: Menus) -> Menus:
+    """Put two menus together; of equal responses the cheaper one stays."""
+    owner = np.concatenate([first.owner, second.owner])
+    spread = np.concatenate([first.spread, second.spread])
+    laws = np.concatenate([first.laws, second.laws])
+    # The cheapest of a kind comes first.
+    order = np.lexsort((_price(problem, owner, spread), owner))
+    _, kept = np.unique(np.column_stack([owner, laws])[order], axis=0, return_index=True)
+    chosen = order[np.sort(kept)]
+    return _finish(
+        problem,
+        owner[chosen],
+        spread[chosen],
+        np.concatenate([first.actions, second.actions])[chosen],
+        laws[chosen],
+        np.concatenate([first.room, second.room])[chosen],
+        np.concatenate([first.direction, second.direction])[chosen],
+        first.complete and second.complete,
+    )
+
+
+def with_payments(
+    problem: IncentiveProblem, menus: Menus, entries: NDArray[np.int64], x: FloatArray
+) -> Menus:
+    """Buy entries, one of each of some followers, at payments x where these cost less."""
+    reach = problem.payments.reach[menus.owner[entries]]
+    other = np.where(reach >= 0, x[reach], 0.0)
+    cheaper = _price(problem, menus.owner[entries], other) < _price(
+        problem, menus.owner[entries], menus.spread[entries]
+    )
+    spread = menus.spread.copy()
+    spread[entries[cheaper]] = other[cheaper]
+    room = menus.room.copy()
+    room[entries[cheaper]] = 0.0
+    return replace(menus, spread=spread, room=room)
+
+
+def _price(problem: IncentiveProblem, owner: NDArray[np.int64], spread: FloatArray) -> FloatArray:
+    """Cost of payments (m, K) to first order: enough to rank them for one response."""
+    prices = problem.payments.prices
+    reach = problem.payments.reach[owner]
+    return np.where(reach >= 0, prices[reach] * spread, 0.0).sum(axis=1)
+
+
+def _ends(
+    problem: IncentiveProblem,
+    owner: NDArray[np.int64],
+    base: FloatArray,
+    direction: FloatArray,
+) -> FloatArray:
+    """Where each line leaves the bounds."""
+    bound = problem.payments
+    reach = bound.reach[owner]
+    high = np.where(reach >= 0, bound.upper[reach], np.inf)
+    low = np.where(reach >= 0, bound.lower[reach], 0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ends = np.where(direction > 0, (high - base) / direction, np.inf)
+        ends = np.where(direction < 0, (base - low) / -direction, ends)
+    return np.asarray(np.maximum(ends.min(axis=1), 0.0))
+
+
+def side_payments(
+    problem: IncentiveProblem, owner: NDArray[np.int64], spread: FloatArray
+) -> FloatArray:
+    """x(s, a) (m, S, A) of one follower each, from its payments (m, K)."""
+    bound = problem.payments
+    # Where each payment stands in the follower's own list.
+    place = np.full((problem.n, bound.size + 1), -1)
+    rows, columns = np.nonzero(bound.reach >= 0)
+    place[rows, bound.reach[rows, columns]] = columns
+    index = np.take_along_axis(
+        place, np.where(bound.index >= 0, bound.index, bound.size).reshape(problem.n, -1), axis=1
+    )[owner]
+    held = np.take_along_axis(spread, np.maximum(index, 0), axis=1)
+    return np.where(index >= 0, held, 0.0).reshape(owner.size, *bound.index.shape[1:])
+
+
+def _finish(
+    problem: IncentiveProblem,
+    owner: NDArray[np.int64],
+    spread: FloatArray,
+    actions: NDArray[np.int64],
+    laws: NDArray[np.int64],
+    room: FloatArray,
+    direction: FloatArray,
+    complete: bool,
+) -> Menus:
+    first = np.searchsorted(owner, np.arange(problem.n + 1))
+    marginals, tail = label_marginals(problem, owner, actions, first)
+    return Menus(owner, spread, actions, laws, room, direction, first, marginals, tail, complete)
+
+
+def label_marginals(
+    problem: IncentiveProblem,
+    owner: NDArray[np.int64],
+    actions: NDArray[np.int64],
+    first: NDArray[np.int64],
+) -> tuple[FloatArray, float]:
+    """Label marginals (T, C, L) of every entry, and a bound on what lies beyond T."""
+    followers, leader = problem.followers, problem.leader
+    gamma = problem.leader_discount
+    packed = repeat(followers.packed, owner)
+    policies = np.eye(followers.n_actions)[actions]
+    labels = np.ascontiguousarray(leader.labels[owner])
+    rest, certified = _time_left(problem, packed, owner, policies)
+    masses = packed.initial.copy()
+    per_step = owner.size * leader.n_labels * 8
+    limit = int(np.clip(MOST_BYTES // per_step, 64, problem.max_horizon))
+    tolerance = problem.tail_tolerance
+    blocks: list[FloatArray] = []
+    done, block = 0, 128
+    while True:
+        block = min(block, limit - done)
+        marginals = np.empty((block, owner.size, leader.n_labels))
+        remainder = np.empty((block, owner.size))
+        kernels.forward_marginals(packed, policies, labels, rest, masses, marginals, remainder)
+        blocks.append(marginals)
+        # The worst entry of each follower, summed over the followers.
+        worst = np.maximum.reduceat(remainder, first[:-1], axis=1).sum(axis=1)
+        left = gamma ** np.arange(done, done + block) * worst
+        below = np.flatnonzero(left <= tolerance)
+        done += block
+        if below.size or done == limit:
+            break
+        block = 2 * block
+    if below.size:
+        horizon = max(done - block + int(below[0]), 1)
+        rest_of_it = float(left[below[0]])
+    else:
+        horizon, rest_of_it = done, float(left[-1])
+    joined = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+    tail = rest_of_it * problem._magnitude if certified else np.inf
+    return joined[:horizon], tail
+
+
+def _time_left(
+    problem: IncentiveProblem,
+    packed: object,
+    owner: NDArray[np.int64],
+    policies: FloatArray,
+) -> tuple[FloatArray, bool]:
+    """Weight (C, S) of a state by the time until the leader's reward is settled at 0."""
+    gamma = problem.leader_discount
+    rest = np.empty(policies.shape[:2])
+    if problem._free_when_absorbed:
+        settled = np.empty(rest.shape, bool)
+        kernels.settling_time(packed, policies, gamma, rest, settled)
+        each = np.zeros((problem.n, rest.shape[1]), bool)
+        np.logical_or.at(each, owner, settled)
+        if problem.leader.magnitude(problem._label_mask(each)) == 0.0:
+            return rest, True
+    if gamma < 1.0:
+        rest.fill(1.0 / ((1.0 - gamma) * problem.n))
+        return rest, True
+    return rest, False
+
+
+def check_unshared(problem: IncentiveProblem, what: str) -> None:
+    """Raise if a payment reaches several followers."""
+    if problem.payments.shared:
+        raise InputError(
+            f"{what}: expected payments that reach one follower each, got payments shared "
+            "between followers"
+        )

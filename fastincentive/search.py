@@ -1,0 +1,124 @@
+"""One entry per follower: the search over combinations of menu entries."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastincentive.mdp import FloatArray
+from fastincentive.menu_costs import menu_costs
+from fastincentive.menus import Menus
+from fastincentive.problem import IncentiveProblem
+
+__all__ = ["GAIN", "Search"]
+
+#: An improvement below this share of the objective's size is rounding.
+GAIN = 1e-11
+
+
+class Search:
+    """Choose one entry per follower: coordinate and pair moves over fixed menus.
+
+    With ``sign`` -1 the worst combination is sought: values and costs change sign.
+    """
+
+    def __init__(self, problem: IncentiveProblem, menus: Menus, sign: float = 1.0) -> None:
+        self.problem = problem
+        self.menus = menus
+        self.weights = problem.leader_discount ** np.arange(menus.marginals.shape[0])
+        self.costs = menu_costs(problem, menus)
+        self.sign = sign
+        self.sweeps = 0
+
+    def objective(self, pick: NDArray[np.int64]) -> float:
+        """Return V - w C of one entry each (n,)."""
+        expected, _ = self.problem.leader.expectations(self.held(pick))
+        return self.sign * (float(self.weights @ expected) - self.costs.total(pick))
+
+    def held(self, pick: NDArray[np.int64]) -> FloatArray:
+        """Label marginals (T, n, L) of one entry each."""
+        return np.ascontiguousarray(self.menus.marginals[:, pick])
+
+    def climb(
+        self, pick: NDArray[np.int64], pairs: bool, trace: list[float]
+    ) -> tuple[NDArray[np.int64], float]:
+        """Improve follower by follower, then pair by pair, until nothing helps."""
+        value = self.objective(pick)
+        trace.append(value)
+        while True:
+            pick = self._sweep(pick)
+            if pairs:
+                pick = self._sweep_pairs(pick)
+            following = self.objective(pick)
+            if following <= value + GAIN * max(1.0, abs(value)):
+                return pick, max(value, following)
+            value = following
+            trace.append(value)
+
+    def _sweep(self, pick: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Each follower in turn takes its best entry, given the others' as they are by then."""
+        self.sweeps += 1
+        pick = pick.copy()
+        marginals = self.held(pick)
+        for i, conditional in enumerate(self.problem.leader.turns(marginals)):
+            worth = self.worth(i, conditional, pick)
+            here = self.menus.of(i).start
+            best = int(np.argmax(worth)) + here
+            if worth[best - here] > worth[pick[i] - here] + GAIN * max(
+                1.0, abs(worth[best - here])
+            ):
+                pick[i] = best
+                marginals[:, i] = self.menus.marginals[:, best]
+        return pick
+
+    def worth(self, i: int, conditional: FloatArray, pick: NDArray[np.int64]) -> FloatArray:
+        """Objective with each of follower i's entries, up to a constant."""
+        return self.sign * (self.values(i, conditional) - self.costs.of(i, pick))
+
+    def values(self, i: int, conditional: FloatArray) -> FloatArray:
+        """V of each of follower i's entries, given its conditional rewards (T, L)."""
+        entries = self.menus.of(i)
+        held = self.menus.marginals[:, entries]
+        weighted = self.weights[:, None] * conditional
+        return np.einsum("tcl,tl->c", held, weighted)
+
+    def single_values(self) -> FloatArray:
+        """V - w C of every entry (C,) of the only follower."""
+        marginals = self.held(self.menus.first[:1])
+        conditional = next(iter(self.problem.leader.turns(marginals)))
+        return self.worth(0, conditional, self.menus.first[:1])
+
+    def pair_values(self, pick: NDArray[np.int64], i: int, j: int) -> FloatArray:
+        """V - w C of every pair of entries (C_i, C_j) of two followers, the others as in pick."""
+        leader, menus = self.problem.leader, self.menus
+        horizon, count = self.weights.size, leader.n_labels
+        marginals = np.repeat(self.held(pick)[None], count, axis=0)
+        marginals[:, :, j] = np.eye(count)[:, None, :]
+        _, conditional = leader.expectations(marginals.reshape(-1, *marginals.shape[2:]))
+        table = conditional.reshape(count, horizon, -1, count)[:, :, i]  # (l_j, T, l_i)
+        table = table.transpose(1, 2, 0) * self.weights[:, None, None]
+        second = np.matmul(table, menus.marginals[:, menus.of(j)].transpose(0, 2, 1))
+        first = menus.marginals[:, menus.of(i)].transpose(1, 0, 2)
+        values = first.reshape(first.shape[0], -1) @ second.reshape(-1, second.shape[2])
+        return np.asarray(self.sign * (values - self.costs.pair(i, j, pick)))
+
+    def _sweep_pairs(self, pick: NDArray[np.int64]) -> NDArray[np.int64]:
+        pick = pick.copy()
+        for i, j in itertools.combinations(range(self.problem.n), 2):
+            values = self.pair_values(pick, i, j)
+            starts = self.menus.first[[i, j]]
+            held = values[tuple(pick[[i, j]] - starts)]
+            best = np.unravel_index(int(np.argmax(values)), values.shape)
+            if values[best] > held + GAIN * max(1.0, abs(held)):
+                pick[[i, j]] = np.array(best) + starts
+        return pick
+
+    def payments(self, pick: NDArray[np.int64]) -> FloatArray:
+        """Payments (k,) that buy these entries."""
+        return self.menus.payments(self.problem, pick)
+
+    def policies(self, pick: NDArray[np.int64]) -> FloatArray:
+        """Policies (n, S, A) of these entries."""
+        return np.asarray(np.eye(self.problem.followers.n_actions)[self.menus.actions[pick]])
