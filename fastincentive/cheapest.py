@@ -17,7 +17,6 @@ from fastincentive.errors import InfeasiblePolicyError, InputError, invalid
 from fastincentive.followers import Followers
 from fastincentive.kernels.jit import TIE
 from fastincentive.mdp import FloatArray, TabularMDP, TransitionModel
-from fastincentive.methods.pieces import compress
 from fastincentive.payments import BoundPayments
 from fastincentive.problem import IncentiveProblem
 from fastincentive.ties import unit_of_reward
@@ -194,7 +193,7 @@ class _Task:
         other = self.followers.evaluate(rewards, answer)
         gap = self.followers.start_values(other.values - held.values)
         occupancy = held.visits[:, :, None] * self.policies - other.visits[:, :, None] * answer
-        return gap, compress(self.payments, occupancy)
+        return gap, self.payments.compress(occupancy)
 
 
 def _started_everywhere(followers: Followers, visited: BoolArray) -> Followers:

@@ -226,6 +226,24 @@ class Followers:
             )
         return ResponseValues(actions, values, q_values, residual, iterations)
 
+    def reachable(self, i: int) -> NDArray[np.bool_]:
+        """(S,) bool: states that follower i can meet from its start, whatever it does."""
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import breadth_first_order
+
+        model = self._mdps[i].transition
+        origin = np.repeat(np.arange(model.row_start.size - 1), np.diff(model.row_start))
+        size = self.n_states
+        start = np.flatnonzero(self._mdps[i].initial)
+        # One more node, from which every start is entered.
+        rows = np.concatenate([origin // self.n_actions, np.full(start.size, size)])
+        columns = np.concatenate([model.successor, start])
+        graph = coo_array((np.ones(rows.size), (rows, columns)), shape=(size + 1, size + 1))
+        met = breadth_first_order(graph.tocsr(), size, return_predecessors=False)
+        mask = np.zeros(size + 1, bool)
+        mask[met] = True
+        return mask[:size]
+
     def start_values(self, values: FloatArray) -> FloatArray:
         """V_i(mu_i) (n,) from values (n, S)."""
         return np.asarray(np.einsum("is,is->i", self.packed.initial, values))

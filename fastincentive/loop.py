@@ -14,12 +14,14 @@ from fastincentive.certificate import stationarity
 from fastincentive.errors import ConvergenceWarning, InputError, invalid, missing_extra
 from fastincentive.mdp import FloatArray
 from fastincentive.methods.bilevel_ascent import AscentState, BilevelAscent, StepReport
-from fastincentive.methods.regime_ascent import RegimeAscent, regime_search
+from fastincentive.methods.regime_ascent import RegimeAscent, RegimePoint, regime_search
+from fastincentive.objectives import StrongStackelberg, WeakStackelberg
 from fastincentive.policy import Direct, Parameterization, Softmax
 from fastincentive.problem import IncentiveProblem
 from fastincentive.recovery import Recovered, recover
 from fastincentive.solution import MESSAGES, Ascent, History, Refinement, Solution, Status
 from fastincentive.starts import best_response_policies, leader_optimal_policies
+from fastincentive.weak import GuardedPoint, weak_search, with_margin
 
 __all__ = ["solve"]
 
@@ -31,6 +33,7 @@ def solve(
     initial_payments: ArrayLike = 2.0,
     initial_policies: str | ArrayLike = "leader-optimal",
     *,
+    objective: StrongStackelberg | WeakStackelberg | None = None,
     rng: int | np.random.Generator | None = None,
     polish: bool = True,
     refine: bool | RegimeAscent = True,
@@ -55,6 +58,10 @@ def solve(
     initial_policies : "leader-optimal", "best-response" or array (n, S, A)
         Start from the policies the leader would choose itself (local optimum), from best
         responses to the initial payments, or from given ones.
+    objective : StrongStackelberg or WeakStackelberg, optional
+        Which of several best responses followers take: those that are best for the leader (by
+        default, Problem 1), or the worst, in which case the payments returned maximise
+        ``pessimistic_objective``: the ascent is followed by a search for what can be guaranteed.
     rng : int or Generator, optional
         Randomness of methods that sample. Exact gradients draw nothing.
     polish : bool
@@ -104,11 +111,18 @@ def solve(
         )
     if checkpoint_every < 1:
         raise invalid("checkpoint_every", "a positive integer", checkpoint_every)
+    objective = StrongStackelberg() if objective is None else objective
+    if not isinstance(objective, (StrongStackelberg, WeakStackelberg)):
+        raise InputError(
+            f"objective: expected StrongStackelberg() or WeakStackelberg(), "
+            f"got {type(objective).__name__}"
+        )
     np.random.default_rng(rng)  # a bad seed is refused before any work
     if isinstance(method, RegimeAscent):
         if checkpoint is not None:
             raise InputError("checkpoint: expected none with RegimeAscent, which keeps no state")
-        return _by_regimes(problem, method, _payments(problem, initial_payments), certify)
+        x = _payments(problem, initial_payments)
+        return _by_regimes(problem, method, objective, x, certify)
     refiner = (RegimeAscent() if refine else None) if isinstance(refine, bool) else refine
     settings = f"{problem!r} {problem.fingerprint()} {method!r} {parameterization!r}"
     history = History()
@@ -168,7 +182,16 @@ def solve(
             io.save_checkpoint(checkpoint, settings, state, history)
     assert report is not None  # for the type checker: the loop has run at least once
     return _finish(
-        problem, parameterization, state, report, status, history, polish, refiner, certify
+        problem,
+        parameterization,
+        state,
+        report,
+        status,
+        history,
+        polish,
+        objective,
+        refiner,
+        certify,
     )
 
 
@@ -180,6 +203,7 @@ def _finish(
     status: Status,
     history: History,
     polish: bool,
+    objective: StrongStackelberg | WeakStackelberg,
     refiner: RegimeAscent | None,
     certify: bool,
 ) -> Solution:
@@ -209,29 +233,42 @@ def _finish(
     )
     refinement = None
     if refiner is not None:
-        recovered, refinement = _refine(problem, refiner, recovered)
+        recovered, refinement = _refine(problem, refiner, objective, recovered)
+    elif isinstance(objective, WeakStackelberg):
+        recovered = with_margin(problem, recovered, objective.margin)
     return _solution(
         problem, recovered, status, message, state.iteration, history, ascent, refinement, certify
     )
 
 
 def _refine(
-    problem: IncentiveProblem, method: RegimeAscent, before: Recovered
+    problem: IncentiveProblem,
+    method: RegimeAscent,
+    objective: StrongStackelberg | WeakStackelberg,
+    before: Recovered,
 ) -> tuple[Recovered, Refinement]:
     """Search on from a recovered point; the better of the two is kept."""
-    found = regime_search(problem, method, before.payments, before.policies)
-    after = before
-    held = before.evaluation.objective
-    if found.objective > held + 1e-10 * max(1.0, abs(held)):
-        trial = recover(problem, found.payments, found.policies, polish=False)
-        if trial.evaluation.objective > held:
-            after = trial
+    found: RegimePoint | GuardedPoint
+    if isinstance(objective, WeakStackelberg):
+        found = weak_search(problem, method, objective.margin, before)
+        after = found.point
+        improvement = after.pessimistic.objective - before.pessimistic.objective
+    else:
+        found = regime_search(problem, method, before.payments, before.policies)
+        after = before
+        kept = problem.affords(before.evaluation.cost)
+        held = before.evaluation.objective if kept else -np.inf
+        if found.objective > held + 1e-10 * max(1.0, abs(found.objective)):
+            trial = recover(problem, found.payments, found.policies, polish=False)
+            if trial.evaluation.objective > held:
+                after = trial
+        improvement = after.evaluation.objective - held
     return after, Refinement(
         payments=before.payments,
         leader_value=before.evaluation.leader_value,
-        objective=held,
+        objective=before.evaluation.objective,
         pessimistic_objective=before.pessimistic.objective,
-        improvement=after.evaluation.objective - held,
+        improvement=improvement,
         entries=found.entries,
         sweeps=found.sweeps,
         complete=found.complete,
@@ -239,11 +276,15 @@ def _refine(
 
 
 def _by_regimes(
-    problem: IncentiveProblem, method: RegimeAscent, x: FloatArray, certify: bool
+    problem: IncentiveProblem,
+    method: RegimeAscent,
+    objective: StrongStackelberg | WeakStackelberg,
+    x: FloatArray,
+    certify: bool,
 ) -> Solution:
     """RegimeAscent alone: from best responses to the given payments."""
     start = recover(problem, x, best_response_policies(problem, x), polish=False)
-    after, refinement = _refine(problem, method, start)
+    after, refinement = _refine(problem, method, objective, start)
     return _solution(
         problem,
         after,

@@ -8,6 +8,7 @@ that the leader sees, so pricing one, given the others, is an inner product.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +17,18 @@ from fastincentive.errors import InputError
 from fastincentive.kernels import marginals as kernels
 from fastincentive.mdp import FloatArray
 from fastincentive.problem import IncentiveProblem
-from fastincentive.regimes import alike, repeat, walk
+from fastincentive.regimes import Responses, alike, repeat, walk
 
 __all__ = [
+    "Cut",
     "Lines",
     "Menus",
+    "build",
     "check_unshared",
     "collect",
     "coordinate_lines",
+    "cut",
+    "join",
     "label_marginals",
     "merge",
     "side_payments",
@@ -64,9 +69,6 @@ class Menus:
         Its best response.
     laws : int array (C, S)
         The same, -1 in states that are not visited.
-    room : array (C,)
-        How far payments can move on along ``direction`` before the response changes.
-    direction : array (C, K)
     first : int array (n + 1,)
         Entries of follower i are ``first[i]:first[i + 1]``.
     marginals : array (T, C, L)
@@ -81,8 +83,6 @@ class Menus:
     spread: FloatArray
     actions: NDArray[np.int64]
     laws: NDArray[np.int64]
-    room: FloatArray
-    direction: FloatArray
     first: NDArray[np.int64]
     marginals: FloatArray
     tail: float
@@ -102,42 +102,68 @@ class Menus:
 
 
 def coordinate_lines(problem: IncentiveProblem, x: FloatArray) -> Lines:
-    """One line for each payment of each follower: from its lower bound, the others as in x."""
+    """One line for each payment of each follower: from its lower bound, the others as in x.
+
+    A follower without payments gets a line of no length, so that its menu is not empty.
+    """
     bound = problem.payments
-    owner, column = np.nonzero(bound.reach >= 0)
-    held = np.where(bound.reach >= 0, x[bound.reach], 0.0)
-    base = held[owner]
+    paid = bound.reach >= 0
+    owner, column = np.nonzero(paid)
+    base = bound.spread(x)[owner]
     rows = np.arange(owner.size)
     base[rows, column] = bound.lower[bound.reach[owner, column]]
     direction = np.zeros(base.shape)
     direction[rows, column] = 1.0
-    return Lines(owner, base, direction)
+    unpaid = np.flatnonzero(~paid.any(axis=1))
+    nothing = np.zeros((unpaid.size, base.shape[1]))
+    return join(Lines(owner, base, direction), Lines(unpaid, nothing, nothing))
+
+
+def join(first: Lines, second: Lines) -> Lines:
+    """Put two sets of lines together."""
+    return Lines(
+        np.concatenate([first.owner, second.owner]),
+        np.concatenate([first.base, second.base]),
+        np.concatenate([first.direction, second.direction]),
+    )
+
+
+class Cut(NamedTuple):
+    """Lines, sorted by follower, and the best responses along them."""
+
+    lines: Lines
+    found: Responses
+    equals: NDArray[np.int64]  # (m, S, A) first action that is the same as each
+
+
+def cut(problem: IncentiveProblem, lines: Lines) -> Cut:
+    """Cut lines into regimes."""
+    bound, followers = problem.payments, problem.followers
+    order = np.argsort(lines.owner, kind="stable")
+    lines = Lines(lines.owner[order], lines.base[order], lines.direction[order])
+    equals = alike(followers, bound.index, problem.leader.labels)[lines.owner]
+    found = walk(
+        repeat(followers.packed, lines.owner),
+        followers.rewards[lines.owner] + side_payments(problem, lines.owner, lines.base),
+        side_payments(problem, lines.owner, lines.direction),
+        equals,
+        _ends(problem, lines),
+    )
+    return Cut(lines, found, equals)
 
 
 def collect(problem: IncentiveProblem, lines: Lines) -> Menus:
     """Cut lines into regimes: one entry for each best response, at its cheapest payments there."""
-    bound, followers = problem.payments, problem.followers
-    order = np.argsort(lines.owner, kind="stable")
-    owner, base, direction = lines.owner[order], lines.base[order], lines.direction[order]
-    upper = _ends(problem, owner, base, direction)
-    many = repeat(followers.packed, owner)
-    equals = alike(followers, bound.index, problem.leader.labels)[owner]
-    found = walk(
-        many,
-        followers.rewards[owner] + side_payments(problem, owner, base),
-        side_payments(problem, owner, direction),
-        equals,
-        upper,
-    )
-    spread = base[found.line] + found.lower[:, None] * direction[found.line]
-    return _finish(
+    lines, found, _ = cut(problem, lines)
+    owner = lines.owner[found.line]
+    spread = lines.base[found.line] + found.lower[:, None] * lines.direction[found.line]
+    chosen = _cheapest(problem, owner, spread, found.laws)
+    return build(
         problem,
-        owner[found.line],
-        spread,
-        found.actions,
-        found.laws,
-        found.upper - found.lower,
-        direction[found.line],
+        owner[chosen],
+        spread[chosen],
+        found.actions[chosen],
+        found.laws[chosen],
         bool(found.complete.all()),
     )
 
@@ -147,20 +173,27 @@ def merge(problem: IncentiveProblem, first: Menus, second: Menus) -> Menus:
     owner = np.concatenate([first.owner, second.owner])
     spread = np.concatenate([first.spread, second.spread])
     laws = np.concatenate([first.laws, second.laws])
-    # The cheapest of a kind comes first.
-    order = np.lexsort((_price(problem, owner, spread), owner))
-    _, kept = np.unique(np.column_stack([owner, laws])[order], axis=0, return_index=True)
-    chosen = order[np.sort(kept)]
-    return _finish(
+    chosen = _cheapest(problem, owner, spread, laws)
+    return build(
         problem,
         owner[chosen],
         spread[chosen],
         np.concatenate([first.actions, second.actions])[chosen],
         laws[chosen],
-        np.concatenate([first.room, second.room])[chosen],
-        np.concatenate([first.direction, second.direction])[chosen],
         first.complete and second.complete,
     )
+
+
+def _cheapest(
+    problem: IncentiveProblem,
+    owner: NDArray[np.int64],
+    spread: FloatArray,
+    laws: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """Of each follower's equal responses the cheapest, sorted by follower and price."""
+    order = np.lexsort((_price(problem, owner, spread), owner))
+    _, kept = np.unique(np.column_stack([owner, laws])[order], axis=0, return_index=True)
+    return order[np.sort(kept)]
 
 
 def with_payments(
@@ -174,9 +207,7 @@ def with_payments(
     )
     spread = menus.spread.copy()
     spread[entries[cheaper]] = other[cheaper]
-    room = menus.room.copy()
-    room[entries[cheaper]] = 0.0
-    return replace(menus, spread=spread, room=room)
+    return replace(menus, spread=spread)
 
 
 def _price(problem: IncentiveProblem, owner: NDArray[np.int64], spread: FloatArray) -> FloatArray:
@@ -186,15 +217,11 @@ def _price(problem: IncentiveProblem, owner: NDArray[np.int64], spread: FloatArr
     return np.where(reach >= 0, prices[reach] * spread, 0.0).sum(axis=1)
 
 
-def _ends(
-    problem: IncentiveProblem,
-    owner: NDArray[np.int64],
-    base: FloatArray,
-    direction: FloatArray,
-) -> FloatArray:
+def _ends(problem: IncentiveProblem, lines: Lines) -> FloatArray:
     """Where each line leaves the bounds."""
     bound = problem.payments
-    reach = bound.reach[owner]
+    base, direction = lines.base, lines.direction
+    reach = bound.reach[lines.owner]
     high = np.where(reach >= 0, bound.upper[reach], np.inf)
     low = np.where(reach >= 0, bound.lower[reach], 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -219,19 +246,18 @@ def side_payments(
     return np.where(index >= 0, held, 0.0).reshape(owner.size, *bound.index.shape[1:])
 
 
-def _finish(
+def build(
     problem: IncentiveProblem,
     owner: NDArray[np.int64],
     spread: FloatArray,
     actions: NDArray[np.int64],
     laws: NDArray[np.int64],
-    room: FloatArray,
-    direction: FloatArray,
     complete: bool,
 ) -> Menus:
+    """Put entries, sorted by follower, together with their label marginals."""
     first = np.searchsorted(owner, np.arange(problem.n + 1))
     marginals, tail = label_marginals(problem, owner, actions, first)
-    return Menus(owner, spread, actions, laws, room, direction, first, marginals, tail, complete)
+    return Menus(owner, spread, actions, laws, first, marginals, tail, complete)
 
 
 def label_marginals(

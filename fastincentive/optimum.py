@@ -8,13 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fastincentive.errors import InputError, invalid
+from fastincentive.bounds import upper_bound
+from fastincentive.cells import vertex_lines
+from fastincentive.costs import ExpectedSpend, LinearCost, QuadraticCost
+from fastincentive.errors import invalid
 from fastincentive.mdp import FloatArray
 from fastincentive.menus import check_unshared, collect, coordinate_lines
 from fastincentive.methods.regime_ascent import RegimeAscent
 from fastincentive.mixing import Mixing, search_mixing
 from fastincentive.problem import IncentiveProblem
 from fastincentive.search import Search
+from fastincentive.ties import broken_ties
 
 __all__ = ["GlobalOptimum", "RunnerUp", "global_optimum"]
 
@@ -101,34 +105,48 @@ def global_optimum(
     *,
     time_limit: float = np.inf,
     mixing: int = 5,
+    most_responses: int = 20_000,
 ) -> GlobalOptimum:
     """Find the best payments over all deterministic best responses, with a certificate.
 
-    Each follower's best responses to all payments are listed exactly (parametric policy
-    iteration); with two followers every combination is priced, with more branch and bound excludes
-    most of them by exact bounds.
+    Each follower's best responses to all payments are listed exactly: by parametric policy
+    iteration for one payment, as the pieces of its optimal value for several. With two followers
+    every combination is priced; with more, branch and bound excludes most of them.
 
     Parameters
     ----------
     problem : IncentiveProblem
-        With one payment per follower, none shared.
+        With payments that reach one follower each. Several payments per follower need a linear
+        cost; the number of responses grows quickly with their number: two or three on small grids.
     time_limit : float
         Seconds after which the branch and bound returns what it has, with the bound still open.
     mixing : int
         At how many of the best combinations mixing between tied actions is searched.
+    most_responses : int
+        With several payments per follower: if one has more responses than about this many the
+        list, and with it the certificate, is left incomplete.
 
     Raises
     ------
     InputError
-        If a follower has several payments, or shares one.
+        If payments are shared between followers; if there are several per follower and the cost is
+        not linear, or a payment without upper bound costs nothing; with more than two followers,
+        if the cost is not a sum over payments.
     """
     check_unshared(problem, "problem")
-    if problem.payments.reach.shape[1] > 1:
-        raise InputError("problem: expected at most one payment per follower, got several")
     if not time_limit > 0:
         raise invalid("time_limit", "a number of seconds > 0", time_limit)
+    summed = isinstance(problem.cost, (LinearCost, QuadraticCost, ExpectedSpend))
+    if problem.n > 2 and not summed:
+        raise invalid("cost", "a sum over payments, with more than two followers", problem.cost)
     began = time.perf_counter()
-    menus = collect(problem, coordinate_lines(problem, problem.payments.lower))
+    several = problem.payments.reach.shape[1] > 1
+    lines, listed = (
+        vertex_lines(problem, _finite_upper(problem), most_responses)
+        if several
+        else (coordinate_lines(problem, problem.payments.lower), True)
+    )
+    menus = collect(problem, lines)
     search = Search(problem, menus)
     tree = _Tree(search, max(mixing, 2), began + time_limit)
     tree.run()
@@ -152,9 +170,30 @@ def global_optimum(
             [(search.payments(pick), search.policies(pick)) for pick in best[:mixing]],
             evaluation.objective,
         ),
-        complete=menus.complete and tree.done,
+        complete=listed and menus.complete and tree.done,
         seconds=time.perf_counter() - began,
     )
+
+
+def _finite_upper(problem: IncentiveProblem) -> FloatArray:
+    """Payments beyond these cost more than the leader could ever gain."""
+    if not isinstance(problem.cost, LinearCost):
+        raise invalid(
+            "cost", "LinearCost, with several payments per follower", type(problem.cost).__name__
+        )
+    upper = problem.payments.upper
+    if np.isfinite(upper).all():
+        return upper
+    price = problem.cost_weight * problem.cost.gradient(problem.payments.lower)
+    if (price[np.isinf(upper)] <= 0.0).any():
+        raise invalid("upper", "an upper bound for every payment that costs nothing", "none")
+    none = problem.payments.lower
+    nothing = problem.evaluate(none, broken_ties(problem, none, 1.0).policies).objective
+    gain = upper_bound(problem) - nothing
+    if not np.isfinite(gain):
+        raise invalid("upper", "upper bounds, because the leader's gain is unbounded", "none")
+    with np.errstate(divide="ignore"):
+        return np.minimum(upper, 1.01 * max(gain, 1e-9) / price)
 
 
 class _Tree:

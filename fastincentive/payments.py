@@ -110,6 +110,19 @@ class BoundPayments:
         single = np.where(free, np.inf, 2.0 * self.budget / np.where(root > 0.0, root, 1.0))
         return np.minimum(self.upper, single)
 
+    def compress(self, occupancy: FloatArray) -> FloatArray:
+        """D (n, K): dV_i/dx of the payments that reach each follower, from occupancies (n, S, A).
+
+        In the order of ``reach``, 0 where there is none.
+        """
+        each = self.pull_back_each(occupancy)
+        held = np.take_along_axis(each, np.maximum(self.reach, 0), axis=1)
+        return np.where(self.reach >= 0, held, 0.0)
+
+    def spread(self, payments: FloatArray) -> FloatArray:
+        """Payments (n, K) in the order of ``reach``, 0 where there is none."""
+        return np.where(self.reach >= 0, payments[self.reach], 0.0)
+
     def project(self, payments: FloatArray) -> FloatArray:
         """Euclidean projection on the bounds and, if ``budget`` is not None, the budget."""
         out = np.empty(self.size)

@@ -122,3 +122,49 @@ class Search:
     def policies(self, pick: NDArray[np.int64]) -> FloatArray:
         """Policies (n, S, A) of these entries."""
         return np.asarray(np.eye(self.problem.followers.n_actions)[self.menus.actions[pick]])
+
+    def from_starts(
+        self,
+        count: int,
+        pairs: bool,
+        rng: np.random.Generator,
+        payments: FloatArray,
+        policies: FloatArray | None,
+        trace: list[float],
+    ) -> tuple[NDArray[np.int64], float]:
+        """Climb from the entries nearest to a point, the cheapest ones, and random ones."""
+        starts = [self.nearest(payments, policies), self._least(self.menus.spread.sum(axis=1))]
+        # With up to two followers one climb compares every combination.
+        if pairs and self.problem.n <= 2:
+            del starts[1:]
+        else:
+            first, last = self.menus.first[:-1], self.menus.first[1:]
+            starts += [rng.integers(first, last) for _ in range(count)]
+        best, top = starts[0], -np.inf
+        for pick in starts:
+            steps: list[float] = []
+            found, value = self.climb(pick, pairs, steps)
+            if value > top:
+                best, top = found, value
+                trace[:] = steps
+        return best, top
+
+    def nearest(self, payments: FloatArray, policies: FloatArray | None) -> NDArray[np.int64]:
+        """Each follower's entry nearest to payments (k,), of equal ones the most similar policy."""
+        bound, menus = self.problem.payments, self.menus
+        held = bound.spread(payments)
+        off = np.abs(menus.spread - held[menus.owner]).sum(axis=1)
+        if policies is not None:
+            chosen = np.argmax(policies, axis=2)[menus.owner]
+            off += 1e-9 * ((menus.laws != chosen) & (menus.laws >= 0)).sum(axis=1)
+        return self._least(off)
+
+    def like(self, laws: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Entries with these actions in visited states (n, S)."""
+        off = (self.menus.laws != laws[self.menus.owner]).sum(axis=1)
+        return self._least(off.astype(float))
+
+    def _least(self, key: FloatArray) -> NDArray[np.int64]:
+        """Entry (n,) with the smallest key (C,) in each menu."""
+        order = np.lexsort((key, self.menus.owner))
+        return np.asarray(order[self.menus.first[:-1]])

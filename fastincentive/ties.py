@@ -58,7 +58,7 @@ def broken_ties(
     """
     which = np.arange(problem.n)
     bound = problem.payments
-    held = np.where(bound.reach >= 0, payments[bound.reach], 0.0)
+    held = bound.spread(payments)
     # A line of no length: the responses that are optimal at its only point.
     menus = collect(problem, Lines(which, held, np.zeros(held.shape)))
     sizes = np.diff(menus.first)

@@ -160,10 +160,7 @@ def leads_out(packed, i, choice, mark):
                         if packed.probability[e] > 0.0 and out[packed.successor[e]]:
                             out[s] = True
             grown = grown or out[s]
-    for s in range(states):
-        if mark[s] and not out[s]:
-            return False
-    return True
+    return not (mark & ~out).any()
 
 
 @jit

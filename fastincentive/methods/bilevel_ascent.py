@@ -16,9 +16,7 @@ from fastincentive.methods import references
 from fastincentive.methods.pieces import (
     Pieces,
     add_pieces,
-    compress,
     empty_pieces,
-    spread_payments,
 )
 from fastincentive.methods.schedule import Pace, judge, start_pace
 from fastincentive.payments import BoundPayments
@@ -215,9 +213,9 @@ class BilevelAscent:
             ahead = ahead - problem.cost_weight * cost.policies
 
         # What each piece of V_i* says of q_i: its value now, and its gradient in the payments.
-        spread = spread_payments(bound, x)
-        slope = compress(bound, held.visits[:, :, None] * policies)
-        reference_slope = compress(bound, answered.visits[:, :, None] * reference)
+        spread = bound.spread(x)
+        slope = bound.compress(held.visits[:, :, None] * policies)
+        reference_slope = bound.compress(answered.visits[:, :, None] * reference)
         constant = best_values - (reference_slope * spread).sum(axis=1)
         pieces, fresh = add_pieces(state.pieces, constant, reference_slope, state.iteration)
         multipliers = np.where(fresh, 0.0, state.multipliers)
@@ -405,7 +403,7 @@ class BilevelAscent:
             return np.ones(unit.size)
         damping = 0.2 / np.maximum(step * row_size.max(axis=1), 0.2)
         if self.natural_gradient:
-            moved = np.abs(spread_payments(bound, payment_change)).max(axis=1) * step
+            moved = np.abs(bound.spread(payment_change)).max(axis=1) * step
             damping = np.minimum(damping, 0.2 * unit / np.maximum(moved, 0.2 * unit))
         if bound.shared or self.multiplier == "joint":
             damping[:] = damping.min()

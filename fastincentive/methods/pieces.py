@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive.mdp import FloatArray
-from fastincentive.payments import BoundPayments
 
-__all__ = ["Pieces", "add_pieces", "compress", "empty_pieces", "spread_payments"]
+__all__ = ["Pieces", "add_pieces", "empty_pieces"]
 
 
 class Pieces(NamedTuple):
@@ -38,18 +37,6 @@ def empty_pieces(n: int, count: int, width: int) -> Pieces:
         np.zeros((n, count), bool),
         np.full((n, count), -1),
     )
-
-
-def compress(payments: BoundPayments, occupancy: FloatArray) -> FloatArray:
-    """D (n, K): dV_i/dx of the payments that reach follower i, from its occupancy (n, S, A)."""
-    each = payments.pull_back_each(occupancy)
-    held = np.take_along_axis(each, np.maximum(payments.reach, 0), axis=1)
-    return np.where(payments.reach >= 0, held, 0.0)
-
-
-def spread_payments(payments: BoundPayments, x: FloatArray) -> FloatArray:
-    """Payments (n, K) in the order of ``reach``, 0 where there is none."""
-    return np.where(payments.reach >= 0, x[payments.reach], 0.0)
 
 
 def add_pieces(

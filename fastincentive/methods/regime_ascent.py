@@ -15,12 +15,27 @@ from numpy.typing import NDArray
 from fastincentive.cheapest import supporting_payments
 from fastincentive.errors import invalid
 from fastincentive.mdp import FloatArray
-from fastincentive.menus import Lines, Menus, collect, coordinate_lines, merge, with_payments
+from fastincentive.menus import (
+    Lines,
+    Menus,
+    collect,
+    coordinate_lines,
+    join,
+    merge,
+    with_payments,
+)
 from fastincentive.methods.tariffs import Answers, answers_at, best_on_line
 from fastincentive.problem import IncentiveProblem
 from fastincentive.search import GAIN, Search
 
-__all__ = ["RegimeAscent", "RegimePoint", "regime_search"]
+__all__ = [
+    "RegimeAscent",
+    "RegimePoint",
+    "first_lines",
+    "new_lines",
+    "regime_search",
+    "with_several",
+]
 
 
 @dataclass(frozen=True)
@@ -107,21 +122,23 @@ def regime_search(
     if problem.payments.shared:
         return _search_shared(problem, method, origin, rng)
     lines = coordinate_lines(problem, origin)
-    several = _several(problem)
+    several = with_several(problem)
     if several.size:
-        lines = _join(lines, _first_lines(problem, method, rng, several))
+        lines = join(lines, first_lines(problem, method, rng, several))
     menus = collect(problem, lines)
     trace: list[float] = []
     search = Search(problem, menus)
-    pick, value = _from_all_starts(search, method, rng, origin, policies, trace)
+    pick, value = search.from_starts(
+        method.starts, problem.n <= method.pairs, rng, origin, policies, trace
+    )
     sweeps = search.sweeps
     for _ in range(method.rounds if several.size else 0):
         before = value
         laws = search.menus.laws[pick]
         menus = _reprice(search, pick, several, method.repriced)
-        lines = _new_lines(problem, method, rng, several, search.payments(pick))
+        lines = new_lines(problem, method, rng, several, search.payments(pick))
         search = Search(problem, merge(problem, menus, collect(problem, lines)))
-        pick, value = search.climb(_same(search, laws), problem.n <= method.pairs, trace)
+        pick, value = search.climb(search.like(laws), problem.n <= method.pairs, trace)
         sweeps += search.sweeps
         if value <= before + GAIN * max(1.0, abs(before)):
             break
@@ -204,79 +221,12 @@ def _search_shared(
     )
 
 
-def _from_all_starts(
-    search: Search,
-    method: RegimeAscent,
-    rng: np.random.Generator,
-    origin: FloatArray,
-    policies: FloatArray | None,
-    trace: list[float],
-) -> tuple[NDArray[np.int64], float]:
-    problem, menus = search.problem, search.menus
-    first, last = menus.first[:-1], menus.first[1:]
-    pairs = problem.n <= method.pairs
-    starts = [_nearest(search, origin, policies), _cheapest(search)]
-    # With two followers the pair move has seen every combination.
-    if not (pairs and problem.n <= 2):
-        starts += [rng.integers(first, last) for _ in range(method.starts)]
-    best: NDArray[np.int64] | None = None
-    top = -np.inf
-    for pick in starts:
-        steps: list[float] = []
-        found, value = search.climb(pick, pairs, steps)
-        if value > top + GAIN * max(1.0, abs(top)) or best is None:
-            best, top = found, value
-            trace[:] = steps
-        if pairs and problem.n <= 2:
-            break
-    assert best is not None  # for the type checker: there is at least one start
-    return best, top
-
-
-def _nearest(search: Search, x: FloatArray, policies: FloatArray | None) -> NDArray[np.int64]:
-    """Each follower's entry nearest to payments x, of equal ones the most similar policy."""
-    problem, menus = search.problem, search.menus
-    bound = problem.payments
-    held = np.where(bound.reach >= 0, x[bound.reach], 0.0)
-    off = np.abs(menus.spread - held[menus.owner]).sum(axis=1)
-    if policies is not None:
-        chosen = np.argmax(policies, axis=2)[menus.owner]
-        visited = menus.laws >= 0
-        off += 1e-9 * ((menus.laws != chosen) & visited).sum(axis=1)
-    return _per_follower(menus, off)
-
-
-def _cheapest(search: Search) -> NDArray[np.int64]:
-    return _per_follower(search.menus, search.menus.spread.sum(axis=1))
-
-
-def _per_follower(menus: Menus, key: FloatArray) -> NDArray[np.int64]:
-    """Entry (n,) with the smallest key in each menu."""
-    order = np.lexsort((key, menus.owner))
-    return np.asarray(order[menus.first[:-1]])
-
-
-def _same(search: Search, laws: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Entries with these visited actions (n, S)."""
-    menus = search.menus
-    off = (menus.laws != laws[menus.owner]).sum(axis=1).astype(float)
-    return _per_follower(menus, off)
-
-
-def _several(problem: IncentiveProblem) -> NDArray[np.int64]:
+def with_several(problem: IncentiveProblem) -> NDArray[np.int64]:
     """Followers with more than one payment."""
     return np.flatnonzero((problem.payments.reach >= 0).sum(axis=1) > 1)
 
 
-def _join(first: Lines, second: Lines) -> Lines:
-    return Lines(
-        np.concatenate([first.owner, second.owner]),
-        np.concatenate([first.base, second.base]),
-        np.concatenate([first.direction, second.direction]),
-    )
-
-
-def _first_lines(
+def first_lines(
     problem: IncentiveProblem,
     method: RegimeAscent,
     rng: np.random.Generator,
@@ -289,11 +239,11 @@ def _first_lines(
     held = bound.reach[which] >= 0
     direction = rng.exponential(size=held.shape)
     direction[:: method.directions + 1] = 1.0
-    base = np.where(held, bound.lower[bound.reach[which]], 0.0)
-    return _join(alone, Lines(which, base, np.where(held, direction, 0.0)))
+    base = bound.spread(bound.lower)[which]
+    return join(alone, Lines(which, base, np.where(held, direction, 0.0)))
 
 
-def _new_lines(
+def new_lines(
     problem: IncentiveProblem,
     method: RegimeAscent,
     rng: np.random.Generator,
@@ -304,6 +254,6 @@ def _new_lines(
     bound = problem.payments
     which = np.repeat(several, method.directions)
     held = bound.reach[which] >= 0
-    base = np.where(held, x[bound.reach[which]], 0.0)
+    base = bound.spread(x)[which]
     direction = np.where(held, rng.normal(size=held.shape), 0.0)
-    return _join(coordinate_lines(problem, x), Lines(which, base, direction))
+    return join(coordinate_lines(problem, x), Lines(which, base, direction))

@@ -1,0 +1,40 @@
+"""What ``solve`` maximises when followers have several best responses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastincentive.errors import invalid
+
+__all__ = ["StrongStackelberg", "WeakStackelberg"]
+
+
+@dataclass(frozen=True)
+class StrongStackelberg:
+    """Ties are broken in the leader's favour: the paper's Problem 1."""
+
+
+@dataclass(frozen=True)
+class WeakStackelberg:
+    """Ties are broken against the leader: the value that payments guarantee.
+
+    The best payments for a leader that may choose among tied responses make followers just
+    indifferent; against it they are worthless there, and a little more has to be paid. The largest
+    guaranteed value is in general approached, not attained.
+
+    Parameters
+    ----------
+    margin : float
+        By how much, in units of each follower's reward (the size of its values), the wanted
+        response is to be better than any other in the states it visits. Where a response cannot be
+        made that much better it is made as much better as it can on the line searched.
+    """
+
+    margin: float = 1e-6
+
+    def __post_init__(self) -> None:
+        """Check the margin."""
+        if not (self.margin > 0 and np.isfinite(self.margin)):
+            raise invalid("margin", "a finite number > 0", self.margin)
