@@ -1,0 +1,172 @@
+"""One controller moves one or two followers, seeing both: value iteration and backward passes.
+
+A single follower is a pair whose second has one state and one action.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from fastincentive.kernels.jit import jit
+
+__all__ = ["Mover", "backward", "stationary"]
+
+
+class Mover(NamedTuple):
+    """What the controller moves: one follower."""
+
+    row_start: np.ndarray  # (S*A + 1,) int64
+    successor: np.ndarray  # (nnz,) int32
+    probability: np.ndarray  # (nnz,) float64
+    allowed: np.ndarray  # (S, A) bool, at least one action in each state
+    loss: np.ndarray  # (S, A) float64, what the action costs the follower
+    labels: np.ndarray  # (S, A) int64
+
+
+@jit
+def back_up(
+    first, second, table, lead, multipliers, scales, factor, ahead, lost_ahead, value, lost
+):
+    """One step back in time, from what is ahead to ``value`` (S1,S2) and ``lost`` (2,S1,S2).
+
+    The controller earns lead * table[labels] - sum_i multipliers[i] * scales[i] * loss_i now, and
+    factor * ahead later; ``lost`` adds up scales[i] * loss_i for the actions it takes.
+    """
+    states1, actions1 = first.allowed.shape
+    states2, actions2 = second.allowed.shape
+    reach = np.zeros((states1, states2, actions2))
+    for c in range(states1):
+        for s2 in range(states2):
+            for a2 in range(actions2):
+                row = s2 * actions2 + a2
+                total = 0.0
+                for e in range(second.row_start[row], second.row_start[row + 1]):
+                    total += second.probability[e] * ahead[c, second.successor[e]]
+                reach[c, s2, a2] = total
+    onward = np.empty((states2, actions2))
+    take1 = np.empty(states2, np.int64)
+    take2 = np.empty(states2, np.int64)
+    for s1 in range(states1):
+        value[s1] = -math.inf
+        for a1 in range(actions1):
+            if not first.allowed[s1, a1]:
+                continue
+            onward[:] = 0.0
+            row = s1 * actions1 + a1
+            for e in range(first.row_start[row], first.row_start[row + 1]):
+                p = first.probability[e]
+                c = first.successor[e]
+                for s2 in range(states2):
+                    for a2 in range(actions2):
+                        onward[s2, a2] += p * reach[c, s2, a2]
+            own = multipliers[0] * scales[0] * first.loss[s1, a1]
+            seen = first.labels[s1, a1]
+            for s2 in range(states2):
+                for a2 in range(actions2):
+                    if not second.allowed[s2, a2]:
+                        continue
+                    total = (
+                        lead * table[seen, second.labels[s2, a2]]
+                        - own
+                        - multipliers[1] * scales[1] * second.loss[s2, a2]
+                        + factor * onward[s2, a2]
+                    )
+                    if total > value[s1, s2]:
+                        value[s1, s2] = total
+                        take1[s2] = a1
+                        take2[s2] = a2
+        for s2 in range(states2):
+            row1 = s1 * actions1 + take1[s2]
+            row2 = s2 * actions2 + take2[s2]
+            total1 = 0.0
+            total2 = 0.0
+            for e in range(first.row_start[row1], first.row_start[row1 + 1]):
+                c = first.successor[e]
+                for k in range(second.row_start[row2], second.row_start[row2 + 1]):
+                    p = first.probability[e] * second.probability[k]
+                    total1 += p * lost_ahead[0, c, second.successor[k]]
+                    total2 += p * lost_ahead[1, c, second.successor[k]]
+            lost[0, s1, s2] = scales[0] * first.loss[s1, take1[s2]] + factor * total1
+            lost[1, s1, s2] = scales[1] * second.loss[s2, take2[s2]] + factor * total2
+
+
+@jit
+def stationary(first, second, table, discount, multipliers, counted, sweeps, value, lost):
+    """Value iteration at one discount, with the losses of the ``counted`` (2,) followers only.
+
+    Writes upper bounds on the optimal values (MacQueen's, below discount 1), tight to rounding if
+    there are enough sweeps, and the losses. Returns whether they are bounds: at discount 1 the
+    iteration may not converge.
+    """
+    value[:] = 0.0
+    lost[:] = 0.0
+    following = np.empty_like(value)
+    lost_following = np.empty_like(lost)
+    rest = discount / (1.0 - discount) if discount < 1.0 else math.inf
+    mark = math.inf
+    patience = max(256, 2 * (value.shape[0] + value.shape[1]))
+    for k in range(1, sweeps + 1):
+        back_up(
+            first,
+            second,
+            table,
+            1.0,
+            multipliers,
+            counted,
+            discount,
+            value,
+            lost,
+            following,
+            lost_following,
+        )
+        low = math.inf
+        high = -math.inf
+        size = 0.0
+        for s1 in range(value.shape[0]):
+            for s2 in range(value.shape[1]):
+                change = following[s1, s2] - value[s1, s2]
+                low = min(low, change)
+                high = max(high, change)
+                size = max(size, abs(following[s1, s2]))
+        value[:] = following
+        lost[:] = lost_following
+        if discount < 1.0:
+            if rest * (high - low) <= 1e-14 * size or k == sweeps:
+                value += rest * high
+                return True
+        elif max(high, -low) <= 1e-14 * size:
+            # Changes that fell this far at a geometric pace in k sweeps add up to less than k more.
+            value += k * max(high, 0.0)
+            return True
+        elif k & (k - 1) == 0 and k >= patience:
+            # Changes that hardly fall while the number of sweeps doubles go on for ever.
+            if max(high, -low) > 0.999 * mark:
+                return False
+            mark = max(high, -low)
+    return False
+
+
+@jit
+def backward(first, second, table, discounts, multipliers, horizon, value, lost):
+    """Go back from ``horizon`` to 0 in place; ``discounts`` (3,): the leader's, the followers'."""
+    following = np.empty_like(value)
+    lost_following = np.empty_like(lost)
+    for t in range(horizon - 1, -1, -1):
+        back_up(
+            first,
+            second,
+            table,
+            discounts[0] ** t,
+            multipliers,
+            discounts[1:] ** t,
+            1.0,
+            value,
+            lost,
+            following,
+            lost_following,
+        )
+        value[:] = following
+        lost[:] = lost_following
