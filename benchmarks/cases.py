@@ -36,6 +36,52 @@ def build(name: str) -> IncentiveProblem:
     return problem
 
 
+#: Number of followers -> checksum of the inputs of ``fleet``.
+FLEETS = {100: "4f9c0459046c0392", 1000: "33e935b67d4ee4cc"}
+
+
+def fleet(n: int) -> IncentiveProblem:
+    """n robots on random 6x6 grids, one payment each; the leader wants an eighth at lesser goals.
+
+    A count-like reward (steep up to n / 8, falling beyond) plus an additive one.
+    """
+    rng = np.random.default_rng(n)
+    layouts = []
+    for _ in range(20):
+        cells = rng.permutation(36)
+        drawn = np.full(36, ".")
+        drawn[cells[0]], drawn[cells[1:3]], drawn[cells[3:8]] = "G", "L", "F"
+        grid = "\n".join("".join(row) for row in drawn.reshape(6, 6))
+        start = divmod(int(cells[8]), 6)
+        models = [fi.models.grid_mdp(grid, slip, start) for slip in (0.02, 0.05, 0.1, 0.15)]
+        layouts.append((cells, models))
+    mdps, sites = [], []
+    labels = np.zeros((n, 37), np.int64)
+    bonus = np.zeros((n, 37))
+    for i in range(n):
+        cells, models = layouts[i % 20]
+        mdps.append(
+            models[rng.integers(4)].replace(
+                discount=rng.choice([0.9, 0.95, 0.98]), initial=int(cells[8 + rng.integers(20)])
+            )
+        )
+        sites.append([int(cells[1])])
+        labels[i, cells[1:3]] = 1
+        bonus[i, cells[1:3]] = rng.uniform()
+    counts = np.arange(n + 1)
+    values = 2.0 * np.minimum(counts, n / 8) - np.maximum(counts - n / 8, 0.0)
+    problem = fi.IncentiveProblem(
+        mdps,
+        fi.CountReward(labels, values) + fi.AdditiveReward(bonus),
+        fi.Payments.at_states(sites),
+        leader_discount=0.98,
+    )
+    found = checksum(problem)
+    if found != FLEETS[n]:
+        raise ValueError(f"fleet of {n}: the inputs have checksum {found}, not {FLEETS[n]}")
+    return problem
+
+
 def checksum(problem: IncentiveProblem) -> str:
     """Digest of everything a case is made of."""
     digest = hashlib.sha256()
