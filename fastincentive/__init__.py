@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from fastincentive import models, theory
+    from fastincentive.bounds import upper_bound
     from fastincentive.certificate import Stationarity, stationarity
     from fastincentive.cheapest import CheapestPayments, cheapest_payments
     from fastincentive.costs import CustomCost, ExpectedSpend, LinearCost, QuadraticCost
@@ -33,11 +34,14 @@ if TYPE_CHECKING:
     from fastincentive.leader_many import AdditiveReward, CountReward, SumReward
     from fastincentive.loop import solve
     from fastincentive.mdp import TabularMDP
-    from fastincentive.methods import BilevelAscent
+    from fastincentive.methods import BilevelAscent, RegimeAscent
     from fastincentive.milp import SingleFollowerOptimum, single_follower_optimum
+    from fastincentive.objectives import StrongStackelberg, WeakStackelberg
+    from fastincentive.optimum import GlobalOptimum, global_optimum
     from fastincentive.payments import Payments
     from fastincentive.policy import Direct, Softmax
     from fastincentive.problem import Evaluation, IncentiveProblem
+    from fastincentive.regimes import Regimes, follower_regimes
     from fastincentive.response import (
         BestResponse,
         best_response,
@@ -45,10 +49,19 @@ if TYPE_CHECKING:
         occupancy_measure,
         soft_best_response,
     )
-    from fastincentive.solution import Ascent, History, Solution, Status
+    from fastincentive.robust import (
+        PaymentRanges,
+        StackelbergValues,
+        payment_ranges,
+        stackelberg_values,
+    )
+    from fastincentive.solution import Ascent, History, Refinement, Solution, Status
     from fastincentive.starts import best_response_policies, leader_optimal_policies
+    from fastincentive.tradeoff import ParetoFront, pareto
+    from fastincentive.worst_case import WorstCase, worst_near_response
 
 _WHERE = {
+    "bounds": ["upper_bound"],
     "certificate": ["Stationarity", "stationarity"],
     "cheapest": ["CheapestPayments", "cheapest_payments"],
     "costs": ["CustomCost", "ExpectedSpend", "LinearCost", "QuadraticCost"],
@@ -68,11 +81,14 @@ _WHERE = {
     "leader": ["JointReward", "LabelReward", "LeaderReward"],
     "leader_many": ["AdditiveReward", "CountReward", "SumReward"],
     "mdp": ["TabularMDP"],
-    "methods": ["BilevelAscent"],
+    "methods": ["BilevelAscent", "RegimeAscent"],
     "milp": ["SingleFollowerOptimum", "single_follower_optimum"],
+    "objectives": ["StrongStackelberg", "WeakStackelberg"],
+    "optimum": ["GlobalOptimum", "global_optimum"],
     "payments": ["Payments"],
     "policy": ["Direct", "Softmax"],
     "problem": ["Evaluation", "IncentiveProblem"],
+    "regimes": ["Regimes", "follower_regimes"],
     "response": [
         "BestResponse",
         "best_response",
@@ -80,8 +96,16 @@ _WHERE = {
         "occupancy_measure",
         "soft_best_response",
     ],
-    "solution": ["Ascent", "History", "Solution", "Status"],
+    "robust": [
+        "PaymentRanges",
+        "StackelbergValues",
+        "payment_ranges",
+        "stackelberg_values",
+    ],
+    "solution": ["Ascent", "History", "Refinement", "Solution", "Status"],
     "starts": ["best_response_policies", "leader_optimal_policies"],
+    "tradeoff": ["ParetoFront", "pareto"],
+    "worst_case": ["WorstCase", "worst_near_response"],
 }
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 
@@ -98,6 +122,7 @@ __all__ = [
     "Evaluation",
     "ExpectedSpend",
     "Followers",
+    "GlobalOptimum",
     "History",
     "ImproperPolicyError",
     "IncentiveProblem",
@@ -109,31 +134,47 @@ __all__ = [
     "LinearCost",
     "MissingExtraError",
     "NotConvergedError",
+    "ParetoFront",
+    "PaymentRanges",
     "Payments",
     "ProductSpaceTooLargeError",
     "QuadraticCost",
+    "Refinement",
+    "RegimeAscent",
+    "Regimes",
     "SingleFollowerOptimum",
     "Softmax",
     "Solution",
+    "StackelbergValues",
     "Stationarity",
     "Status",
+    "StrongStackelberg",
     "SumReward",
     "TabularMDP",
     "TruncationWarning",
+    "WeakStackelberg",
+    "WorstCase",
     "best_response",
     "best_response_policies",
     "cheapest_payments",
     "evaluate_policy",
+    "follower_regimes",
+    "global_optimum",
     "leader_optimal_policies",
     "load_solution",
     "models",
     "occupancy_measure",
+    "pareto",
+    "payment_ranges",
     "save_solution",
     "single_follower_optimum",
     "soft_best_response",
     "solve",
+    "stackelberg_values",
     "stationarity",
     "theory",
+    "upper_bound",
+    "worst_near_response",
 ]
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``fastincentive reproduce``, ``solve`` and ``info``.
+"""The command line: ``fastincentive reproduce``, ``solve``, ``optimum``, ``pareto``, ``info``.
 
 Heavy modules are imported by the command that needs them, so that help and version are quick.
 """
@@ -14,7 +14,12 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastincentive import __version__
-from fastincentive.errors import ConvergenceWarning, InputError, MissingExtraError
+from fastincentive.errors import (
+    ConvergenceWarning,
+    InputError,
+    MissingExtraError,
+    missing_extra,
+)
 
 if TYPE_CHECKING:
     from fastincentive.problem import IncentiveProblem
@@ -70,7 +75,8 @@ def _reproduce(args: argparse.Namespace) -> int:
     seconds = result["seconds"]
     print(
         f"\n{seconds['compiling']:.1f} s compiling or loading, {seconds['runs']:.1f} s runs, "
-        f"{seconds['figures']:.1f} s figures. Report: {os.path.join(args.out, 'report.md')}"
+        f"{seconds['search']:.1f} s search, {seconds['figures']:.1f} s figures. "
+        f"Report: {os.path.join(args.out, 'report.md')}"
     )
     return SOLVED
 
@@ -81,13 +87,21 @@ def _reproduce(args: argparse.Namespace) -> int:
 def _solve(args: argparse.Namespace) -> int:
     from fastincentive import solve
     from fastincentive import solve_report as report
-    from fastincentive.methods import BilevelAscent
+    from fastincentive.methods import BilevelAscent, RegimeAscent
     from fastincentive.policy import Direct, Softmax
 
+    by_regimes = args.method == "regime-ascent"
+    if by_regimes:
+        _only_for_the_ascent(args)
     if args.temperature is not None and args.parameterization != "softmax":
         raise InputError("--temperature needs --parameterization softmax")
     problem = _problem(args)
-    method = BilevelAscent() if args.max_iter is None else BilevelAscent(max_iter=args.max_iter)
+    method: BilevelAscent | RegimeAscent
+    if by_regimes:
+        method = RegimeAscent()
+    else:
+        method = BilevelAscent() if args.max_iter is None else BilevelAscent(max_iter=args.max_iter)
+    start = args.start or ("best-response" if by_regimes else "leader-optimal")
     parameterization: Direct | Softmax = Direct()
     if args.parameterization == "softmax":
         parameterization = Softmax() if args.temperature is None else Softmax(args.temperature)
@@ -99,16 +113,41 @@ def _solve(args: argparse.Namespace) -> int:
             method,
             parameterization,
             initial_payments=args.payments[0] if len(args.payments) == 1 else args.payments,
-            initial_policies=args.start,
+            initial_policies=start,
+            refine=not args.no_refine,
+            certify=args.certify,
             progress=args.progress and _on_terminal(),
         )
     seconds = time.perf_counter() - began
-    for text in dict.fromkeys(str(w.message) for w in caught if w.category != ConvergenceWarning):
-        print(f"fastincentive solve: warning: {text}", file=sys.stderr)
-    settings = {name: getattr(args, name) for name in ("method", "parameterization", "start")}
+    _tell(args, caught)
+    settings = {
+        "method": args.method,
+        "parameterization": None if by_regimes else args.parameterization or "direct",
+        "start": start,
+    }
     found = report.found(args.model, settings, problem, solution, seconds)
     print(report.as_json(found) if args.json else report.as_table(found))
     return SOLVED if solution.success else NOT_CONVERGED
+
+
+def _only_for_the_ascent(args: argparse.Namespace) -> None:
+    """Refuse what the search over regimes has no use for, rather than ignore it."""
+    given = {
+        "--parameterization": args.parameterization is not None,
+        "--temperature": args.temperature is not None,
+        "--start leader-optimal": args.start == "leader-optimal",
+        "--max-iter": args.max_iter is not None,
+        "--no-refine": args.no_refine,
+    }
+    for name, there in given.items():
+        if there:
+            raise InputError(f"{name} needs --method bilevel-ascent")
+
+
+def _tell(args: argparse.Namespace, caught: Sequence[warnings.WarningMessage]) -> None:
+    """Print each warning once, but not that a run did not converge: its status says so."""
+    for text in dict.fromkeys(str(w.message) for w in caught if w.category != ConvergenceWarning):
+        print(f"fastincentive {args.command}: warning: {text}", file=sys.stderr)
 
 
 def _problem(args: argparse.Namespace) -> IncentiveProblem:
@@ -127,10 +166,70 @@ def _problem(args: argparse.Namespace) -> IncentiveProblem:
             raise InputError(f"--seed: expected an integer >= 0, got {args.seed}")
     elif args.seed is not None:
         print(
-            f"fastincentive solve: note: nothing in {args.model} is random, --seed has no effect",
+            f"fastincentive {args.command}: note: nothing in {args.model} is random, "
+            "--seed has no effect",
             file=sys.stderr,
         )
     return build(**chosen)
+
+
+# -- optimum -------------------------------------------------------------------------------------
+
+
+def _optimum(args: argparse.Namespace) -> int:
+    from fastincentive import global_optimum
+    from fastincentive import solve_report as report
+
+    problem = _problem(args)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        optimum = global_optimum(problem)
+    _tell(args, caught)
+    found = report.optimum_found(args.model, problem, optimum)
+    print(report.as_json(found) if args.json else report.optimum_table(found))
+    return SOLVED if optimum.complete else NOT_CONVERGED
+
+
+# -- pareto --------------------------------------------------------------------------------------
+
+
+def _pareto(args: argparse.Namespace) -> int:
+    from fastincentive import pareto
+    from fastincentive import solve_report as report
+
+    if args.weight is not None and args.budgets is None:
+        raise InputError("--weight needs --budgets; without it the weight is what varies")
+    if args.out is not None:
+        if not args.out.lower().endswith(".png"):
+            raise InputError(f"--out: expected a file name that ends in .png, got {args.out}")
+        if not _installed("matplotlib"):
+            raise missing_extra("matplotlib", "plot")
+    problem = _problem(args)
+    began = time.perf_counter()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        front = pareto(
+            problem, args.weights, args.budgets, progress=args.progress and _on_terminal()
+        )
+    seconds = time.perf_counter() - began
+    _tell(args, caught)
+    if args.out is not None:
+        from matplotlib.figure import Figure
+
+        from fastincentive.io import write_atomically
+        from fastincentive.plotting import plot_pareto
+        from fastincentive.reproduce_figures import png
+
+        figure = Figure((7.0, 4.6), layout="constrained")
+        plot_pareto(front, figure.subplots()).set_title(f"{args.model}: value against cost")
+        write_atomically(args.out, png(figure))
+    if args.json:
+        print(report.as_json(report.front_found(args.model, problem, front, seconds)))
+    else:
+        print(f"{front}\n\n{front.costs.size} points in {seconds:.1f} s")
+        if args.out is not None:
+            print(f"Figure: {args.out}")
+    return SOLVED
 
 
 # -- info ----------------------------------------------------------------------------------------
@@ -179,8 +278,8 @@ def _parser() -> argparse.ArgumentParser:
         "reproduce",
         help="run the paper's experiment and write a report",
         description="Run the paper's experiment: Table 1 from its three initialisations, and "
-        "Figures 2 to 6. Writes report.md, table1.json and the figures into a directory, and "
-        "prints the table.",
+        "Figures 2 to 6; and a search over regimes beyond it. Writes report.md, table1.json and "
+        "the figures into a directory, and prints the tables.",
     )
     part.add_argument("--out", default="results", metavar="DIR", help="default: %(default)s")
     part.add_argument(
@@ -198,29 +297,23 @@ def _parser() -> argparse.ArgumentParser:
         description="Solve a model of the package and print payments, values, gaps and status.",
         epilog="Exit status: 0 solved, 1 not converged, 2 bad input.",
     )
+    _model_arguments(part)
     part.add_argument(
-        "--model",
-        required=True,
-        choices=_ModelNames(),
-        metavar="NAME",
-        help="one of %(choices)s",
-    )
-    part.add_argument("--weight", type=float, metavar="W", help="weight w of the cost C(x)")
-    part.add_argument(
-        "--method", choices=("bilevel-ascent",), default="bilevel-ascent", help="%(default)s"
+        "--method",
+        choices=("bilevel-ascent", "regime-ascent"),
+        default="bilevel-ascent",
+        help="the paper's ascent, or a search over regimes (default: %(default)s)",
     )
     part.add_argument(
         "--parameterization",
         choices=("direct", "softmax"),
-        default="direct",
-        help="of the policies (default: %(default)s)",
+        help="of the policies (default: direct)",
     )
     part.add_argument("--temperature", type=float, metavar="T", help="of the softmax")
     part.add_argument(
         "--start",
         choices=("leader-optimal", "best-response"),
-        default="leader-optimal",
-        help="first policies (default: %(default)s)",
+        help="first policies (default: leader-optimal; of regime-ascent: best-response)",
     )
     part.add_argument(
         "--payments",
@@ -231,14 +324,61 @@ def _parser() -> argparse.ArgumentParser:
         help="first payments: one number for all, or one each (default: 2)",
     )
     part.add_argument("--max-iter", type=int, metavar="N", help="most iterations")
-    part.add_argument("--seed", type=int, metavar="N", help="of a random model (default: 0)")
-    part.add_argument("--json", action="store_true", help="print JSON, and nothing else, on stdout")
+    part.add_argument(
+        "--no-refine",
+        action="store_true",
+        help="do not search over regimes for better payments after the ascent",
+    )
+    part.add_argument(
+        "--certify", action="store_true", help="compute an upper bound on every objective"
+    )
     part.add_argument("--progress", action="store_true", help="a progress bar on a terminal")
     part.set_defaults(run=_solve)
+
+    part = commands.add_parser(
+        "optimum",
+        help="find the certified optimum of a model of the package",
+        description="Find the best payments over all deterministic best responses, with a "
+        "certificate. For payments that reach one follower each; the time grows quickly with "
+        "their number per follower.",
+        epilog="Exit status: 0 certified, 1 not every response was listed, 2 bad input.",
+    )
+    _model_arguments(part)
+    part.set_defaults(run=_optimum)
+
+    part = commands.add_parser(
+        "pareto",
+        help="trace the trade-off between the leader's value and the cost",
+        description="Trace the trade-off between the leader's value and the cost of the payments, "
+        "over weights of the cost (by default from payments that are nearly free to none worth "
+        "it) or over budgets.",
+        epilog="Exit status: 0 done, 2 bad input.",
+    )
+    _model_arguments(part)
+    varied = part.add_mutually_exclusive_group()
+    varied.add_argument("--weights", type=float, nargs="+", metavar="W", help="weights w of C(x)")
+    varied.add_argument("--budgets", type=float, nargs="+", metavar="B", help="bounds on C(x)")
+    part.add_argument("--out", metavar="FILE.png", help="draw the trade-off into this file")
+    part.add_argument("--progress", action="store_true", help="a progress bar on a terminal")
+    part.set_defaults(run=_pareto)
 
     part = commands.add_parser("info", help="print versions, threads and CPU")
     part.set_defaults(run=_info)
     return parser
+
+
+def _model_arguments(part: argparse.ArgumentParser) -> None:
+    """Add the arguments of every command that works on a model of the package."""
+    part.add_argument(
+        "--model",
+        required=True,
+        choices=_ModelNames(),
+        metavar="NAME",
+        help="one of %(choices)s",
+    )
+    part.add_argument("--weight", type=float, metavar="W", help="weight w of the cost C(x)")
+    part.add_argument("--seed", type=int, metavar="N", help="of a random model (default: 0)")
+    part.add_argument("--json", action="store_true", help="print JSON, and nothing else, on stdout")
 
 
 def _on_terminal() -> bool:

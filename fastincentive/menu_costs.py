@@ -11,6 +11,7 @@ from fastincentive.costs import ExpectedSpend, LinearCost, QuadraticCost, expect
 from fastincentive.followers import Followers
 from fastincentive.mdp import FloatArray
 from fastincentive.menus import Menus, side_payments
+from fastincentive.payments import ROUNDING
 from fastincentive.problem import IncentiveProblem
 
 __all__ = ["MenuCosts", "menu_costs"]
@@ -39,11 +40,13 @@ class MenuCosts(ABC):
 class _Separable(MenuCosts):
     """A sum over followers."""
 
-    def __init__(self, problem: IncentiveProblem, menus: Menus, each: FloatArray) -> None:
+    def __init__(
+        self, problem: IncentiveProblem, menus: Menus, each: FloatArray, budget: float
+    ) -> None:
         self._menus = menus
         self._each = each
         self._weight = problem.cost_weight
-        self._budget = np.inf if problem.budget is None else problem.budget * (1.0 + 1e-9)
+        self._budget = budget
 
     def _weighed(self, cost: FloatArray) -> FloatArray:
         if self._budget < np.inf:
@@ -72,16 +75,15 @@ class _Separable(MenuCosts):
 class _General(MenuCosts):
     """Any function of all payments, evaluated combination by combination."""
 
-    def __init__(self, problem: IncentiveProblem, menus: Menus) -> None:
+    def __init__(self, problem: IncentiveProblem, menus: Menus, budget: float) -> None:
         self._problem = problem
         self._menus = menus
+        self._budget = budget
 
     def _cost(self, pick: NDArray[np.int64]) -> float:
         problem = self._problem
         cost = problem.cost.value(self._menus.payments(problem, pick))  # type: ignore[union-attr]
-        if not problem.affords(cost):
-            return np.inf
-        return problem.cost_weight * cost
+        return problem.cost_weight * cost if cost <= self._budget else np.inf
 
     def of(self, i: int, pick: NDArray[np.int64]) -> FloatArray:
         held = pick.copy()
@@ -107,9 +109,15 @@ class _General(MenuCosts):
         raise NotImplementedError("a general cost has no bound")
 
 
-def menu_costs(problem: IncentiveProblem, menus: Menus) -> MenuCosts:
-    """Build the costs of a problem's menus, term by term where the cost is a sum of such."""
+def menu_costs(problem: IncentiveProblem, menus: Menus, budget: bool = True) -> MenuCosts:
+    """Build the costs of a problem's menus, term by term where the cost is a sum of such.
+
+    Without ``budget`` no cost is too large.
+    """
     cost = problem.cost
+    limit = np.inf
+    if budget and problem.budget is not None:
+        limit = problem.budget * (1.0 + ROUNDING)
     bound = problem.payments
     reach = bound.reach[menus.owner]
     paid = reach >= 0
@@ -121,11 +129,11 @@ def menu_costs(problem: IncentiveProblem, menus: Menus) -> MenuCosts:
         payable = bound.index[menus.owner] >= 0
         policies = np.eye(followers.n_actions)[menus.actions]
         spent = expected_payouts(many, rates, payable, policies, problem.leader_discount)
-        return _Separable(problem, menus, spent.values)
+        return _Separable(problem, menus, spent.values, limit)
     if isinstance(cost, (LinearCost, QuadraticCost)):
         prices = np.broadcast_to(cost.prices, bound.size)[reach]
         if isinstance(cost, QuadraticCost):
             prices = prices + np.broadcast_to(cost.curvature, bound.size)[reach] * menus.spread
         each = np.where(paid, prices * menus.spread, 0.0).sum(axis=1)
-        return _Separable(problem, menus, each)
-    return _General(problem, menus)
+        return _Separable(problem, menus, each, limit)
+    return _General(problem, menus, limit)

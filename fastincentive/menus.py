@@ -299,7 +299,7 @@ def label_marginals(
     else:
         horizon, rest_of_it = done, float(left[-1])
     joined = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-    tail = rest_of_it * problem._magnitude if certified else np.inf
+    tail = rest_of_it * problem.magnitude if certified else np.inf
     return joined[:horizon], tail
 
 
@@ -311,13 +311,13 @@ def _time_left(
 ) -> tuple[FloatArray, bool]:
     """Weight (C, S) of a state by the time until the leader's reward is settled at 0."""
     gamma = problem.leader_discount
-    rest = np.empty(policies.shape[:2])
-    if problem._free_when_absorbed:
-        settled = np.empty(rest.shape, bool)
+    rest = np.empty((policies.shape[0], policies.shape[1]))
+    if problem.free_when_absorbed:
+        settled = np.empty(rest.shape, np.bool_)
         kernels.settling_time(packed, policies, gamma, rest, settled)
-        each = np.zeros((problem.n, rest.shape[1]), bool)
+        each: NDArray[np.bool_] = np.zeros((problem.n, policies.shape[1]), np.bool_)
         np.logical_or.at(each, owner, settled)
-        if problem.leader.magnitude(problem._label_mask(each)) == 0.0:
+        if problem.leader.magnitude(problem.label_mask(each)) == 0.0:
             return rest, True
     if gamma < 1.0:
         rest.fill(1.0 / ((1.0 - gamma) * problem.n))

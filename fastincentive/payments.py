@@ -13,7 +13,10 @@ from fastincentive.followers import Followers
 from fastincentive.kernels import simplex
 from fastincentive.mdp import FloatArray
 
-__all__ = ["BoundPayments", "Payments"]
+__all__ = ["ROUNDING", "BoundPayments", "Payments"]
+
+#: A budget may be exceeded by this share of it, by rounding.
+ROUNDING = 1e-9
 
 
 class BoundPayments:
@@ -146,7 +149,7 @@ class BoundPayments:
             budget.
         """
         value = self.check_bounds(payments, argument)
-        if self.budget is not None and self.budget_use(value) > self.budget * (1 + 1e-12):
+        if self.budget is not None and self.budget_use(value) > self.budget * (1.0 + ROUNDING):
             raise invalid(
                 argument,
                 f"a cost of at most the budget {self.budget:.12g}",

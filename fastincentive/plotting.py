@@ -1,4 +1,4 @@
-"""Figures: grids, occupancies, the course of a run, contours (needs the ``plot`` extra).
+"""Figures: grids, occupancies, runs, contours, trade-offs (needs the ``plot`` extra).
 
 Every function draws into ``ax``, or into a new pyplot figure, and returns the axes; none shows
 anything. Colours are those of Okabe and Ito, which most colour-blind readers can tell apart.
@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from fastincentive.errors import InputError, invalid
 from fastincentive.plotting_grid import axes_or_new, plot_grid, plot_occupancy
 from fastincentive.solution import History, Solution
+from fastincentive.tradeoff import ParetoFront
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,6 +26,7 @@ __all__ = [
     "plot_grid",
     "plot_objective",
     "plot_occupancy",
+    "plot_pareto",
     "plot_payments",
 ]
 
@@ -34,6 +36,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MOST_LABELLED = len(COLOURS)
 #: -q below this counts as zero on the logarithmic axis of ``plot_feasibility``.
 _ZERO_GAP = 1e-12
+#: ``plot_pareto`` names the weight or budget of at most this many points.
+_MOST_NAMED = 6
 
 
 def plot_payments(
@@ -190,6 +194,77 @@ def plot_contours(
     return ax
 
 
+def plot_pareto(
+    front: ParetoFront, ax: Axes | None = None, *, expected_spend: bool = False
+) -> Axes:
+    """Draw the leader's value against the cost of the payments.
+
+    Efficient points are joined by a staircase: at any cost, the value of the best point that costs
+    no more. Some are labelled with the weight, the lowest if several lead to one point, or with
+    the budget.
+
+    Parameters
+    ----------
+    front : ParetoFront
+    ax : matplotlib Axes, optional
+    expected_spend : bool
+        Also draw the value against what is paid out in expectation, where that is finite.
+
+    Returns
+    -------
+    matplotlib Axes
+    """
+    ax = axes_or_new(ax)
+    if not isinstance(front, ParetoFront):
+        raise InputError(f"front: expected a ParetoFront, got {type(front).__name__}")
+    best = front.efficient & np.isfinite(front.costs)
+    order = np.lexsort((front.leader_values, front.costs))
+    order = order[best[order]]
+    cost, value = front.costs[order], front.leader_values[order]
+    ax.step(cost, value, where="post", color=COLOURS[0], linewidth=1.8)
+    ax.plot(cost, value, "o", color=COLOURS[0], label="value against cost")
+    others = ~best
+    if others.any():
+        ax.plot(
+            front.costs[others],
+            front.leader_values[others],
+            "o",
+            markerfacecolor="white",
+            color=COLOURS[0],
+            label="not efficient",
+        )
+    if expected_spend:
+        ax.plot(
+            front.expected_spends[order],
+            value,
+            "D",
+            color=COLOURS[1],
+            markersize=5,
+            label="value against expected spend",
+        )
+    by_weight = front.budgets is None
+    numbers = front.weights if front.budgets is None else front.budgets
+    _, first = np.unique(np.column_stack([cost, value]), axis=0, return_index=True)
+    for j in _apart(cost[first], value[first]):
+        at = order[first[j]]
+        # Below and to the right, but inwards near the right border.
+        side = 1 if front.costs[at] <= 0.3 * cost.min() + 0.7 * cost.max() else -1
+        ax.annotate(
+            f"{'w' if by_weight else 'budget'} = {numbers[at]:.3g}",
+            (front.costs[at], front.leader_values[at]),
+            (6 * side, -6 if side > 0 else -14),
+            textcoords="offset points",
+            ha="left" if side > 0 else "right",
+            va="top",
+            fontsize=9,
+        )
+    ax.margins(x=0.12, y=0.1)
+    ax.set_xlabel("cost C" if not expected_spend else "cost C, expected spend")
+    ax.set_ylabel("leader's value V (units of reward)")
+    _dress(ax, "Value against cost", legend=expected_spend or bool(others.any()))
+    return ax
+
+
 # -- pieces --------------------------------------------------------------------------------------
 
 
@@ -221,6 +296,25 @@ def _finish(ax: Axes, title: str, legend: bool) -> None:
 
     ax.set_xlabel("iteration")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    _dress(ax, title, legend)
+
+
+def _apart(x: np.ndarray, y: np.ndarray) -> list[int]:
+    """Pick at most ``_MOST_NAMED`` points, the ends first, that lie apart from each other."""
+    span = np.array([np.ptp(x), np.ptp(y)])
+    points = np.column_stack([x, y]) / np.where(span > 0.0, span, 1.0)
+    chosen = [0]
+    while len(chosen) < _MOST_NAMED:
+        # Labels are wide: sideways it takes more room.
+        off = np.abs(points[:, None] - points[chosen]) / [0.3, 0.07]
+        room = off.max(axis=2).min(axis=1)
+        if room.max() < 1.0:
+            break
+        chosen.append(int(np.argmax(room)))
+    return chosen
+
+
+def _dress(ax: Axes, title: str, legend: bool) -> None:
     ax.set_title(title)
     ax.grid(color="0.9", linewidth=0.6)
     ax.set_axisbelow(True)

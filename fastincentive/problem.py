@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from hashlib import sha256
+from types import EllipsisType
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +20,7 @@ from fastincentive.followers import Followers
 from fastincentive.kernels import marginals as kernels
 from fastincentive.leader import LeaderReward
 from fastincentive.mdp import FloatArray, TabularMDP
-from fastincentive.payments import Payments
+from fastincentive.payments import ROUNDING, Payments
 
 __all__ = ["Evaluation", "IncentiveProblem"]
 
@@ -130,8 +132,7 @@ class IncentiveProblem:
             )
         if not 0.0 <= leader_discount <= 1.0:
             raise invalid("leader_discount", "a number in [0, 1]", leader_discount)
-        if not (cost_weight >= 0 and np.isfinite(cost_weight)):
-            raise invalid("cost_weight", "a finite number >= 0", cost_weight)
+        weight = _weight(cost_weight)
         if not tail_tolerance > 0:
             raise invalid("tail_tolerance", "a number > 0", tail_tolerance)
         if max_horizon < 1:
@@ -143,15 +144,16 @@ class IncentiveProblem:
         #: Bound on the cost, or None.
         self.budget = payments.budget
         self.leader_discount = float(leader_discount)
-        self.cost_weight = float(cost_weight)
+        self.cost_weight = weight
         self.tail_tolerance = float(tail_tolerance)
         self.max_horizon = int(max_horizon)
         packed = followers.packed
-        self._magnitude = self.leader.magnitude(self._label_mask(packed.initial >= 0))
-        absorbed = self._label_mask(packed.absorbing[packed.model])
+        #: Largest |reward| of the leader.
+        self.magnitude = self.leader.magnitude(self.label_mask(packed.initial >= 0))
+        absorbed = self.label_mask(packed.absorbing[packed.model])
         #: Whether the leader earns nothing once every follower is absorbed.
-        self._free_when_absorbed = self.leader.magnitude(absorbed) == 0.0
-        if self.leader_discount == 1.0 and not self._free_when_absorbed:
+        self.free_when_absorbed = self.leader.magnitude(absorbed) == 0.0
+        if self.leader_discount == 1.0 and not self.free_when_absorbed:
             raise invalid(
                 "leader",
                 "reward 0 once every follower is in a closed class of states, because the "
@@ -185,6 +187,33 @@ class IncentiveProblem:
             f"n_payments={self.payments.size}, leader_discount={self.leader_discount}, "
             f"cost_weight={self.cost_weight})"
         )
+
+    def replace(
+        self, *, cost_weight: float | None = None, budget: float | EllipsisType | None = ...
+    ) -> IncentiveProblem:
+        """Return a copy with another cost weight or budget; followers and leader are shared.
+
+        Parameters
+        ----------
+        cost_weight : float, optional
+            By default the problem's own.
+        budget : float or None, optional
+            Bound on the cost, None for none; by default the problem's own.
+
+        Raises
+        ------
+        InputError
+            If the weight or budget is negative or not a number, or the cost takes no budget.
+        """
+        other = copy(self)
+        if cost_weight is not None:
+            other.cost_weight = _weight(cost_weight)
+        if not isinstance(budget, EllipsisType):
+            bound = self.payments
+            payments = Payments.from_index(bound.index, bound.upper, budget)
+            other.payments = payments.bind(self.followers, self.cost)
+            other.budget = payments.budget
+        return other
 
     def fingerprint(self) -> str:
         """Return a digest of the followers, leader, payments and weights: equal for equal problems.
@@ -261,7 +290,7 @@ class IncentiveProblem:
         horizon = marginals.shape[0]
         value = float(gamma ** np.arange(horizon) @ expected)
         if warn:
-            relative = truncation / max(self._magnitude, 1e-300)
+            relative = truncation / max(self.magnitude, 1e-300)
             self._warn_if_cut("leader's value", horizon, truncation, relative)
         slopes = None
         if gradient:
@@ -330,8 +359,8 @@ class IncentiveProblem:
         self._warn_if_cut("joint occupancy", horizon, truncation)
         return product_space.summed_visitation(self.followers, checked, gamma, horizon)
 
-    def _label_mask(self, states: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """(n, L): the labels that the marked states (n, S) can show."""
+    def label_mask(self, states: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """(n, L) bool: the labels that the marked states (n, S) can show."""
         mask = np.zeros((self.followers.n, self.leader.n_labels), bool)
         exists = states[:, :, None] & self.followers.available
         labels = np.broadcast_to(self.leader.labels, self.followers.shape)
@@ -354,16 +383,16 @@ class IncentiveProblem:
         """
         packed = self.followers.packed
         n, states, _ = self.followers.shape
-        magnitude = 1.0 if visits else self._magnitude
+        magnitude = 1.0 if visits else self.magnitude
         rest = np.empty((n, states))
         moving = False
-        certified = gamma == 1.0 if visits else self._free_when_absorbed
+        certified = gamma == 1.0 if visits else self.free_when_absorbed
         if certified:
             settled = np.empty((n, states), bool)
             kernels.settling_time(packed, policies, gamma, rest, settled)
             if not np.array_equal(settled, packed.absorbing[packed.model]):
                 # Some policy has states it never leaves: fine where the leader earns nothing.
-                certified = not visits and (self.leader.magnitude(self._label_mask(settled)) == 0.0)
+                certified = not visits and (self.leader.magnitude(self.label_mask(settled)) == 0.0)
             moving = gradient and bool((settled & ~packed.sink[packed.model]).any())
             if moving and gamma < 1.0:
                 certified = False
@@ -435,7 +464,7 @@ class IncentiveProblem:
                 np.empty((block, n, self.leader.n_labels)),
                 remainder,
             )
-            done = self._magnitude * remainder.sum(axis=1) <= tolerance
+            done = self.magnitude * remainder.sum(axis=1) <= tolerance
             if done.any():
                 return steps + int(np.argmax(done))
             steps += block
@@ -502,7 +531,7 @@ class IncentiveProblem:
         """
         return self.budget is None or self.affords(self.cost_at(payments, policies), slack)
 
-    def affords(self, cost: float, slack: float = 1e-9) -> bool:
+    def affords(self, cost: float, slack: float = ROUNDING) -> bool:
         """Whether the budget, if there is one, allows this cost."""
         return self.budget is None or cost <= self.budget * (1.0 + slack)
 
@@ -580,3 +609,9 @@ class IncentiveProblem:
             horizon=leader.horizon,
             truncation=leader.truncation,
         )
+
+
+def _weight(cost_weight: float) -> float:
+    if not (cost_weight >= 0 and np.isfinite(cost_weight)):
+        raise invalid("cost_weight", "a finite number >= 0", cost_weight)
+    return float(cost_weight)

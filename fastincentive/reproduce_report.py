@@ -45,7 +45,14 @@ def summary(result: dict[str, Any]) -> str:
             text_table(_short(_ASCENT_HEADER), _ascent_rows(result), _ASCENT_ALIGN),
             "",
             "Recovered: payments as posted, exact best responses, ties broken for the leader",
-            text_table(_short(_RECOVERED_HEADER), _recovered_rows(result), _RECOVERED_ALIGN),
+            text_table(
+                _short(_RECOVERED_HEADER), _recovered_rows(result, "recovered"), _RECOVERED_ALIGN
+            ),
+            "",
+            "After the search over regimes from there (no part of the paper), and the certified "
+            "optimum",
+            text_table(_short(_RECOVERED_HEADER), _refined_rows(result), _RECOVERED_ALIGN),
+            *_certificate(result),
         ]
     )
 
@@ -87,8 +94,15 @@ def markdown(result: dict[str, Any]) -> str:
         "they were built for, and every robot's exact best response to them is computed. At such "
         "payments a robot is indifferent: *objective* has ties broken for the leader (strong "
         "Stackelberg), *ties against* breaks them against it (weak Stackelberg).",
-        markdown_table(_RECOVERED_HEADER, _recovered_rows(result), _RECOVERED_ALIGN),
+        markdown_table(_RECOVERED_HEADER, _recovered_rows(result, "recovered"), _RECOVERED_ALIGN),
         *_notes(result),
+        "### After the search over regimes",
+        "No part of the paper. From the payments above, an exact search over the robots' best "
+        "responses looks for payments with a better objective: the ascent stops at stationary "
+        "points, which need not be optimal. The row named *optimum* lists all best responses of "
+        "both robots to all payments and takes the best pair. Ties go to the leader, as above.",
+        markdown_table(_RECOVERED_HEADER, _refined_rows(result), _RECOVERED_ALIGN),
+        " ".join(_certificate(result)),
         "## Example 1 (Figure 2)",
         "f_m(x), the leader's objective at the followers' response to x, in closed form. Under the "
         "direct parameterization it is linear between jumps; under softmax (temperature "
@@ -116,8 +130,8 @@ def markdown(result: dict[str, Any]) -> str:
         "## Settings and versions",
         f"`{settings['method']['name']}({method})`",
         markdown_table(("what", "value"), _versions(result), "ll"),
-        f"Compiling or loading {seconds['compiling']:.1f} s, runs {seconds['runs']:.1f} s, figures "
-        f"{seconds['figures']:.1f} s.",
+        f"Compiling or loading {seconds['compiling']:.1f} s, runs {seconds['runs']:.1f} s, search "
+        f"{seconds['search']:.1f} s, figures {seconds['figures']:.1f} s.",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -174,16 +188,46 @@ def _ascent_rows(result: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
-def _recovered_rows(result: dict[str, Any]) -> list[list[str]]:
+def _recovered_rows(result: dict[str, Any], part: str) -> list[list[str]]:
+    """Rows of what was ``recovered`` or ``refined``."""
     return [
         [
             run["parameterization"],
             str(run["initialisation"]),
-            *_point(run["recovered"]),
-            f"{run['recovered']['pessimistic_value']:.4f}",
-            f"{run['recovered']['pessimistic_objective']:.4f}",
+            *_point(run[part]),
+            f"{run[part]['pessimistic_value']:.4f}",
+            f"{run[part]['pessimistic_objective']:.4f}",
         ]
         for run in result["runs"]
+    ]
+
+
+def _refined_rows(result: dict[str, Any]) -> list[list[str]]:
+    best = result["optimum"]
+    row = [
+        "optimum",
+        "",
+        *(f"{x:.4f}" for x in best["payments"]),
+        "",
+        f"{best['leader_value']:.4f}",
+        f"{best['objective']:.4f}",
+        "",
+        "",
+    ]
+    return [*_recovered_rows(result, "refined"), row]
+
+
+def _certificate(result: dict[str, Any]) -> list[str]:
+    """Say in a few sentences what proves the optimum."""
+    best = result["optimum"]
+    pairs = f"The optimum is the best of {best['combinations']} pairs of best responses"
+    if best["runner_up"] is not None:
+        pairs += f"; the second best has objective {best['runner_up']['objective']:.4f}"
+    if not best["complete"]:
+        pairs += ". Not all responses were listed"
+    return [
+        f"{pairs}.",
+        f"No deterministic best responses to any payments have more than {best['bound']:.4f}.",
     ]
 
 

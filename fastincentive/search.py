@@ -27,8 +27,11 @@ class Search:
     def __init__(self, problem: IncentiveProblem, menus: Menus, sign: float = 1.0) -> None:
         self.problem = problem
         self.menus = menus
-        self.weights = problem.leader_discount ** np.arange(menus.marginals.shape[0])
-        self.costs = menu_costs(problem, menus)
+        self.weights: FloatArray = problem.leader_discount ** np.arange(
+            menus.marginals.shape[0], dtype=float
+        )
+        # Followers that do the leader's worst do not mind its budget.
+        self.costs = menu_costs(problem, menus, budget=sign > 0.0)
         self.sign = sign
         self.sweeps = 0
 

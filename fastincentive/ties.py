@@ -75,7 +75,9 @@ def broken_ties(
     if start is not None:
         kept = _restrict(problem, payments, start)
         if kept is not None:
-            ahead = _net(problem, payments, chosen) - _net(problem, payments, kept)
+            # The leader does not choose what it cannot afford.
+            budget = sign > 0.0
+            ahead = _net(problem, payments, chosen, budget) - _net(problem, payments, kept, budget)
             if not sign * ahead > 1e-13 * max(1.0, abs(ahead)):
                 chosen = kept
     return TieBreak(chosen, exact)
@@ -85,9 +87,13 @@ def _policies(problem: IncentiveProblem, menus: Menus, pick: NDArray[np.int64]) 
     return np.asarray(np.eye(problem.followers.n_actions)[menus.actions[pick]])
 
 
-def _net(problem: IncentiveProblem, payments: FloatArray, policies: FloatArray) -> float:
+def _net(
+    problem: IncentiveProblem, payments: FloatArray, policies: FloatArray, budget: bool
+) -> float:
     # What is paid out may depend on the response as well.
     cost = problem.cost_pass(payments, policies, gradient=False).value
+    if budget and not problem.affords(cost):
+        return -np.inf
     return problem.net(problem.leader_pass(policies, gradient=False).value, cost)
 
 

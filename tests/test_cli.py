@@ -47,7 +47,7 @@ def test_version(capsys):
 def test_help_lists_commands_and_models(capsys):
     status, out, _ = run(capsys, "--help")
     assert status == 0
-    assert all(name in out for name in ("reproduce", "solve", "info"))
+    assert all(name in out for name in ("reproduce", "solve", "optimum", "pareto", "info"))
     status, out, _ = run(capsys, "solve", "--help")
     assert status == 0
     assert all(name in out for name in MODELS)
@@ -93,6 +93,20 @@ BAD = [
         "temperature: expected a number > 0",
     ),
     (["solve", "--model", "random", "--seed", "-1"], "--seed: expected an integer >= 0, got -1"),
+    (
+        ["solve", "--model", "example1", "--method", "regime-ascent", "--max-iter", "5"],
+        "--max-iter needs --method bilevel-ascent",
+    ),
+    (
+        ["solve", "--model", "example1", "--method", "regime-ascent", "--no-refine"],
+        "--no-refine needs --method bilevel-ascent",
+    ),
+    (["optimum", "--model", "example1", "--seed", "x"], "invalid int value"),
+    (["pareto", "--model", "example1", "--weights", "1", "--budgets", "1"], "not allowed with"),
+    (["pareto", "--model", "example1", "--weights", "-1"], "weights: expected finite numbers"),
+    (["pareto", "--model", "example1", "--budgets", "nan"], "budgets: expected finite numbers"),
+    (["pareto", "--model", "example1", "--weight", "1"], "--weight needs --budgets"),
+    (["pareto", "--model", "example1", "--out", "front.pdf"], "ends in .png, got front.pdf"),
     (["reproduce", "--parameterization", "hard"], "invalid choice: 'hard'"),
 ]
 
@@ -129,9 +143,72 @@ def test_solve_prints_payments_values_and_status(capsys):
         f"{expected.objective:.6f}",
         f"{expected.pessimistic_objective:.6f}",
         f"{expected.ascent.leader_value:.6f}",
+        f"{expected.expected_spend:.6f}",
+        f"refinement  adds {expected.refinement.improvement:.6f} to the objective",
+        "before refinement",
+        "nominal spend",
         "stationarity K",
     ):
         assert text in out
+    assert "upper bound" not in out
+    assert max(map(len, out.splitlines())) <= 110
+
+
+def test_solve_without_refinement(capsys):
+    args = ["--model", "example1", "--start", "best-response", "--no-refine"]
+    status, out, _ = run(capsys, "solve", *args)
+    assert status == 0
+    assert "refinement" not in out
+    found = json.loads(run(capsys, "solve", *args, "--json")[1])
+    expected = fi.solve(fi.models.example1(), initial_policies="best-response", refine=False)
+    assert found["refinement"] is None
+    assert found["objective"] == expected.objective
+    assert set(found["payments"][0]) == {"where", "posted", "ascent"}
+
+
+def test_solve_by_regimes(capsys):
+    status, out, err = run(capsys, "solve", "--model", "example1", "--method", "regime-ascent")
+    assert (status, err) == (0, "")
+    assert "regime-ascent, best-response start" in out
+    assert "ascent's last iterate" not in out
+    args = ["--model", "example1", "--method", "regime-ascent", "--json"]
+    found = json.loads(run(capsys, "solve", *args)[1])
+    assert found["ascent"] is None
+    assert found["settings"]["parameterization"] is None
+    assert [each["posted"] for each in found["payments"]] == [1.0, 0.0]
+    assert found["objective"] == 4.0
+
+
+def test_solve_certifies(capsys):
+    args = ["--model", "example1", "--method", "regime-ascent", "--certify"]
+    status, out, err = run(capsys, "solve", *args)
+    assert (status, err) == (0, "")
+    found = json.loads(run(capsys, "solve", *args, "--json")[1])
+    assert found["upper_bound"] >= found["objective"] - 1e-9
+    assert found["optimality_gap"] == max(found["upper_bound"] - found["objective"], 0.0)
+    assert f"upper bound  {found['upper_bound']:.6f}, gap {found['optimality_gap']:.6f}" in out
+
+
+def test_expected_spend_as_cost_is_reported(monkeypatch, capsys):
+    def patient(cost_weight=0.1):
+        plain = fi.models.random_problem(2, 6, 2, rng=3, n_payments=1)
+        return fi.IncentiveProblem(
+            plain.followers,
+            fi.JointReward(np.random.default_rng(3).random((6, 6))),
+            fi.Payments.from_index(plain.payments.index),
+            leader_discount=0.9,
+            cost_weight=cost_weight,
+            cost=fi.ExpectedSpend(),
+        )
+
+    monkeypatch.setitem(MODELS, "random", patient)
+    args = ["--model", "random", "--start", "best-response"]
+    _, out, _ = run(capsys, "solve", *args)
+    found = json.loads(run(capsys, "solve", *args, "--json")[1])
+    assert found["cost"] == pytest.approx(found["expected_spend"], rel=1e-12)
+    assert found["pessimistic_cost"] == pytest.approx(found["pessimistic_expected_spend"])
+    assert "cost" not in found["refinement"]
+    assert f"{found['cost']:.6f}" in out
 
 
 def test_solve_json_is_all_of_stdout(capsys):
@@ -150,8 +227,22 @@ def test_solve_json_is_all_of_stdout(capsys):
     assert found["settings"]["cost_weight"] == 0.5
     assert [each["posted"] for each in found["payments"]] == expected.payments.tolist()
     assert [each["ascent"] for each in found["payments"]] == expected.ascent.payments.tolist()
-    for name in ("leader_value", "cost", "objective", "pessimistic_value", "pessimistic_objective"):
+    for name in (
+        "leader_value",
+        "cost",
+        "objective",
+        "nominal_spend",
+        "expected_spend",
+        "pessimistic_value",
+        "pessimistic_objective",
+    ):
         assert found[name] == getattr(expected, name)
+    before = [each["before_refinement"] for each in found["payments"]]
+    assert before == expected.refinement.payments.tolist()
+    for name in ("leader_value", "objective", "pessimistic_objective", "improvement", "complete"):
+        assert found["refinement"][name] == getattr(expected.refinement, name)
+    assert found["upper_bound"] is None
+    assert found["optimality_gap"] is None
     assert found["follower_gaps"] == expected.follower_gaps.tolist()
     for name in ("leader_value", "objective", "feasibility", "stationarity"):
         assert found["ascent"][name] == getattr(expected.ascent, name)
@@ -199,13 +290,14 @@ def test_infinities_become_null(monkeypatch, capsys):
 
 @pytest.fixture
 def seen(monkeypatch):
-    """Record what ``solve`` is called with, and answer with a quick run of Example 1."""
+    """Record what ``solve`` is called with, and answer with one iteration."""
     calls = []
     original = fi.solve
 
     def record(problem, method, parameterization, **settings):
         calls.append({"problem": problem, "method": method, "policy": parameterization, **settings})
-        return original(fi.models.example1(), initial_policies="best-response")
+        short = fi.BilevelAscent(max_iter=1)
+        return original(problem, short, initial_policies="best-response", refine=False)
 
     monkeypatch.setattr(fi, "solve", record)
     return calls
@@ -225,6 +317,9 @@ def test_settings_arrive(seen, monkeypatch, capsys):
     assert second["policy"] == fi.Softmax()
     assert second["method"] == fi.BilevelAscent()
     assert second["progress"] is False
+    assert (second["refine"], second["certify"]) == (True, False)
+    run(capsys, "solve", "--model", "example1", "--no-refine", "--certify")
+    assert (seen[2]["refine"], seen[2]["certify"]) == (False, True)
 
 
 def test_installed():
@@ -255,7 +350,7 @@ def test_long_lists_of_payments_are_cut(capsys, monkeypatch):
         return fi.models.random_problem(1, 30, 2, rng=0, n_payments=25, cost_weight=cost_weight)
 
     monkeypatch.setitem(MODELS, "random", many)
-    args = ["--model", "random", "--max-iter", "1", "--start", "best-response"]
+    args = ["--model", "random", "--max-iter", "1", "--start", "best-response", "--no-refine"]
     _, out, _ = run(capsys, "solve", *args)
     assert "and 5 more (--json shows all)" in out
     assert len(json.loads(run(capsys, "solve", *args, "--json")[1])["payments"]) == 25
@@ -268,6 +363,81 @@ def test_a_bar_without_tqdm_names_the_extra(monkeypatch, capsys):
     status, out, err = run(capsys, "solve", *args)
     assert (status, out) == (2, "")
     assert "pip install 'fastincentive[progress]'" in err
+
+
+# optimum and pareto
+
+
+def test_optimum(capsys):
+    status, out, err = run(capsys, "optimum", "--model", "example1")
+    expected = fi.global_optimum(fi.models.example1())
+    assert (status, err) == (0, "")
+    for text in (
+        "example1: 2 followers, 4 states, 2 actions, 2 payments, w = 1",
+        f"follower 0, state 2  {expected.payments[0]:.6f}",
+        f"upper bound     {expected.bound:.6f}",
+        f"runner-up       {expected.runner_up.objective:.6f}",
+        f"= {expected.combinations} combinations",
+        "all of them",
+        "adds nothing that the search found",
+    ):
+        assert text in out
+    status, out, err = run(capsys, "optimum", "--model", "example1", "--weight", "0.1", "--json")
+    found = json.loads(out)
+    expected = fi.global_optimum(fi.models.example1(cost_weight=0.1))
+    assert (status, err) == (0, "")
+    assert found["settings"]["cost_weight"] == 0.1
+    assert [each["posted"] for each in found["payments"]] == expected.payments.tolist()
+    for name in ("leader_value", "cost", "objective", "bound", "gap", "combinations", "complete"):
+        assert found[name] == getattr(expected, name)
+    assert found["mixing"]["helped"] is expected.mixing.helped
+
+
+def test_optimum_refuses_what_it_cannot_certify(monkeypatch, capsys):
+    def tariff(cost_weight=0.1):
+        problem = fi.models.random_problem(2, 4, 2, rng=0, n_payments=1, cost_weight=cost_weight)
+        index = np.full(problem.followers.shape, -1)
+        index[:, 0] = 0
+        return fi.IncentiveProblem(
+            problem.followers,
+            fi.JointReward(np.ones((4, 4))),
+            fi.Payments.from_index(index),
+            leader_discount=0.9,
+        )
+
+    monkeypatch.setitem(MODELS, "random", tariff)
+    status, out, err = run(capsys, "optimum", "--model", "random")
+    assert (status, out) == (2, "")
+    assert "payments shared between followers" in err
+
+
+def test_pareto(capsys):
+    status, out, err = run(capsys, "pareto", "--model", "example1", "--weights", "3", "0.5")
+    front = fi.pareto(fi.models.example1(), [0.5, 3.0])
+    assert (status, err) == (0, "")
+    assert out.startswith(f"{front}\n\n2 points in ")
+    args = ["--budgets", "1", "--weight", "0", "--json"]
+    status, out, err = run(capsys, "pareto", "--model", "example1", *args)
+    found = json.loads(out)
+    assert (status, err) == (0, "")
+    assert (found["weights"], found["budgets"]) == ([0.0], [1.0])
+    assert (found["leader_values"], found["costs"]) == ([5.0], [1.0])
+    assert found["efficient"] == [True]
+
+
+@needs_matplotlib
+def test_pareto_draws(capsys, tmp_path, monkeypatch):
+    file = tmp_path / "new" / "front.png"
+    args = ["--model", "example1", "--weights", "1", "--out", file]
+    status, out, err = run(capsys, "pareto", *args)
+    assert (status, err) == (0, "")
+    assert file.read_bytes().startswith(b"\x89PNG")
+    assert f"Figure: {file}" in out
+    json.loads(run(capsys, "pareto", *args, "--json")[1])
+    monkeypatch.setattr(cli, "_installed", lambda name: False)
+    status, out, err = run(capsys, "pareto", *args)
+    assert (status, out) == (2, "")
+    assert "pip install 'fastincentive[plot]'" in err
 
 
 # info
@@ -404,10 +574,16 @@ def check_report(out, result, names):
     assert rows == [(name, number) for name in names for number in INITIALISATIONS]
     for run in result["runs"]:
         start = f"| {run['parameterization']} | {run['initialisation']} |"
-        assert report.count(start) == 2  # last iterate and recovered
+        assert report.count(start) == 3  # last iterate, recovered and refined
         assert f"{run['recovered']['objective']:.4f}" in report
         assert run["recovered"]["feasibility"] >= -1e-9
         assert run["recovered"]["pessimistic_objective"] <= run["recovered"]["objective"] + 1e-9
+        assert run["refined"]["objective"] >= run["recovered"]["objective"] - 1e-9
+        assert run["refined"]["objective"] <= result["optimum"]["bound"] + 1e-9
+    best = result["optimum"]
+    assert best["complete"]
+    assert f"| optimum |  | {best['payments'][0]:.4f} | {best['payments'][1]:.4f} |" in report
+    assert f"the best of {best['combinations']} pairs of best responses" in report
     return report
 
 
@@ -438,6 +614,7 @@ def test_reproduce_prints_the_table(short, monkeypatch, capsys, tmp_path):
     assert out.startswith(reproduce_report.summary(result))
     assert "max_iter" in out
     assert str(tmp_path / "report.md") in out
+    assert "After the search over regimes" in out
     assert max(map(len, reproduce_report.summary(result).splitlines())) <= 110
     assert calls == [((str(tmp_path), ("softmax",)), {"progress": False})]
     # On a terminal there is a bar, but not without tqdm, nor when it is not wanted.

@@ -13,6 +13,7 @@ from fastincentive.solution import History
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
 
+from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
 from fastincentive import plotting  # noqa: E402
@@ -30,8 +31,8 @@ def ax():
 
 
 def draw(ax):
-    """Render, so that whatever is wrong only then is seen."""
-    ax.figure.canvas.draw()
+    """Render, so that whatever is wrong only then is seen; a bare Figure's own canvas does not."""
+    FigureCanvasAgg(ax.figure).draw()
 
 
 def texts(ax):
@@ -276,6 +277,70 @@ def test_contours_check_shapes(ax):
         plotting.plot_contours(np.arange(3), np.arange(2), np.zeros((2, 3)), [1, 2, 3], ax)
 
 
+# Trade-offs
+
+
+def front_of(costs, values, budgets=None, spends=None):
+    m = len(costs)
+    costs, values = np.array(costs, float), np.array(values, float)
+    return fi.ParetoFront(
+        weights=np.arange(m, dtype=float),
+        budgets=budgets,
+        payments=np.zeros((m, 1)),
+        leader_values=values,
+        costs=costs,
+        objectives=values,
+        nominal_spends=costs,
+        expected_spends=costs if spends is None else np.array(spends, float),
+        pessimistic_values=values,
+    )
+
+
+def test_pareto(ax):
+    front = front_of([9.0, 4.0, 4.0, 5.0, 0.0], [3.0, 2.0, 2.0, 1.5, 0.0])
+    assert plotting.plot_pareto(front, ax) is ax
+    draw(ax)
+    stairs, dots, others = ax.lines
+    assert stairs.get_drawstyle() == "steps-post"
+    np.testing.assert_array_equal(dots.get_xdata(), [0.0, 4.0, 4.0, 9.0])
+    np.testing.assert_array_equal(dots.get_ydata(), [0.0, 2.0, 2.0, 3.0])
+    np.testing.assert_array_equal(np.transpose(others.get_data()), [[5.0, 1.5]])
+    # The lowest of the weights that lead to one point.
+    assert set(texts(ax)) == {"w = 4", "w = 1", "w = 0"}
+    box = ax.get_window_extent()
+    for text in ax.texts:  # labels stay inside the axes
+        inside = text.get_window_extent()
+        assert box.x0 <= inside.x0 <= inside.x1 <= box.x1
+        assert box.y0 <= inside.y0 <= inside.y1 <= box.y1
+    assert [text.get_text() for text in ax.get_legend().get_texts()][-1] == "not efficient"
+
+
+def test_pareto_over_budgets_with_expected_spend(ax):
+    budgets = np.array([0.0, 1.0])
+    front = front_of([0.0, 1.0], [1.0, 2.0], budgets, spends=[0.0, np.inf])
+    plotting.plot_pareto(front, ax, expected_spend=True)
+    draw(ax)
+    assert set(texts(ax)) == {"budget = 0", "budget = 1"}
+    assert ax.lines[-1].get_label() == "value against expected spend"
+    assert "expected spend" in ax.get_xlabel()
+
+
+def test_pareto_with_many_points_names_some(ax):
+    plotting.plot_pareto(front_of(np.arange(50), np.sqrt(np.arange(50))), ax)
+    draw(ax)
+    boxes = [text.get_window_extent() for text in ax.texts]
+    assert 3 <= len(boxes) <= 6
+    assert not any(a.overlaps(b) for k, a in enumerate(boxes) for b in boxes[:k])
+
+
+def test_pareto_of_one_point(ax):
+    plotting.plot_pareto(front_of([1.0], [2.0]), ax)
+    draw(ax)
+    assert texts(ax) == ["w = 0"]
+    with pytest.raises(InputError, match="front: expected a ParetoFront, got list"):
+        plotting.plot_pareto([1.0], ax)
+
+
 # All of them
 
 
@@ -289,6 +354,7 @@ def every_plot():
         "feasibility": lambda: plotting.plot_feasibility(record),
         "objective": lambda: plotting.plot_objective(record),
         "contours": lambda: plotting.plot_contours([0, 1], [0, 1], np.eye(2)),
+        "pareto": lambda: plotting.plot_pareto(front_of([0, 1], [0, 1])),
     }
 
 

@@ -11,13 +11,15 @@ README = Path(__file__).parents[1] / "README.md"
 
 
 @pytest.mark.slow
-def test_library_example(capsys):
-    (code,) = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.S | re.M)
-    assert len(code.splitlines()) <= 15
+def test_library_examples(capsys):
     scope = {}
-    exec(compile(code, str(README), "exec"), scope)
+    for code in re.findall(r"^```python\n(.*?)^```", README.read_text(), re.S | re.M):
+        assert len(code.splitlines()) <= 15
+        exec(compile(code, str(README), "exec"), scope)
     assert scope["solution"].success
     assert "payments" in capsys.readouterr().out
+    assert abs(scope["solution"].objective - scope["best"].objective) <= 1e-9
+    assert scope["safe"].pessimistic_objective <= scope["best"].objective
 
 
 def test_there_are_two_commands():
@@ -27,7 +29,7 @@ def test_there_are_two_commands():
     assert blocks[1].rstrip().endswith("pytest")
 
 
-@pytest.mark.parametrize("module", ["mdp", "models.grid", "models.example1", "theory"])
+@pytest.mark.parametrize("module", ["cheapest", "mdp", "models.grid", "models.example1", "theory"])
 def test_docstring_examples(module):
     result = doctest.testmod(importlib.import_module(f"fastincentive.{module}"))
     assert result.failed == 0
