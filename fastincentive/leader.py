@@ -20,7 +20,7 @@ from fastincentive.kernels import counts
 from fastincentive.kernels import marginals as kernels
 from fastincentive.mdp import FloatArray
 
-__all__ = ["BoundReward", "JointReward", "LabelReward", "LeaderReward"]
+__all__ = ["BoundReward", "JointReward", "LabelReward", "LeaderReward", "pair_rewards"]
 
 
 class BoundReward(Protocol):
@@ -122,6 +122,18 @@ class _BoundTable:
         kernels.multilinear_rewards(self._flat, marginals, expected, conditional)
         return expected, conditional
 
+    def pair(self, marginals: FloatArray, i: int, j: int) -> FloatArray:
+        """E[R | label_i = l, label_j = m] (T, L, L)."""
+        count = self.n_labels
+        others = [k for k in range(marginals.shape[1]) if k not in (i, j)]
+        held = np.moveaxis(self._table, (i, j), (0, 1)).reshape(1, -1)
+        for k in reversed(others):
+            # Label k is the last axis by now: contract it, each time with its own marginals.
+            held = np.matmul(held.reshape(held.shape[0], -1, count), marginals[:, k, :, None])
+            held = held[:, :, 0]
+        shape = (marginals.shape[0], count, count)
+        return np.broadcast_to(held.reshape(-1, count, count), shape).copy()
+
     def magnitude(self, possible: NDArray[np.bool_] | None = None) -> float:
         table = self._table
         if possible is not None:
@@ -145,6 +157,19 @@ class _BoundTable:
                 best = (best.reshape(-1, self.n_labels) @ each[:, t].T).max(axis=1)
             bounds[t] = best
         return float(np.max((candidates[0] * bounds).sum(axis=2) @ weights))
+
+
+def pair_rewards(leader: BoundReward, marginals: FloatArray, i: int, j: int) -> FloatArray:
+    """E[R | label_i = l, label_j = m] (T, L, L), the others at their marginals (T, n, L)."""
+    horizon, n, count = marginals.shape
+    if isinstance(leader, _BoundTable):
+        return leader.pair(marginals, i, j)
+    # Follower j certain of each label in turn.
+    certain = np.repeat(marginals[None], count, axis=0)
+    certain[:, :, j] = np.eye(count)[:, None, :]
+    _, conditional = leader.expectations(certain.reshape(-1, n, count))
+    table = conditional.reshape(count, horizon, n, count)[:, :, i]
+    return np.ascontiguousarray(table.transpose(1, 2, 0))
 
 
 class LabelReward(LeaderReward):

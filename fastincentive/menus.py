@@ -156,7 +156,10 @@ def collect(problem: IncentiveProblem, lines: Lines) -> Menus:
     """Cut lines into regimes: one entry for each best response, at its cheapest payments there."""
     lines, found, _ = cut(problem, lines)
     owner = lines.owner[found.line]
-    spread = lines.base[found.line] + found.lower[:, None] * lines.direction[found.line]
+    # Where payments fall along the line, the far end of the regime is the cheap one.
+    falling = (_price(problem, lines.owner, lines.direction) < 0.0)[found.line]
+    at = np.where(falling & np.isfinite(found.upper), found.upper, found.lower)
+    spread = lines.base[found.line] + at[:, None] * lines.direction[found.line]
     chosen = _cheapest(problem, owner, spread, found.laws)
     return build(
         problem,

@@ -11,7 +11,7 @@ from fastincentive.kernels import simplex
 from fastincentive.kernels.jit import TIE
 from fastincentive.mdp import FloatArray
 from fastincentive.problem import IncentiveProblem
-from fastincentive.ties import unit_of_reward
+from fastincentive.ties import is_proper, unit_of_reward
 
 __all__ = ["Mixing", "search_mixing"]
 
@@ -47,22 +47,25 @@ class Mixing:
 
 def search_mixing(
     problem: IncentiveProblem,
-    points: Sequence[tuple[FloatArray, FloatArray]],
+    point: tuple[FloatArray, FloatArray],
     objective: float,
+    others: Sequence[tuple[FloatArray, FloatArray]] = (),
 ) -> Mixing:
     """Climb the leader's value over the mixtures of tied actions, from each point.
 
     Parameters
     ----------
     problem : IncentiveProblem
-    points : sequence of (payments (k,), policies (n, S, A))
-        Best responses; the first is the best without mixing.
+    point : payments (k,) and policies (n, S, A)
+        The best without mixing.
     objective : float
-        The objective of the first.
+        Its objective.
+    others : sequence of payments and policies
+        Best responses at which mixtures are searched.
     """
-    best = (objective, *points[0])
+    best = (objective, *point)
     searched = 0
-    for payments, policies in points:
+    for payments, policies in others:
         tied = _tied(problem, payments, policies)
         if not (tied.sum(axis=2) > 1).any():
             continue
@@ -70,7 +73,8 @@ def search_mixing(
         even = tied / tied.sum(axis=2, keepdims=True)
         # Half way between, mixtures are on both sides.
         for start in (policies, 0.5 * policies + 0.5 * even):
-            value, mixed = _climb(problem, payments, tied, start)
+            mixed = _climb(problem, payments, tied, start)
+            value = _value(problem, payments, mixed)
             if value > best[0] + 1e-9 * max(1.0, abs(best[0])):
                 best = (value, payments, mixed)
     return Mixing(searched, best[0] - objective, best[1], best[2], best[0])
@@ -90,16 +94,18 @@ def _tied(problem: IncentiveProblem, payments: FloatArray, policies: FloatArray)
 
 def _climb(
     problem: IncentiveProblem, payments: FloatArray, tied: FloatArray, policies: FloatArray
-) -> tuple[float, FloatArray]:
+) -> FloatArray:
     """Projected gradient ascent with backtracking over the simplices of the tied actions."""
     which = np.arange(problem.n)
     held = policies
-    leader = problem.leader_pass(held)
-    value = leader.value
+    value = _value(problem, payments, held)
     step = 1.0
     for _ in range(60):
-        assert leader.gradient is not None  # for the type checker
-        slope = leader.gradient
+        slope = problem.leader_pass(held).gradient
+        assert slope is not None  # for the type checker
+        paid = problem.cost_pass(payments, held).policies
+        if paid is not None:
+            slope = slope - problem.cost_weight * paid
         size = float(np.abs(np.where(tied, slope, 0.0)).max())
         if size == 0.0:
             break
@@ -107,13 +113,29 @@ def _climb(
         while step > 1e-8:
             trial = np.empty(held.shape)
             simplex.project_rows(held + step / size * slope, tied, which, trial)
-            following = problem.leader_pass(trial)
-            if following.value > value + 1e-12 * max(1.0, abs(value)):
-                held, leader, value, moved = trial, following, following.value, True
+            following = _value(problem, payments, trial)
+            if following > value + 1e-12 * max(1.0, abs(following)):
+                held, value, moved = trial, following, True
                 step *= 2.0
                 break
             step *= 0.25
         if not moved:
             break
-    cost = problem.cost_pass(payments, held, gradient=False).value
-    return problem.net(value, cost), held
+    return held
+
+
+def _value(problem: IncentiveProblem, payments: FloatArray, policies: FloatArray) -> float:
+    """V - w C, -inf beyond the budget and for what is no best response in floating point.
+
+    At discount 1 tied actions can make a follower wait for ever, or so long that its value is lost.
+    """
+    cost = problem.cost_pass(payments, policies, gradient=False).value
+    if not (problem.affords(cost) and is_proper(problem, policies)):
+        return -np.inf
+    rewards = problem.rewards(payments)
+    best = problem.followers.best_responses(rewards).values
+    held = problem.followers.evaluate(rewards, policies).values
+    gap = problem.followers.start_values(best) - problem.followers.start_values(held)
+    if (np.abs(gap) > 100.0 * TIE * unit_of_reward(problem, payments)).any():
+        return -np.inf
+    return problem.net(problem.leader_pass(policies, gradient=False).value, cost)

@@ -136,6 +136,8 @@ def global_optimum(
     check_unshared(problem, "problem")
     if not time_limit > 0:
         raise invalid("time_limit", "a number of seconds > 0", time_limit)
+    if mixing < 0 or mixing != int(mixing):
+        raise invalid("mixing", "an integer >= 0", mixing)
     summed = isinstance(problem.cost, (LinearCost, QuadraticCost, ExpectedSpend))
     if problem.n > 2 and not summed:
         raise invalid("cost", "a sum over payments, with more than two followers", problem.cost)
@@ -167,8 +169,9 @@ def global_optimum(
         runner_up=None if second is None else RunnerUp(search.payments(second[1]), second[0]),
         mixing=search_mixing(
             problem,
-            [(search.payments(pick), search.policies(pick)) for pick in best[:mixing]],
+            (payments, policies),
             evaluation.objective,
+            [(search.payments(pick), search.policies(pick)) for pick in best[:mixing]],
         ),
         complete=listed and menus.complete and tree.done,
         seconds=time.perf_counter() - began,
@@ -225,15 +228,33 @@ class _Tree:
             if n > 2:
                 self._start()
                 self._thin()
-            self._visit([])
+            if not self._late() or n == 2:
+                self._visit([])
+            else:
+                self.bound = self._bound({})
+                self.done = False
+        self.best = [each for each in self.best if np.isfinite(each[0])]
+        if not self.best:
+            raise invalid(
+                "budget",
+                "one that allows some payments, or none at all",
+                self._search.problem.budget,
+            )
         self.bound = max(self.bound, self.best[0][0])
+
+    def _late(self) -> bool:
+        return time.perf_counter() > self._deadline
 
     def _start(self) -> None:
         """Take the local search's answer as the first combination to beat."""
         search = self._search
         rng = np.random.default_rng(0)
         first, last = search.menus.first[:-1], search.menus.first[1:]
+        cheapest = search.nearest(search.problem.payments.lower, None)
+        self._insert(search.objective(cheapest), cheapest)
         for _ in range(RegimeAscent().starts):
+            if self._late():
+                break
             pick, value = search.climb(rng.integers(first, last), True, [])
             self._insert(value, pick)
 
@@ -250,6 +271,8 @@ class _Tree:
         while changed:
             changed = False
             for i in range(n):
+                if self._late():
+                    return
                 bounds = np.array([self._bound({i: int(c)}) for c in self._alive[i]])
                 keep = bounds >= self._cutoff()
                 if not keep.all() and keep.any():
@@ -284,7 +307,7 @@ class _Tree:
         for bound, entry in sorted(bounds, reverse=True):
             if bound < self._cutoff():
                 break
-            if time.perf_counter() > self._deadline:
+            if self._late():
                 self.bound = max(self.bound, bound)
                 self.done = False
                 break

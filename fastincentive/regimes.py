@@ -132,7 +132,8 @@ class Regimes:
     occupancies : array (C, S, A)
         Unnormalised discounted visits.
     complete : bool
-        Whether all combinations of tied actions are listed (many exact ties can be too many).
+        Whether all combinations of tied actions are listed (many exact ties can be too many), up
+        to ``upper`` (breakpoints at payments worth a million times the rest are not resolved).
     bounded : bool
         False if, at discount 1, payments beyond the last breakpoint could be earned for ever.
     """
@@ -206,6 +207,11 @@ def follower_regimes(mdp: TabularMDP, direction: ArrayLike, upper: float = np.in
             "direction",
             f"finite numbers of shape ({states}, {actions}) or ({states},), or a state number",
             line.shape,
+        )
+    if np.asarray(direction).ndim == 2 and line[~mdp.available].any():
+        s, a = (int(k) for k in np.argwhere(~mdp.available & (line != 0.0))[0])
+        raise invalid(
+            "direction", "0 for unavailable actions", line[s, a], f"state {s}, action {a}"
         )
     line = np.where(mdp.available, line, 0.0)
     if mdp.discount == 1.0 and line[mdp.transition.absorbing].any():

@@ -7,15 +7,23 @@ import itertools
 import numpy as np
 from numpy.typing import NDArray
 
+from fastincentive.leader import pair_rewards
 from fastincentive.mdp import FloatArray
 from fastincentive.menu_costs import menu_costs
 from fastincentive.menus import Menus
 from fastincentive.problem import IncentiveProblem
 
-__all__ = ["GAIN", "Search"]
+__all__ = ["Search", "better"]
 
 #: An improvement below this share of the objective's size is rounding.
 GAIN = 1e-11
+
+
+def better(value: float, than: float) -> bool:
+    """Whether a value is larger by more than rounding; anything is better than -inf."""
+    if not np.isfinite(than):
+        return bool(value > than)
+    return bool(value > than + GAIN * max(1.0, abs(than)))
 
 
 class Search:
@@ -55,7 +63,7 @@ class Search:
             if pairs:
                 pick = self._sweep_pairs(pick)
             following = self.objective(pick)
-            if following <= value + GAIN * max(1.0, abs(value)):
+            if not better(following, value):
                 return pick, max(value, following)
             value = following
             trace.append(value)
@@ -67,13 +75,11 @@ class Search:
         marginals = self.held(pick)
         for i, conditional in enumerate(self.problem.leader.turns(marginals)):
             worth = self.worth(i, conditional, pick)
-            here = self.menus.of(i).start
-            best = int(np.argmax(worth)) + here
-            if worth[best - here] > worth[pick[i] - here] + GAIN * max(
-                1.0, abs(worth[best - here])
-            ):
-                pick[i] = best
-                marginals[:, i] = self.menus.marginals[:, best]
+            first = self.menus.of(i).start
+            best = int(np.argmax(worth))
+            if better(worth[best], worth[pick[i] - first]):
+                pick[i] = first + best
+                marginals[:, i] = self.menus.marginals[:, pick[i]]
         return pick
 
     def worth(self, i: int, conditional: FloatArray, pick: NDArray[np.int64]) -> FloatArray:
@@ -95,13 +101,9 @@ class Search:
 
     def pair_values(self, pick: NDArray[np.int64], i: int, j: int) -> FloatArray:
         """V - w C of every pair of entries (C_i, C_j) of two followers, the others as in pick."""
-        leader, menus = self.problem.leader, self.menus
-        horizon, count = self.weights.size, leader.n_labels
-        marginals = np.repeat(self.held(pick)[None], count, axis=0)
-        marginals[:, :, j] = np.eye(count)[:, None, :]
-        _, conditional = leader.expectations(marginals.reshape(-1, *marginals.shape[2:]))
-        table = conditional.reshape(count, horizon, -1, count)[:, :, i]  # (l_j, T, l_i)
-        table = table.transpose(1, 2, 0) * self.weights[:, None, None]
+        menus = self.menus
+        table = pair_rewards(self.problem.leader, self.held(pick), i, j)
+        table *= self.weights[:, None, None]
         second = np.matmul(table, menus.marginals[:, menus.of(j)].transpose(0, 2, 1))
         first = menus.marginals[:, menus.of(i)].transpose(1, 0, 2)
         values = first.reshape(first.shape[0], -1) @ second.reshape(-1, second.shape[2])
@@ -114,7 +116,7 @@ class Search:
             starts = self.menus.first[[i, j]]
             held = values[tuple(pick[[i, j]] - starts)]
             best = np.unravel_index(int(np.argmax(values)), values.shape)
-            if values[best] > held + GAIN * max(1.0, abs(held)):
+            if better(values[best], held):
                 pick[[i, j]] = np.array(best) + starts
         return pick
 

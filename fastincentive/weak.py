@@ -22,7 +22,7 @@ from fastincentive.methods.regime_ascent import (
 from fastincentive.problem import IncentiveProblem
 from fastincentive.recovery import Recovered, recover
 from fastincentive.regimes import repeat
-from fastincentive.search import GAIN, Search
+from fastincentive.search import Search, better
 from fastincentive.ties import unit_of_reward
 
 __all__ = ["GuardedPoint", "GuardedSearch", "guarded_menus", "weak_search", "with_margin"]
@@ -199,8 +199,7 @@ def weak_search(
         )
         sweeps += search.sweeps
         found = recover(problem, search.payments(pick), search.policies(pick), polish=False)
-        held = best.pessimistic.objective
-        if found.pessimistic.objective <= held + GAIN * max(1.0, abs(held)):
+        if not better(found.pessimistic.objective, best.pessimistic.objective):
             break
         best = found
         if several.size:

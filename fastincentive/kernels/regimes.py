@@ -175,7 +175,7 @@ def list_response(packed, i, pick, right, t, count, capacity, lo, hi, laws, full
     # At discount 1 a loop of tied actions that never ends does not earn what it promises.
     if packed.discount[i] == 1.0 and not leads_out(packed, i, choice, mark):
         return count
-    for k in range(count - 1, -1, -1):
+    for k in range(min(count, capacity) - 1, -1, -1):
         same = True
         for s in range(states):
             if laws[k, s] != (pick[s] if mark[s] else -1):
@@ -331,14 +331,12 @@ def walk_one(packed, i, base, direction, equals, actions, tie, upper, lo, hi, la
                 if rise > flat:
                     step = min(step, max(value[s] - q_values[s, a], 0.0) / rise)
         left[:] = actions
-        if (
-            step == math.inf
-            or t + step > upper
-            or (t + step) * largest_entry(q_slopes) > FURTHEST * unit
-        ):
+        if step == math.inf or t + step > upper:
             break
-        if breaks == MOST_BREAKS:
+        if breaks == MOST_BREAKS or (t + step) * largest_entry(q_slopes) > FURTHEST * unit:
+            # There is more, but nothing that could be told apart.
             complete = False
+            upper = t + step
             break
         t += step
         breaks += 1

@@ -26,7 +26,7 @@ from fastincentive.menus import (
 )
 from fastincentive.methods.tariffs import Answers, answers_at, best_on_line
 from fastincentive.problem import IncentiveProblem
-from fastincentive.search import GAIN, Search
+from fastincentive.search import Search, better
 
 __all__ = [
     "RegimeAscent",
@@ -140,7 +140,7 @@ def regime_search(
         search = Search(problem, merge(problem, menus, collect(problem, lines)))
         pick, value = search.climb(search.like(laws), problem.n <= method.pairs, trace)
         sweeps += search.sweeps
-        if value <= before + GAIN * max(1.0, abs(before)):
+        if not better(value, before):
             break
     return RegimePoint(
         payments=search.payments(pick),
@@ -200,12 +200,12 @@ def _search_shared(
             for axis in axes:
                 # From the lower bound on, so that the whole line is seen.
                 base = np.where(axis > 0, bound.lower, held.payments)
-                moved = best_on_line(problem, held, base, axis)
-                held = moved
+                held = best_on_line(problem, held, base, axis)
             for _ in range(method.directions if bound.size > 1 else 0):
                 held = best_on_line(problem, held, held.payments, rng.normal(size=bound.size))
+            held = _bought(problem, held)
             steps.append(held.objective)
-            if held.objective <= before + GAIN * max(1.0, abs(before)):
+            if not better(held.objective, before):
                 break
         if best is None or held.objective > best.objective:
             best, trace = held, steps
@@ -219,6 +219,18 @@ def _search_shared(
         complete=True,
         trace=trace,
     )
+
+
+def _bought(problem: IncentiveProblem, held: Answers) -> Answers:
+    """Buy the same responses as cheaply as possible."""
+    policies = np.eye(problem.followers.n_actions)[held.actions]
+    x, supported = supporting_payments(problem, policies, held.payments)
+    if not supported.all():
+        return held
+    value = problem.leader_pass(policies, gradient=False).value
+    cost = problem.cost_pass(x, policies, gradient=False).value
+    objective = problem.net(value, cost) if problem.affords(cost) else -np.inf
+    return Answers(x, held.actions, objective) if objective > held.objective else held
 
 
 def with_several(problem: IncentiveProblem) -> NDArray[np.int64]:

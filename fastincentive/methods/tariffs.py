@@ -68,7 +68,10 @@ def best_on_line(
     owner, actions, first, last = owner[order], actions[order], first[order], last[order]
     starts = np.searchsorted(owner, np.arange(problem.n + 1))
     marginals, _ = label_marginals(problem, owner, actions, starts)
+    # Where payments fall along the line, the far end of a regime is the cheap one.
     points = np.unique(found.lower)
+    if bound.prices @ direction < 0.0:
+        points = np.union1d(points, found.upper[np.isfinite(found.upper)])
     chosen = points[np.unique(np.linspace(0, points.size - 1, POINTS).astype(int))]
     best, top = held, held.objective
     for _ in range(2):
