@@ -128,12 +128,16 @@ def _minimise(
         projected, face = cone.project(ahead + weights @ basis)
         design = np.stack([face(pull) for pull in basis], axis=1)
         change = nnls(design, -face(ahead))[0] - weights
-        lengths = 2.0 ** -np.arange(0.0, 12.0)
-        sizes = [at(weights + length * change) for length in lengths]
-        k = int(np.argmin(sizes))
-        if sizes[k] >= float(np.linalg.norm(projected)) * (1.0 - 1e-12):
+        # The norm is convex along the step: halve it as long as that helps.
+        length, size = 1.0, at(weights + change)
+        for _ in range(11):
+            shorter = at(weights + 0.5 * length * change)
+            if shorter >= size:
+                break
+            length, size = 0.5 * length, shorter
+        if size >= float(np.linalg.norm(projected)) * (1.0 - 1e-12):
             break
-        weights = weights + lengths[k] * change
+        weights = weights + length * change
     projected, _ = cone.project(ahead + weights @ basis)
     return float(np.linalg.norm(projected)), weights, projected
 

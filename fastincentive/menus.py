@@ -136,8 +136,8 @@ class Cut(NamedTuple):
     equals: NDArray[np.int64]  # (m, S, A) first action that is the same as each
 
 
-def cut(problem: IncentiveProblem, lines: Lines) -> Cut:
-    """Cut lines into regimes."""
+def cut(problem: IncentiveProblem, lines: Lines, upper: FloatArray | None = None) -> Cut:
+    """Cut lines into regimes, up to ``upper`` (k,) or the upper bounds of the payments."""
     bound, followers = problem.payments, problem.followers
     order = np.argsort(lines.owner, kind="stable")
     lines = Lines(lines.owner[order], lines.base[order], lines.direction[order])
@@ -147,20 +147,22 @@ def cut(problem: IncentiveProblem, lines: Lines) -> Cut:
         followers.rewards[lines.owner] + side_payments(problem, lines.owner, lines.base),
         side_payments(problem, lines.owner, lines.direction),
         equals,
-        _ends(problem, lines),
+        _ends(problem, lines, problem.payments.upper if upper is None else upper),
     )
     return Cut(lines, found, equals)
 
 
-def collect(problem: IncentiveProblem, lines: Lines) -> Menus:
+def collect(problem: IncentiveProblem, lines: Lines, upper: FloatArray | None = None) -> Menus:
     """Cut lines into regimes: one entry for each best response, at its cheapest payments there."""
-    lines, found, _ = cut(problem, lines)
+    lines, found, _ = cut(problem, lines, upper)
     owner = lines.owner[found.line]
     # Where payments fall along the line, the far end of the regime is the cheap one.
     falling = (_price(problem, lines.owner, lines.direction) < 0.0)[found.line]
     at = np.where(falling & np.isfinite(found.upper), found.upper, found.lower)
     spread = lines.base[found.line] + at[:, None] * lines.direction[found.line]
-    chosen = _cheapest(problem, owner, spread, found.laws)
+    # The responses on one line are different ones.
+    once = np.unique(lines.owner).size == lines.owner.size
+    chosen = slice(None) if once else _cheapest(problem, owner, spread, found.laws)
     return build(
         problem,
         owner[chosen],
@@ -220,12 +222,12 @@ def _price(problem: IncentiveProblem, owner: NDArray[np.int64], spread: FloatArr
     return np.where(reach >= 0, prices[reach] * spread, 0.0).sum(axis=1)
 
 
-def _ends(problem: IncentiveProblem, lines: Lines) -> FloatArray:
+def _ends(problem: IncentiveProblem, lines: Lines, upper: FloatArray) -> FloatArray:
     """Where each line leaves the bounds."""
     bound = problem.payments
     base, direction = lines.base, lines.direction
     reach = bound.reach[lines.owner]
-    high = np.where(reach >= 0, bound.upper[reach], np.inf)
+    high = np.where(reach >= 0, upper[reach], np.inf)
     low = np.where(reach >= 0, bound.lower[reach], 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         ends = np.where(direction > 0, (high - base) / direction, np.inf)

@@ -149,6 +149,9 @@ def global_optimum(
         else (coordinate_lines(problem, problem.payments.lower), True)
     )
     menus = collect(problem, lines)
+    if not (several or menus.complete) and _priced(problem):
+        # Breakpoints may be left out at payments far beyond what could be worth it.
+        menus = collect(problem, lines, _finite_upper(problem))
     search = Search(problem, menus)
     tree = _Tree(search, max(mixing, 2), began + time_limit)
     tree.run()
@@ -178,6 +181,14 @@ def global_optimum(
     )
 
 
+def _priced(problem: IncentiveProblem) -> bool:
+    """Whether every payment without an upper bound has a price."""
+    free = problem.cost_weight * problem.payments.prices == 0.0
+    return (
+        isinstance(problem.cost, LinearCost) and not (free & np.isinf(problem.payments.upper)).any()
+    )
+
+
 def _finite_upper(problem: IncentiveProblem) -> FloatArray:
     """Payments beyond these cost more than the leader could ever gain."""
     if not isinstance(problem.cost, LinearCost):
@@ -187,15 +198,15 @@ def _finite_upper(problem: IncentiveProblem) -> FloatArray:
     upper = problem.payments.upper
     if np.isfinite(upper).all():
         return upper
-    price = problem.cost_weight * problem.cost.gradient(problem.payments.lower)
-    if (price[np.isinf(upper)] <= 0.0).any():
+    if not _priced(problem):
         raise invalid("upper", "an upper bound for every payment that costs nothing", "none")
     none = problem.payments.lower
     nothing = problem.evaluate(none, broken_ties(problem, none, 1.0).policies).objective
-    gain = upper_bound(problem) - nothing
+    gain = upper_bound(problem, mixed=True) - nothing
     if not np.isfinite(gain):
         raise invalid("upper", "upper bounds, because the leader's gain is unbounded", "none")
     with np.errstate(divide="ignore"):
+        price = problem.cost_weight * problem.payments.prices
         return np.minimum(upper, 1.01 * max(gain, 1e-9) / price)
 
 

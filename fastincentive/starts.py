@@ -39,19 +39,26 @@ def leader_optimal_policies(problem: IncentiveProblem, rounds: int = 80) -> Floa
     policies = uniform_policies(followers)
     best, best_value = policies, -np.inf
     actions = np.eye(followers.n_actions)
-    for k in range(rounds):
+    last = np.zeros(followers.shape)
+    repeated = 0
+    for _ in range(rounds):
         leader = problem.leader_pass(policies, discount=discount)
         assert leader.gradient is not None  # for the type checker
         if leader.value > best_value:
             best, best_value = policies, leader.value
         slope = np.where(followers.available, leader.gradient, -np.inf)
         greedy = actions[np.argmax(slope, axis=2)]
-        value = problem.leader_pass(greedy, gradient=False, discount=discount).value
-        if value > best_value and _proper(problem, greedy):
-            improved = value > best_value + 1e-9 * max(1.0, abs(best_value))
-            best, best_value = greedy, value
-            if not improved and k > 10:
+        if np.array_equal(greedy, last):
+            # The mixture only moves on towards what is known already.
+            repeated += 1
+            if repeated >= 6 and np.array_equal(best, greedy):
                 break
+        else:
+            repeated = 0
+            last = greedy
+            value = problem.leader_pass(greedy, gradient=False, discount=discount).value
+            if value > best_value and _proper(problem, greedy):
+                best, best_value = greedy, value
         policies = 0.7 * policies + 0.3 * greedy
     return best
 
