@@ -100,6 +100,19 @@ def upper_bound(problem: IncentiveProblem, *, mixed: bool = False) -> float:
     return bound
 
 
+def beyond(problem: IncentiveProblem, menus: Menus) -> float:
+    """Bound on the objective of all responses to payments beyond those that menus list."""
+    if menus.unseen == np.inf:
+        return -np.inf
+    if not isinstance(problem.cost, (LinearCost, QuadraticCost)):
+        return np.inf
+    if problem.leader_discount < 1.0:
+        value = problem.magnitude / (1.0 - problem.leader_discount)
+    else:
+        value = upper_bound(problem.replace(cost_weight=0.0), mixed=True)
+    return value - problem.cost_weight * menus.unseen
+
+
 def _multipliers(problem: IncentiveProblem) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Least cost (n,) of a unit of each follower's loss, and (n,) whom payments reach at all."""
     bound, weight = problem.payments, problem.cost_weight
@@ -229,14 +242,17 @@ def _listed(problem: IncentiveProblem) -> float:
     if problem.payments.shared or problem.payments.reach.shape[1] > 1 or not known:
         return np.inf
     menus = collect(problem, coordinate_lines(problem, problem.payments.lower))
-    if not menus.complete:
+    far = beyond(problem, menus)
+    if not menus.complete or far == np.inf:
         return np.inf
     search = Search(problem, menus)
     if problem.n == 1:
-        return float(search.single_values().max()) + menus.tail
-    if problem.n == 2:
-        return float(search.pair_values(menus.first[:-1], 0, 1).max()) + menus.tail
-    return _relaxed(search, menus)
+        near = float(search.single_values().max()) + menus.tail
+    elif problem.n == 2:
+        near = float(search.pair_values(menus.first[:-1], 0, 1).max()) + menus.tail
+    else:
+        near = _relaxed(search, menus)
+    return max(near, far)
 
 
 def _relaxed(search: Search, menus: Menus) -> float:

@@ -25,6 +25,9 @@ from fastincentive.weak import GuardedPoint, weak_search, with_margin
 
 __all__ = ["solve"]
 
+#: Beyond this many states the search over regimes is not run unless it is asked for.
+REFINED_STATES = 1000
+
 
 def solve(
     problem: IncentiveProblem,
@@ -71,7 +74,8 @@ def solve(
     refine : bool or RegimeAscent
         After the ascent, search over the followers' regimes for better payments (a stationary
         point need not be the best one). What the ascent led to is kept in
-        ``solution.refinement`` and ``solution.ascent``.
+        ``solution.refinement`` and ``solution.ascent``. With more than 1,000 states, where regimes
+        are many and each is slow, only if a ``RegimeAscent`` is given.
     certify : bool
         Compute an upper bound on every objective, for ``solution.upper_bound`` and
         ``solution.optimality_gap``.
@@ -123,7 +127,9 @@ def solve(
             raise InputError("checkpoint: expected none with RegimeAscent, which keeps no state")
         x = _payments(problem, initial_payments)
         return _by_regimes(problem, method, objective, x, certify)
-    refiner = (RegimeAscent() if refine else None) if isinstance(refine, bool) else refine
+    refiner = refine if isinstance(refine, RegimeAscent) else None
+    if refine is True and problem.followers.n_states <= REFINED_STATES:
+        refiner = RegimeAscent()
     settings = f"{problem!r} {problem.fingerprint()} {method!r} {parameterization!r}"
     history = History()
     if checkpoint is not None and Path(checkpoint).exists():

@@ -76,7 +76,10 @@ class Menus:
     tail : float
         Bound on the leader's reward beyond T, whatever the entries.
     complete : bool
-        Whether every best response on the lines is listed.
+        Whether every best response on the lines is listed, up to where they were followed.
+    unseen : float
+        Price of the cheapest payments beyond which a line was not followed (they are worth a
+        million times all else to the follower), inf if there are none.
     """
 
     owner: NDArray[np.int64]
@@ -87,6 +90,7 @@ class Menus:
     marginals: FloatArray
     tail: float
     complete: bool
+    unseen: float
 
     def of(self, i: int) -> slice:
         """Entries of follower i."""
@@ -136,8 +140,8 @@ class Cut(NamedTuple):
     equals: NDArray[np.int64]  # (m, S, A) first action that is the same as each
 
 
-def cut(problem: IncentiveProblem, lines: Lines, upper: FloatArray | None = None) -> Cut:
-    """Cut lines into regimes, up to ``upper`` (k,) or the upper bounds of the payments."""
+def cut(problem: IncentiveProblem, lines: Lines) -> Cut:
+    """Cut lines into regimes."""
     bound, followers = problem.payments, problem.followers
     order = np.argsort(lines.owner, kind="stable")
     lines = Lines(lines.owner[order], lines.base[order], lines.direction[order])
@@ -147,14 +151,14 @@ def cut(problem: IncentiveProblem, lines: Lines, upper: FloatArray | None = None
         followers.rewards[lines.owner] + side_payments(problem, lines.owner, lines.base),
         side_payments(problem, lines.owner, lines.direction),
         equals,
-        _ends(problem, lines, problem.payments.upper if upper is None else upper),
+        _ends(problem, lines),
     )
     return Cut(lines, found, equals)
 
 
-def collect(problem: IncentiveProblem, lines: Lines, upper: FloatArray | None = None) -> Menus:
+def collect(problem: IncentiveProblem, lines: Lines) -> Menus:
     """Cut lines into regimes: one entry for each best response, at its cheapest payments there."""
-    lines, found, _ = cut(problem, lines, upper)
+    lines, found, _ = cut(problem, lines)
     owner = lines.owner[found.line]
     # Where payments fall along the line, the far end of the regime is the cheap one.
     falling = (_price(problem, lines.owner, lines.direction) < 0.0)[found.line]
@@ -170,7 +174,14 @@ def collect(problem: IncentiveProblem, lines: Lines, upper: FloatArray | None = 
         found.actions[chosen],
         found.laws[chosen],
         bool(found.complete.all()),
+        _unseen(problem, lines, found),
     )
+
+
+def _unseen(problem: IncentiveProblem, lines: Lines, found: Responses) -> float:
+    short = found.ends < _ends(problem, lines)
+    furthest = lines.base[short] + found.ends[short, None] * lines.direction[short]
+    return float(_price(problem, lines.owner[short], furthest).min(initial=np.inf))
 
 
 def merge(problem: IncentiveProblem, first: Menus, second: Menus) -> Menus:
@@ -186,6 +197,7 @@ def merge(problem: IncentiveProblem, first: Menus, second: Menus) -> Menus:
         np.concatenate([first.actions, second.actions])[chosen],
         laws[chosen],
         first.complete and second.complete,
+        min(first.unseen, second.unseen),
     )
 
 
@@ -222,12 +234,12 @@ def _price(problem: IncentiveProblem, owner: NDArray[np.int64], spread: FloatArr
     return np.where(reach >= 0, prices[reach] * spread, 0.0).sum(axis=1)
 
 
-def _ends(problem: IncentiveProblem, lines: Lines, upper: FloatArray) -> FloatArray:
+def _ends(problem: IncentiveProblem, lines: Lines) -> FloatArray:
     """Where each line leaves the bounds."""
     bound = problem.payments
     base, direction = lines.base, lines.direction
     reach = bound.reach[lines.owner]
-    high = np.where(reach >= 0, upper[reach], np.inf)
+    high = np.where(reach >= 0, bound.upper[reach], np.inf)
     low = np.where(reach >= 0, bound.lower[reach], 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         ends = np.where(direction > 0, (high - base) / direction, np.inf)
@@ -258,11 +270,12 @@ def build(
     actions: NDArray[np.int64],
     laws: NDArray[np.int64],
     complete: bool,
+    unseen: float = np.inf,
 ) -> Menus:
     """Put entries, sorted by follower, together with their label marginals."""
     first = np.searchsorted(owner, np.arange(problem.n + 1))
     marginals, tail = label_marginals(problem, owner, actions, first)
-    return Menus(owner, spread, actions, laws, first, marginals, tail, complete)
+    return Menus(owner, spread, actions, laws, first, marginals, tail, complete, unseen)
 
 
 def label_marginals(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fastincentive.bounds import upper_bound
+from fastincentive.bounds import beyond, upper_bound
 from fastincentive.cells import vertex_lines
 from fastincentive.costs import ExpectedSpend, LinearCost, QuadraticCost
 from fastincentive.errors import invalid
@@ -149,15 +149,13 @@ def global_optimum(
         else (coordinate_lines(problem, problem.payments.lower), True)
     )
     menus = collect(problem, lines)
-    if not (several or menus.complete) and _priced(problem):
-        # Breakpoints may be left out at payments far beyond what could be worth it.
-        menus = collect(problem, lines, _finite_upper(problem))
     search = Search(problem, menus)
     tree = _Tree(search, max(mixing, 2), began + time_limit)
     tree.run()
     best = [pick for _, pick in tree.best]
     payments, policies = search.payments(best[0]), search.policies(best[0])
     evaluation = problem.evaluate(payments, policies)
+    best_value = evaluation.objective
     second = tree.best[1] if len(tree.best) > 1 else None
     return GlobalOptimum(
         payments=payments,
@@ -176,7 +174,7 @@ def global_optimum(
             evaluation.objective,
             [(search.payments(pick), search.policies(pick)) for pick in best[:mixing]],
         ),
-        complete=listed and menus.complete and tree.done,
+        complete=listed and menus.complete and tree.done and beyond(problem, menus) < best_value,
         seconds=time.perf_counter() - began,
     )
 

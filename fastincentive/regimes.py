@@ -28,6 +28,7 @@ class Responses(NamedTuple):
     actions: NDArray[np.int64]  # (C, S) the same with optimal actions elsewhere
     complete: NDArray[np.bool_]  # (m,) whether all combinations of tied actions are listed
     bounded: NDArray[np.bool_]  # (m,) False if payments further on could be earned for ever
+    ends: FloatArray  # (m,) how far each line was followed
     breaks: NDArray[np.int64]  # (m,) breakpoints, those of states that are not visited included
 
 
@@ -81,7 +82,7 @@ def walk(
         above = np.empty((lines, capacity))
         laws = np.empty((lines, capacity, states), np.int64)
         full = np.empty((lines, capacity, states), np.int64)
-        found = np.zeros((lines, 4), np.int64)
+        found = np.zeros((lines, 5), np.int64)
         kernels.walk_lines(
             packed,
             base,
@@ -101,6 +102,7 @@ def walk(
             break
         capacity = most
     held = np.arange(capacity) < found[:, :1]
+    furthest = np.where(held, above, -np.inf).max(axis=1)
     return Responses(
         line=np.nonzero(held)[0],
         lower=lower[held],
@@ -109,6 +111,7 @@ def walk(
         actions=full[held],
         complete=found[:, 3] != 0,
         bounded=found[:, 2] == 0,
+        ends=np.where(found[:, 4] != 0, furthest, upper),
         breaks=found[:, 1],
     )
 
@@ -132,8 +135,9 @@ class Regimes:
     occupancies : array (C, S, A)
         Unnormalised discounted visits.
     complete : bool
-        Whether all combinations of tied actions are listed (many exact ties can be too many), up
-        to ``upper`` (breakpoints at payments worth a million times the rest are not resolved).
+        Whether all combinations of tied actions are listed (many exact ties can be too many).
+        Breakpoints at payments worth a million times all else are not resolved: the regimes then
+        end at the first of them, short of the end of the line.
     bounded : bool
         False if, at discount 1, payments beyond the last breakpoint could be earned for ever.
     """

@@ -362,7 +362,8 @@ def random_grids(seed):
 def test_solve_finds_the_optimum_on_random_grids(seed):
     problem = random_grids(seed)
     optimum = global_optimum(problem)
-    assert optimum.complete
+    # At discount 1 what very large payments could bring cannot always be bounded.
+    assert optimum.complete or np.isinf(fi.upper_bound(problem, mixed=True))
     solution = fi.solve(problem)
     assert abs(solution.objective - optimum.objective) <= 1e-6
 

@@ -230,18 +230,7 @@ def sweep_follower(packed, i, kind, step, rows, total, pieces, active, purse, ta
             if moved + paid >= target[i, j]:
                 continue
         new = find_multiplier(
-            packed,
-            i,
-            kind,
-            step,
-            summed - old,
-            rows,
-            base,
-            own,
-            purse,
-            target[i, j],
-            work,
-            out,
+            packed, i, kind, step, summed - old, rows, base, own, purse, target[i, j], work, out
         )
         for c in range(reach.shape[0]):
             if reach[c] >= 0:

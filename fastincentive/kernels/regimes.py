@@ -333,10 +333,13 @@ def walk_one(packed, i, base, direction, equals, actions, tie, upper, lo, hi, la
         left[:] = actions
         if step == math.inf or t + step > upper:
             break
-        if breaks == MOST_BREAKS or (t + step) * largest_entry(q_slopes) > FURTHEST * unit:
-            # There is more, but nothing that could be told apart.
+        if breaks == MOST_BREAKS:
             complete = False
+            break
+        if (t + step) * largest_entry(q_slopes) > FURTHEST * unit:
+            # There is more, but too far to be told apart.
             upper = t + step
+            found[4] = 1
             break
         t += step
         breaks += 1
@@ -363,9 +366,10 @@ def walk_lines(packed, base, direction, equals, actions, tie, upper, lo, hi, law
     response ``actions`` (n,S) at t = 0, in actions that are their own ``equals`` (n,S,A), and is
     followed to ``upper[i]``. Response k of follower i is optimal for t in [lo, hi] (n,C); ``laws``
     (n,C,S) are its actions in the states it visits, -1 elsewhere, ``full`` (n,C,S) with optimal
-    actions elsewhere. ``found`` (n,4): number of responses (those beyond C are not stored), number
+    actions elsewhere. ``found`` (n,5): number of responses (those beyond C are not stored), number
     of breakpoints, whether the line ended early because payments could be earned for ever at
-    discount 1, and whether all combinations of tied actions are listed.
+    discount 1, whether all combinations of tied actions are listed, and whether the line ended
+    early because the next breakpoint is too far to be resolved.
     """
     for i in numba.prange(packed.model.shape[0]):
         walk_one(
