@@ -59,32 +59,34 @@ def vertex_lines(
 def _vertices(
     problem: IncentiveProblem, i: int, low: FloatArray, high: FloatArray, most: int
 ) -> tuple[FloatArray, bool]:
-    """Vertices (m, K) of the cells of V_i* in a box, and whether they are all."""
-    corners = np.stack(np.meshgrid(*np.stack([low, high], axis=1), indexing="ij"), axis=-1)
-    points = np.unique(corners.reshape(-1, low.size), axis=0)
+    """Vertices (m, K) of the cells of the optimal value in a box, and whether they are all."""
     if (low == high).any():
         raise InputError("upper: expected upper bounds above 0, got a payment without room")
+    corners = np.stack(np.meshgrid(*[[0.0, 1.0]] * low.size, indexing="ij"), axis=-1)
+    points = corners.reshape(-1, low.size)
     slopes = np.empty((0, low.size))
     constants = np.empty(0)
-    unit = 1.0
+    unit = 1e-300
     while True:
-        values, slope = _responses(problem, i, points)
+        # In shares of the box, so that neither payments nor values have a scale of their own.
+        values, slope = _responses(problem, i, low + points * (high - low))
+        slope = slope * (high - low)
         unit = max(unit, float(np.abs(values).max()))
         known = (slopes @ points.T + constants[:, None]).max(axis=0, initial=-np.inf)
         above = values > known + RESOLUTION * unit
         if not above.any():
-            return points, True
+            return np.clip(low + points * (high - low), low, high), True
         if slopes.shape[0] > most:
-            return points, False
+            return np.clip(low + points * (high - low), low, high), False
         fresh = np.column_stack([slope[above], (values - (slope * points).sum(axis=1))[above]])
         joined = np.concatenate([np.column_stack([slopes, constants]), fresh])
         _, kept = np.unique(np.round(joined / unit, 12), axis=0, return_index=True)
         slopes, constants = joined[kept, :-1], joined[kept, -1]
         try:
-            points = _envelope_vertices(slopes, constants, low, high, unit)
+            points = _envelope_vertices(slopes / unit, constants / unit)
         except QhullError:
             # Nearly parallel pieces: the geometry cannot be resolved.
-            return points, False
+            return np.clip(low + points * (high - low), low, high), False
 
 
 def _responses(
@@ -123,28 +125,24 @@ def _responses(
     return np.asarray(values @ start), slope
 
 
-def _envelope_vertices(
-    slopes: FloatArray, constants: FloatArray, low: FloatArray, high: FloatArray, unit: float
-) -> FloatArray:
-    """Vertices (m, K) of the upper envelope of lines in a box."""
-    size = low.size
-    middle = 0.5 * (low + high)
-    top = float((slopes @ high + constants).max()) + unit
+def _envelope_vertices(slopes: FloatArray, constants: FloatArray) -> FloatArray:
+    """Vertices (m, K) of the upper envelope of lines in the unit box, of values up to about 1."""
+    size = slopes.shape[1]
+    top = float((slopes.clip(0.0).sum(axis=1) + constants).max()) + 1.0
     # Rows of a . (x, v) + b <= 0: above every line, inside the box, below a lid.
     eye = np.eye(size)
     zero = np.zeros((size, 1))
     rows = np.concatenate(
         [
             np.column_stack([slopes, -np.ones(len(slopes)), constants]),
-            np.column_stack([-eye, zero, low]),
-            np.column_stack([eye, zero, -high]),
+            np.column_stack([-eye, zero, zero]),
+            np.column_stack([eye, zero, -np.ones((size, 1))]),
             np.append(np.zeros(size), [1.0, -top])[None],
         ]
     )
-    level = float((slopes @ middle + constants).max())
-    inside = np.append(middle, 0.5 * (level + top))
+    level = float((slopes.sum(axis=1) * 0.5 + constants).max())
+    inside = np.append(np.full(size, 0.5), 0.5 * (level + top))
     corners = HalfspaceIntersection(rows, inside, qhull_options="H Qx Q12").intersections
     corners = corners[np.isfinite(corners).all(axis=1)]
-    corners = corners[corners[:, -1] < top - 1e-6 * unit]
-    points = np.clip(corners[:, :-1], low, high)
-    return np.unique(np.round(points, 13), axis=0)
+    corners = corners[corners[:, -1] < top - 1e-6]
+    return np.unique(np.clip(np.round(corners[:, :-1], 14), 0.0, 1.0), axis=0)

@@ -114,6 +114,8 @@ def cheapest_payments(
         raise invalid("margin", "a finite number >= 0", margin)
     visited = problem.followers.evaluate(problem.followers.rewards, target).visits > 0
     competing = _competing(problem, target, visited)
+    if margin > 0:
+        _check_absorbed(problem, target, visited)
     followers = _started_everywhere(problem.followers, visited)
     task = _Task(problem, followers, target, visited, margin * competing.astype(float))
     payments = _cheapest(task)
@@ -218,6 +220,34 @@ def _competing(problem: IncentiveProblem, policies: FloatArray, visited: BoolArr
         taken = (same & (policies[i] > 0)[:, None, :]).any(axis=2)
         competing[i] = visited[i][:, None] & mdp.available & ~taken
     return competing
+
+
+def _check_absorbed(problem: IncentiveProblem, policies: FloatArray, visited: BoolArray) -> None:
+    """Raise if a follower at discount 1 has a choice that matters once it is absorbed.
+
+    There nothing can be paid, so that it is indifferent whatever the payments.
+    """
+    met = np.zeros(visited.shape, bool)
+    for i, mdp in enumerate(problem.followers):
+        if mdp.discount < 1.0:
+            continue
+        model = mdp.transition
+        taken = np.repeat((policies[i] > 0).reshape(-1), np.diff(model.row_start))
+        origin = np.repeat(np.arange(policies[i].size), np.diff(model.row_start)) // mdp.n_actions
+        here = visited[i] | (mdp.initial > 0)
+        count = -1
+        while count != here.sum():
+            count = here.sum()
+            here[model.successor[taken & here[origin]]] = True
+        met[i] = here & model.absorbing
+    open_choice = _competing(problem, policies, met)
+    if open_choice.any():
+        i, s, a = (int(k) for k in np.argwhere(open_choice)[0])
+        raise InfeasiblePolicyError(
+            f"policies: no payments make these best responses by a margin; follower {i}, whose "
+            f"discount is 1, is absorbed in state {s}, where nothing can be paid and action {a} is "
+            "as good to it. Use a discount below 1, or a leader that does not tell these apart."
+        )
 
 
 def _same_law(model: TransitionModel) -> BoolArray:

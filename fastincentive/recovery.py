@@ -66,7 +66,8 @@ def recover(
         found.append((value, -float(np.abs(posted - payments).sum()), posted, answer))
     # The best objective; of equal ones the nearest to the iterate.
     top = max(value for value, *_ in found)
-    equal = [each for each in found if each[0] >= top - 1e-9 * max(1.0, abs(top))]
+    least = top - 1e-9 * max(1.0, abs(top)) if np.isfinite(top) else top
+    equal = [each for each in found if each[0] >= least]
     _, _, posted, answer = max(equal, key=lambda each: each[1])
     worst = break_ties(problem, posted, -1.0, answer)
     return Recovered(

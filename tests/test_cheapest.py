@@ -388,3 +388,20 @@ def test_bad_margins(margin):
     problem = fi.models.example1()
     with pytest.raises(fi.InputError, match="margin: expected a finite number >= 0"):
         fi.cheapest_payments(problem, fi.leader_optimal_policies(problem), margin)
+
+
+def test_no_margin_where_absorbed_followers_have_a_choice_that_the_leader_sees():
+    transition = np.zeros((2, 2, 2))
+    transition[:, :, 1] = 1.0
+    mdp = fi.TabularMDP(transition, [[1.0, 0.0], [0.0, 0.0]], 1.0, 0)
+    labels = np.array([[[0, 0], [1, 2]]])
+    problem = fi.IncentiveProblem(
+        [mdp],
+        fi.LabelReward(labels, [0.0, 1.0, 2.0]),
+        fi.Payments.at_states([[0]]),
+        leader_discount=0.9,
+    )
+    wanted = np.array([[[1.0, 0.0], [0.0, 1.0]]])
+    assert fi.cheapest_payments(problem, wanted).cost == 0.0
+    with pytest.raises(fi.InfeasiblePolicyError, match="absorbed in state 1"):
+        fi.cheapest_payments(problem, wanted, 0.1)
