@@ -60,24 +60,32 @@ def _vertices(
     problem: IncentiveProblem, i: int, low: FloatArray, high: FloatArray, most: int
 ) -> tuple[FloatArray, bool]:
     """Vertices (m, K) of the cells of the optimal value in a box, and whether they are all."""
-    if (low == high).any():
-        raise InputError("upper: expected upper bounds above 0, got a payment without room")
-    corners = np.stack(np.meshgrid(*[[0.0, 1.0]] * low.size, indexing="ij"), axis=-1)
-    points = corners.reshape(-1, low.size)
-    slopes = np.empty((0, low.size))
+    free = np.flatnonzero(high > low)
+    if free.size == 0:
+        return low[None], True
+    corners = np.stack(np.meshgrid(*[[0.0, 1.0]] * free.size, indexing="ij"), axis=-1)
+    points = corners.reshape(-1, free.size)
+
+    def spread(shares: FloatArray) -> FloatArray:
+        """Payments (m, K) at shares of the box, on the payments that have room."""
+        out = np.tile(low, (len(shares), 1))
+        out[:, free] = np.clip(low[free] + shares * (high - low)[free], low[free], high[free])
+        return out
+
+    slopes = np.empty((0, free.size))
     constants = np.empty(0)
     unit = 1e-300
     while True:
         # In shares of the box, so that neither payments nor values have a scale of their own.
-        values, slope = _responses(problem, i, low + points * (high - low))
-        slope = slope * (high - low)
+        values, slope = _responses(problem, i, spread(points))
+        slope = (slope * (high - low))[:, free]
         unit = max(unit, float(np.abs(values).max()))
         known = (slopes @ points.T + constants[:, None]).max(axis=0, initial=-np.inf)
         above = values > known + RESOLUTION * unit
         if not above.any():
-            return np.clip(low + points * (high - low), low, high), True
+            return spread(points), True
         if slopes.shape[0] > most:
-            return np.clip(low + points * (high - low), low, high), False
+            return spread(points), False
         fresh = np.column_stack([slope[above], (values - (slope * points).sum(axis=1))[above]])
         joined = np.concatenate([np.column_stack([slopes, constants]), fresh])
         _, kept = np.unique(np.round(joined / unit, 12), axis=0, return_index=True)
@@ -86,7 +94,7 @@ def _vertices(
             points = _envelope_vertices(slopes / unit, constants / unit)
         except QhullError:
             # Nearly parallel pieces: the geometry cannot be resolved.
-            return np.clip(low + points * (high - low), low, high), False
+            return spread(points), False
 
 
 def _responses(

@@ -177,6 +177,9 @@ def solve(
                     break
             if state.iteration >= method.max_iter:
                 break
+            if not (np.isfinite(following.payments).all() and np.isfinite(following.theta).all()):
+                status = Status.STALLED
+                break
             state = following
             if checkpoint is not None and state.iteration % checkpoint_every == 0:
                 io.save_checkpoint(checkpoint, settings, state, history)

@@ -13,7 +13,7 @@ from fastincentive.cells import vertex_lines
 from fastincentive.costs import ExpectedSpend, LinearCost, QuadraticCost
 from fastincentive.errors import invalid
 from fastincentive.mdp import FloatArray
-from fastincentive.menus import check_unshared, collect, coordinate_lines
+from fastincentive.menus import Menus, check_unshared, collect, coordinate_lines
 from fastincentive.methods.regime_ascent import RegimeAscent
 from fastincentive.mixing import Mixing, search_mixing
 from fastincentive.problem import IncentiveProblem
@@ -113,6 +113,10 @@ def global_optimum(
     iteration for one payment, as the pieces of its optimal value for several. With two followers
     every combination is priced; with more, branch and bound excludes most of them.
 
+    A best response is optimal in every state that it visits, also where a follower's discount of 0
+    lets its value from the start forget them. A ``CustomCost`` is taken to grow with every payment;
+    where its gradient shows that it does not, the certificate is left incomplete.
+
     Parameters
     ----------
     problem : IncentiveProblem
@@ -174,9 +178,32 @@ def global_optimum(
             evaluation.objective,
             [(search.payments(pick), search.policies(pick)) for pick in best[:mixing]],
         ),
-        complete=listed and menus.complete and tree.done and beyond(problem, menus) < best_value,
+        complete=(
+            listed
+            and menus.complete
+            and tree.done
+            and _grows(problem, menus)
+            and beyond(problem, menus) < best_value
+        ),
         seconds=time.perf_counter() - began,
     )
+
+
+def _grows(problem: IncentiveProblem, menus: Menus) -> bool:
+    """Whether C grows with each payment, as far as its gradient at the entries shows.
+
+    Then each response is cheapest where it begins, which is where it was priced.
+    """
+    if isinstance(problem.cost, (LinearCost, QuadraticCost, ExpectedSpend)):
+        return True
+    bound = problem.payments
+    for owner, spread in zip(menus.owner, menus.spread, strict=True):
+        x = bound.lower.copy()
+        paid = bound.reach[owner] >= 0
+        x[bound.reach[owner, paid]] = spread[paid]
+        if (problem.cost.gradient(x) < 0.0).any():
+            return False
+    return True
 
 
 def _priced(problem: IncentiveProblem) -> bool:

@@ -643,3 +643,55 @@ def test_a_start_is_kept_if_nothing_is_better():
     answer = break_ties(problem, paid, -1.0, apart)
     assert abs(problem.evaluate(paid, answer).feasibility) <= 1e-9
     assert_close(answer[1, 0], [1.0, 0.0])
+
+
+# Several payments per follower
+
+
+def several(scale=1.0, states=((0, 3), (1, 4)), upper=np.inf):
+    base = fi.models.random_problem(2, n_states=6, rng=3)
+    table = np.random.default_rng(1).random((6, 6))
+    return fi.IncentiveProblem(
+        [mdp.replace(reward=mdp.reward * scale) for mdp in base.followers],
+        fi.JointReward(table * scale),
+        fi.Payments.at_states(states, upper=upper),
+        leader_discount=0.9,
+    )
+
+
+def test_several_payments_have_no_scale_of_their_own():
+    first = global_optimum(several())
+    assert first.complete
+    for scale in (1e-6, 1e6):
+        other = global_optimum(several(scale))
+        assert other.complete
+        assert_close(other.objective / scale, first.objective, 1e-9)
+        assert_close(other.payments / scale, first.payments, 1e-7)
+
+
+def test_several_payments_next_to_none_and_payments_without_room():
+    for problem in (
+        several(states=((0, 3), ())),
+        several(upper=[0.0, 5.0, 5.0, 0.0]),
+        several(upper=[0.0, 0.0, 5.0, 5.0]),
+    ):
+        optimum = global_optimum(problem)
+        assert optimum.complete
+        found = fi.solve(problem, method=fi.RegimeAscent()).objective
+        assert found <= optimum.bound + 1e-9
+        rng = np.random.default_rng(0)
+        high = np.minimum(problem.payments.upper, 5.0)
+        for _ in range(200):
+            x = rng.uniform(0.0, high) * (rng.random(high.size) < 0.7)
+            policies = fi.best_response_policies(problem, x)
+            assert problem.evaluate(x, policies).objective <= optimum.bound + 1e-9
+
+
+def test_a_cost_that_falls_leaves_the_certificate_incomplete():
+    base, _ = small_problem(1, 0)
+    cost = fi.CustomCost(lambda x: float(((x - 3.0) ** 2).sum()), lambda x: 2.0 * (x - 3.0))
+    problem = fi.IncentiveProblem(
+        base.followers, fi.JointReward(np.ones(base.followers.n_states)),
+        fi.Payments.at_states([[0]], upper=10.0), leader_discount=0.9, cost=cost,
+    )  # fmt: skip
+    assert not global_optimum(problem).complete

@@ -228,3 +228,27 @@ def test_large_problems_are_refined_only_on_request(monkeypatch):
     monkeypatch.setattr("fastincentive.loop.REFINED_STATES", 2)
     assert fi.solve(problem).refinement is None
     assert fi.solve(problem, refine=fi.RegimeAscent()).refinement is not None
+
+
+@pytest.mark.parametrize("cost", [None, fi.QuadraticCost(0.0, 1.0), fi.ExpectedSpend()])
+def test_a_follower_without_a_choice_is_not_paid(cost):
+    transition = np.zeros((3, 2, 3))
+    transition[0, :, [1, 2]] = [[0.8], [0.2]]
+    transition[1, :, [0, 2]] = [[0.8], [0.2]]
+    transition[2, :, 2] = 1.0
+    mdp = fi.TabularMDP(
+        transition,
+        [[-0.3, 0.0], [-1.4, 0.0], [0.0, 0.0]],
+        1.0,
+        0,
+        available=[[True, False], [True, False], [True, True]],
+    )
+    index = np.full((1, 3, 2), -1)
+    index[0, 0, 0] = 0
+    problem = fi.IncentiveProblem(
+        [mdp], fi.LabelReward([0, 1, 2], [0.0, 1.0, 4.0]), fi.Payments.from_index(index), 0.8, 1.0,
+        cost=cost,
+    )  # fmt: skip
+    solution = fi.solve(problem)
+    assert solution.success
+    assert_close(solution.payments, [0.0], 1e-4)

@@ -154,7 +154,10 @@ class BilevelAscent:
         best = followers.best_responses(problem.rewards(payments))
         reachable = np.where(followers.available, best.q_values, np.nan)
         spread = np.nanmax(reachable, axis=2) - np.nanmin(reachable, axis=2)
-        unit = np.maximum(spread.max(axis=1), 1e-9 * (1.0 + np.abs(best.values).max(axis=1)))
+        widest = spread.max(axis=1)
+        size = np.abs(best.values).max(axis=1)
+        # A follower without a choice that matters has no spread: the size of its values will do.
+        unit = np.where(widest > 1e-9 * (1.0 + size), widest, np.where(size > 0.0, size, 1.0))
         count = self.pieces if self._bundled else 1
         return AscentState(
             iteration=0,

@@ -62,7 +62,8 @@ class RegimeAscent:
     Notes
     -----
     The result is unilaterally optimal: given the others' responses, no follower has a better entry
-    on any line that was searched; with one payment each that is any payment at all.
+    on any line that was searched; with one payment each that is any payment at all. Costs are taken
+    to grow with the payments, so that each response is bought where it begins.
     """
 
     starts: int = 8
