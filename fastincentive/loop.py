@@ -19,6 +19,7 @@ from fastincentive.objectives import StrongStackelberg, WeakStackelberg
 from fastincentive.policy import Direct, Parameterization, Softmax
 from fastincentive.problem import IncentiveProblem
 from fastincentive.recovery import Recovered, recover
+from fastincentive.search import better
 from fastincentive.solution import MESSAGES, Ascent, History, Refinement, Solution, Status
 from fastincentive.starts import best_response_policies, leader_optimal_policies
 from fastincentive.weak import GuardedPoint, weak_search, with_margin
@@ -267,7 +268,7 @@ def _refine(
         after = before
         kept = problem.affords(before.evaluation.cost)
         held = before.evaluation.objective if kept else -np.inf
-        if found.objective > held + 1e-10 * max(1.0, abs(found.objective)):
+        if better(found.objective, held):
             trial = recover(problem, found.payments, found.policies, polish=False)
             if trial.evaluation.objective > held:
                 after = trial

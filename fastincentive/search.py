@@ -23,7 +23,7 @@ def better(value: float, than: float) -> bool:
     """Whether a value is larger by more than rounding; anything is better than -inf."""
     if not np.isfinite(than):
         return bool(value > than)
-    return bool(value > than + GAIN * max(1.0, abs(than)))
+    return bool(value > than + GAIN * max(1e-3, abs(than)))
 
 
 class Search:

@@ -361,6 +361,7 @@ def test_expected_spend_is_least():
     assert_close(found.cost, spend.cost_at(found.payments, target))
 
 
+@pytest.mark.slow
 def test_many_followers_with_one_payment_each():
     n, states = 200, 10
     base = [random_base(seed, n=1, n_states=states, n_payments=1) for seed in range(n)]

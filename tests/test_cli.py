@@ -189,6 +189,7 @@ def test_solve_certifies(capsys):
     assert f"upper bound  {found['upper_bound']:.6f}, gap {found['optimality_gap']:.6f}" in out
 
 
+@pytest.mark.slow
 def test_expected_spend_as_cost_is_reported(monkeypatch, capsys):
     def patient(cost_weight=0.1):
         plain = fi.models.random_problem(2, 6, 2, rng=3, n_payments=1)
@@ -345,6 +346,7 @@ def test_seed_of_models_without_chance_is_noted(seen, capsys):
     assert "nothing in gridworld is random" in err
 
 
+@pytest.mark.slow
 def test_long_lists_of_payments_are_cut(capsys, monkeypatch):
     def many(cost_weight=0.1):
         return fi.models.random_problem(1, 30, 2, rng=0, n_payments=25, cost_weight=cost_weight)

@@ -63,6 +63,7 @@ def front(grid):
 # Weights
 
 
+@pytest.mark.slow
 def test_default_weights_span_the_papers_grid(grid, front):
     check(front, grid)
     assert front.budgets is None
@@ -74,6 +75,7 @@ def test_default_weights_span_the_papers_grid(grid, front):
     assert front.efficient.all()
 
 
+@pytest.mark.slow
 def test_the_papers_weight_gives_the_certified_optimum(grid):
     front = fi.pareto(grid, 0.1)
     optimum = fi.global_optimum(grid)
@@ -81,6 +83,7 @@ def test_the_papers_weight_gives_the_certified_optimum(grid):
     assert_close(front.payments[0], optimum.payments, SAME)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("seed", "cost"),
     [
@@ -102,6 +105,7 @@ def test_every_weight_agrees_with_the_global_optimum(seed, cost):
     assert_close(again.objectives, front.objectives, SAME)
 
 
+@pytest.mark.slow
 def test_a_random_problem_with_several_payments_each():
     problem = two_followers(4, count=2)
     front = fi.pareto(problem, method=fi.RegimeAscent(rounds=3, directions=4))
@@ -110,6 +114,7 @@ def test_a_random_problem_with_several_payments_each():
     assert front.costs[0] > 0.0
 
 
+@pytest.mark.slow
 def test_a_posted_tariff():
     game = random_game(np.random.default_rng(5), 2, 5, 3, 0.9, unavailable=0.2)
     index = np.full((2, 5, 3), -1)
@@ -165,6 +170,7 @@ def test_a_budget_of_the_problem_is_kept_under_every_weight():
 # Budgets
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("seed", "cost"),
     [
@@ -194,6 +200,7 @@ def test_a_budget_that_is_just_met():
     assert_close(front.leader_values, free.leader_values, SAME)
 
 
+@pytest.mark.slow
 def test_budgets_find_points_that_weights_do_not(grid):
     front = fi.pareto(grid.replace(cost_weight=0.0), budgets=[0, 5, 10, 15])
     check(front, grid)
@@ -237,6 +244,7 @@ def test_efficient():
     assert front.efficient.tolist() == [True, True, True, False, True, False]
 
 
+@pytest.mark.slow
 def test_table(front):
     lines = str(front).splitlines()
     assert len(lines) == 1 + len(front.weights)

@@ -162,6 +162,7 @@ def scan(case, point, count, rng, top=8.0):
 # One payment each: unilaterally optimal
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", range(1, 6))
 def test_unilaterally_optimal(n):
     case = Case(n, seed=n, leader="labels")
@@ -171,6 +172,7 @@ def test_unilaterally_optimal(n):
     assert scan(case, point, 2000, np.random.default_rng(n)) <= point.objective + 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leader", LEADERS)
 @pytest.mark.parametrize("n", [2, 3])
 def test_leader_rewards(leader, n):
@@ -237,6 +239,7 @@ def test_two_followers_against_all_combinations(seed, cost):
     assert point.objective <= best + 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 2, 3, 4])
 @pytest.mark.parametrize("cost", ["linear", "quadratic", "spend"])
 @pytest.mark.parametrize("budget", [0.0, 0.1, 1.0])
@@ -273,6 +276,7 @@ def test_upper_bounds_are_kept(n):
     assert free.objective >= point.objective - 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("paid", [[[0], []], [[], [0]], [[], [0], []]])
 def test_followers_without_payments(paid):
     base = Case(len(paid), seed=7)

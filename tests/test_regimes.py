@@ -172,6 +172,7 @@ def walked(case, upper=UPPER):
     return arrays, direction, follower_regimes(arrays.mdp(), spread(arrays, direction), upper)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", range(len(LINES)), ids=NAMES)
 def test_random_payments_get_a_listed_response(case):
     arrays, direction, regimes = walked(case)
