@@ -108,6 +108,7 @@ def check(problem, optimum):
     assert abs(mixed.feasibility) <= 1e-8
 
 
+@pytest.mark.slow
 def test_paper_grid():
     problem = fi.models.paper_gridworld()
     optimum = global_optimum(problem)
@@ -123,6 +124,7 @@ def test_paper_grid():
         assert word in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n", "seed"), [(1, s) for s in range(5)] + [(2, s) for s in range(5)] + [(3, 0), (3, 1)]
 )
@@ -155,6 +157,7 @@ def full_enumeration(problem):
     return sorted((search.objective(np.array(pick)) for pick in picks), reverse=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "seed"), [(3, 3), (3, 4), (3, 5), (4, 3), (4, 4)])
 def test_branch_and_bound_equals_full_enumeration(n, seed):
     problem, _ = small_problem(n, seed, states=5, actions=2)
@@ -168,6 +171,7 @@ def test_branch_and_bound_equals_full_enumeration(n, seed):
     assert_close(optimum.runner_up.objective, values[1], 1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leader", ["count", "additive", "both"])
 def test_branch_and_bound_for_other_rewards(leader):
     base, _ = small_problem(4, 6, states=6, actions=2)
@@ -184,6 +188,7 @@ def test_branch_and_bound_for_other_rewards(leader):
     assert_close(optimum.objective, full_enumeration(problem)[0], 1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 2, 3, 4])
 def test_bound_holds_at_random_payments(n):
     problem, _ = small_problem(n, 20 + n, states=5)
@@ -200,6 +205,7 @@ def test_bound_holds_at_random_payments(n):
         assert known[key] - 0.1 * x.sum() <= optimum.bound + 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 2, 3, 4])
 def test_search_never_beats_the_optimum(n):
     problem, _ = small_problem(n, 30 + n, states=4, actions=2)
@@ -207,6 +213,7 @@ def test_search_never_beats_the_optimum(n):
     assert found.objective <= global_optimum(problem).objective + 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cost", ["quadratic", "custom", "spend"])
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_other_costs(n, cost):
@@ -231,6 +238,7 @@ def test_other_costs(n, cost):
     assert_close(optimum.objective, full_enumeration(problem)[0], 1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 2, 3])
 @pytest.mark.parametrize("budget", [0.0, 0.2, 1.0])
 def test_budgets(n, budget):
@@ -274,6 +282,7 @@ def brute_force_unpaid(problem, table):
     return best, at
 
 
+@pytest.mark.slow
 def test_time_limit_leaves_the_bound_open():
     problem, _ = small_problem(4, 70, states=5, actions=3)
     stopped = global_optimum(problem, time_limit=1e-9)
@@ -354,6 +363,7 @@ def random_grids(seed):
     return fi.IncentiveProblem(mdps, lesser_goal_reward(grid, 2), fi.Payments.at_states(paid))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::fastincentive.ConvergenceWarning")
 @pytest.mark.filterwarnings("ignore::fastincentive.TruncationWarning")
 @pytest.mark.parametrize(
@@ -567,6 +577,7 @@ def many_tied(n, rng):
     return problem, values - values[0], own[:, 1]
 
 
+@pytest.mark.slow
 def test_ties_of_many_followers_bracket_every_sample():
     rng = np.random.default_rng(2)
     problem, _, _ = many_tied(30, rng)
@@ -583,6 +594,7 @@ def test_ties_of_many_followers_bracket_every_sample():
         assert abs(problem.evaluate(x, each.policies).feasibility) <= 1e-9
 
 
+@pytest.mark.slow
 def test_ties_of_many_followers_against_the_exact_answer():
     # Sorted by what each adds of its own, the best and the worst sets of each size are known.
     rng = np.random.default_rng(3)
@@ -659,6 +671,7 @@ def several(scale=1.0, states=((0, 3), (1, 4)), upper=np.inf):
     )
 
 
+@pytest.mark.slow
 def test_several_payments_have_no_scale_of_their_own():
     first = global_optimum(several())
     assert first.complete
@@ -669,6 +682,7 @@ def test_several_payments_have_no_scale_of_their_own():
         assert_close(other.payments / scale, first.payments, 1e-7)
 
 
+@pytest.mark.slow
 def test_several_payments_next_to_none_and_payments_without_room():
     for problem in (
         several(states=((0, 3), ())),
@@ -695,3 +709,18 @@ def test_a_cost_that_falls_leaves_the_certificate_incomplete():
         fi.Payments.at_states([[0]], upper=10.0), leader_discount=0.9, cost=cost,
     )  # fmt: skip
     assert not global_optimum(problem).complete
+
+
+def test_three_followers_with_little_time():
+    problem = fi.models.random_problem(
+        3, n_states=3, n_actions=2, branching=2, rng=2, discounts=(0.3, 0.5), leader_discount=0.5,
+        n_payments=1,
+    )  # fmt: skip
+    optimum = global_optimum(problem)
+    assert optimum.complete
+    assert optimum.gap <= 1e-9
+    assert optimum.evaluated <= optimum.combinations
+    assert "combinations" in str(optimum)
+    found = fi.solve(problem, method=RegimeAscent(starts=2), certify=True)
+    assert_close(found.objective, optimum.objective, 1e-9)
+    assert optimum.bound <= found.upper_bound + 1e-9
