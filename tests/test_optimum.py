@@ -249,6 +249,7 @@ def test_budgets(n, budget):
     assert_close(optimum.objective, full_enumeration(problem)[0], 1e-9)
 
 
+@pytest.mark.slow
 def test_followers_without_payments():
     base, table = small_problem(3, 60)
     problem = fi.IncentiveProblem(
@@ -418,6 +419,7 @@ def appointment(waiters):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("waiters", [1, 2])
 def test_mixing_where_one_waits_and_leaves(waiters):
     problem = appointment(waiters)
@@ -460,6 +462,7 @@ def test_mixing_at_separate_states_never_helps():
     assert optimum.mixing.searched >= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_mixing_is_never_worse(seed):
     problem, _ = small_problem(2, 80 + seed)

@@ -313,6 +313,7 @@ def scan_paid(case, point, count, top=8.0):
 # Several payments per follower, and shared ones
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("cost", COSTS)
 def test_several_payments(n, cost):
@@ -325,6 +326,7 @@ def test_several_payments(n, cost):
     assert at_start.objective <= point.objective + 1e-9
 
 
+@pytest.mark.slow
 def test_several_payments_under_a_budget_and_bounds():
     case = Case(2, seed=70, leader="labels", paid=3, weight=0.01, budget=1.0, upper=0.7)
     point = regime_search(case.problem, RegimeAscent())
@@ -341,6 +343,7 @@ def test_objective_never_falls_from_round_to_round(seed, cost):
     check_point(case.problem, point)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("cost", ["linear", "quadratic", "spend"])
 def test_shared_payments(seed, cost):
