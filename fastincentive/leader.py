@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastincentive.errors import invalid
-from fastincentive.kernels import counts
 from fastincentive.kernels import marginals as kernels
 from fastincentive.mdp import FloatArray
 
@@ -144,7 +143,7 @@ class _BoundTable:
         horizon, n, count = marginals.shape
         for i in range(n):
             conditional = np.empty((horizon, count))
-            counts.one_conditional(self._flat, marginals, i, conditional)
+            kernels.one_conditional(self._flat, marginals, i, conditional)
             yield conditional
 
     def relaxed(self, candidates: Sequence[FloatArray], weights: FloatArray) -> float:

@@ -19,6 +19,7 @@ from fastincentive import (
     product_space,
 )
 from fastincentive.kernels import counts
+from fastincentive.kernels import marginals as marginal_kernels
 
 STATES, ACTIONS = 3, 2
 PAIRS = STATES * ACTIONS
@@ -187,7 +188,7 @@ def test_kernels_are_the_same_with_threads():
         (counts.count_laws, (probability,), [(horizon, n + 1)]),
         (counts.average_counts, (longer, laws), [(horizon, 3)]),
         (counts.count_bounds, (values, low, high), [(horizon, 2)]),
-        (counts.one_conditional, (table, marginals, 2), [(horizon, 2)]),
+        (marginal_kernels.one_conditional, (table, marginals, 2), [(horizon, 2)]),
     ]
     for kernel, given, shapes in calls:
         results = []

@@ -1,4 +1,4 @@
-"""Rewards of how many followers count, by halves; tables one follower at a time.
+"""Rewards of how many followers count, by halves.
 
 A group of followers has a law (how many of them count) and a function (the expected reward given
 how many of them count, everything outside at its own law). The function of one half is the whole
@@ -13,7 +13,7 @@ import numpy as np
 
 from fastincentive.kernels.jit import jit, parallel_jit
 
-__all__ = ["average_counts", "count_bounds", "count_laws", "count_rewards", "one_conditional"]
+__all__ = ["average_counts", "count_bounds", "count_laws", "count_rewards"]
 
 
 @jit
@@ -122,32 +122,3 @@ def count_bounds(values, low, high, bounds):
                 work[k] = max(at_low, at_high)
         bounds[t, 0] = work[0]
         bounds[t, 1] = work[1]
-
-
-@parallel_jit
-def one_conditional(table, marginals, i, conditional):
-    """E[R | label_i = l] (T,L) of follower i alone for a table over L^n, one time per task."""
-    horizon, n, count = marginals.shape
-    size = table.shape[0]
-    for t in numba.prange(horizon):
-        work = np.empty(size)
-        length = size
-        source = table
-        for j in range(n - 1, i, -1):
-            length //= count
-            for r in range(length):
-                total = 0.0
-                for label in range(count):
-                    total += source[r * count + label] * marginals[t, j, label]
-                work[r] = total
-            source = work
-        for j in range(i):
-            length //= count
-            for r in range(length):
-                total = 0.0
-                for label in range(count):
-                    total += source[label * length + r] * marginals[t, j, label]
-                work[r] = total
-            source = work
-        for label in range(count):
-            conditional[t, label] = source[label]

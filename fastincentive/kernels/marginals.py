@@ -19,7 +19,13 @@ from fastincentive.kernels.chain import (
 )
 from fastincentive.kernels.jit import DENSE_STATES, jit, parallel_jit
 
-__all__ = ["forward_marginals", "leader_gradients", "multilinear_rewards", "settling_time"]
+__all__ = [
+    "forward_marginals",
+    "leader_gradients",
+    "multilinear_rewards",
+    "one_conditional",
+    "settling_time",
+]
 
 
 @jit
@@ -115,41 +121,54 @@ def forward_marginals(packed, policies, labels, rest, masses, marginals, remaind
         forward_one(packed, i, policies, labels, rest, masses, marginals, remainder)
 
 
+@jit
+def contract_others(table, marginals, i, work):
+    """E[R | label_i = l] (L,) at one time, for a table over L^n and marginals (n,L).
+
+    The table is contracted with the other followers' marginals, last axis first, in ``work``.
+    """
+    n, count = marginals.shape
+    length = table.shape[0]
+    source = table
+    for j in range(n - 1, i, -1):
+        length //= count
+        for r in range(length):
+            total = 0.0
+            for label in range(count):
+                total += source[r * count + label] * marginals[j, label]
+            work[r] = total
+        source = work
+    for j in range(i):
+        length //= count
+        for r in range(length):
+            total = 0.0
+            for label in range(count):
+                total += source[label * length + r] * marginals[j, label]
+            work[r] = total
+        source = work
+    return source[:count]
+
+
 @parallel_jit
 def multilinear_rewards(table, marginals, expected, conditional):
-    """E[R] (T,) and E[R | label_i = l] (T,n,L) for a table over L^n, one time per task.
-
-    The table is contracted with the other followers' marginals, last axis first.
-    """
+    """E[R] (T,) and E[R | label_i = l] (T,n,L) for a table over L^n, one time per task."""
     horizon, n, count = marginals.shape
-    size = table.shape[0]
     for t in numba.prange(horizon):
-        work = np.empty(size)
+        work = np.empty(table.shape[0])
         for i in range(n):
-            length = size
-            source = table
-            for j in range(n - 1, i, -1):
-                length //= count
-                for r in range(length):
-                    total = 0.0
-                    for label in range(count):
-                        total += source[r * count + label] * marginals[t, j, label]
-                    work[r] = total
-                source = work
-            for j in range(i):
-                length //= count
-                for r in range(length):
-                    total = 0.0
-                    for label in range(count):
-                        total += source[label * length + r] * marginals[t, j, label]
-                    work[r] = total
-                source = work
-            for label in range(count):
-                conditional[t, i, label] = source[label]
+            conditional[t, i] = contract_others(table, marginals[t], i, work)
         total = 0.0
         for label in range(count):
             total += marginals[t, 0, label] * conditional[t, 0, label]
         expected[t] = total
+
+
+@parallel_jit
+def one_conditional(table, marginals, i, conditional):
+    """E[R | label_i = l] (T,L) of follower i alone for a table over L^n, one time per task."""
+    for t in numba.prange(marginals.shape[0]):
+        work = np.empty(table.shape[0])
+        conditional[t] = contract_others(table, marginals[t], i, work)
 
 
 @jit
