@@ -358,8 +358,8 @@ def large_responses(
     Modified policy iteration: sweeps of value iteration, with sweeps of the policy found between
     them. ``actions`` (-1: none) and ``values`` (NaN: none) are the warm start. Stops where the
     sup-norm residual is certain to be below ``tolerance``, or if that is 0 below 1e-13 (1 - gamma)
-    of the size of the values; or after sweeping over ``budget`` (n,) row entries, without having got
-    there.
+    of the size of the values; or, without having got there, once ``budget`` (n,) row entries have
+    been swept over.
     """
     for i in numba.prange(packed.model.shape[0]):
         large_response_one(
