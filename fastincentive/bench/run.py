@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
@@ -19,6 +20,8 @@ __all__ = ["ROUNDS", "run"]
 
 #: Profile -> rounds.
 ROUNDS = {"smoke": 3, "regular": 7, "large": 5}
+#: Profile -> seconds that a peer may take in one case before it stops taking turns.
+BUDGET = {"smoke": 1.0, "regular": 5.0, "large": math.inf}
 _BAR = "{desc} {n_fmt}/{total_fmt}|{bar}| {elapsed}"
 
 
@@ -56,6 +59,8 @@ def run(
     InputError
         If no case is left, or an argument is not as described.
     """
+    # Slow peers may leave early, unless the rounds were asked for.
+    budget = BUDGET[profile] if rounds is None else math.inf
     rounds = ROUNDS[profile] if rounds is None else rounds
     if rounds < 1:
         raise invalid("rounds", "an integer >= 1", rounds)
@@ -78,7 +83,7 @@ def run(
     for suite, case in picked:
         if bar is not None:
             bar.set_description_str(f"{suite}/{case.name}")
-        _add(found, suite, case, rounds)
+        _add(found, suite, case, rounds, budget)
         if path is not None:
             text_form = json.dumps(_finite(found), indent=1, allow_nan=False)
             write_atomically(path, text_form.encode())
@@ -89,11 +94,11 @@ def run(
     return found
 
 
-def _add(found: dict[str, Any], suite: str, case: Case, rounds: int) -> None:
+def _add(found: dict[str, Any], suite: str, case: Case, rounds: int, budget: float) -> None:
     began = perf_counter()
     trial = case.build()
     built = perf_counter() - began
-    outcomes = race(trial, rounds)
+    outcomes = race(trial, rounds, budget)
     each = report.record(suite, case.name, trial.tolerance, outcomes, trial.skipped)
     each["series"] = case.series
     each["build_seconds"] = built

@@ -104,7 +104,12 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
     return float(low), float(middle), float(high)
 
 
-def race(trial: Trial, rounds: int, sample_seconds: float = SAMPLE_SECONDS) -> list[Outcome]:
+def race(
+    trial: Trial,
+    rounds: int,
+    budget: float = math.inf,
+    sample_seconds: float = SAMPLE_SECONDS,
+) -> list[Outcome]:
     """Warm up and certify every contender, then time the rounds.
 
     Parameters
@@ -112,6 +117,8 @@ def race(trial: Trial, rounds: int, sample_seconds: float = SAMPLE_SECONDS) -> l
     trial : Trial
     rounds : int
         Each round takes one sample of every contender, and begins with another one each time.
+    budget : float
+        A contender other than ours leaves after the round in which it has spent so many seconds.
     sample_seconds : float
         Calls are repeated until a sample lasts this long.
 
@@ -140,14 +147,18 @@ def race(trial: Trial, rounds: int, sample_seconds: float = SAMPLE_SECONDS) -> l
         seconds, _ = _sample(trial.contenders[k], 1)
         calls = math.ceil(sample_seconds / max(seconds, 1e-9))
         outcomes[k].calls = min(max(calls, 1), _MOST_CALLS)
+    spent = [0.0] * len(outcomes)
     for turn in range(rounds):
         shift = turn % len(running)
+        last = [turn == rounds - 1 or (k > 0 and spent[k] > budget) for k in range(len(outcomes))]
         for k in running[shift:] + running[:shift]:
             outcome = outcomes[k]
             seconds, answer = _sample(trial.contenders[k], outcome.calls)
             outcome.samples.append(seconds)
-            if turn == rounds - 1:
+            spent[k] += seconds * outcome.calls
+            if last[k]:
                 _judge(trial, trial.contenders[k], outcome, answer)
+        running = [k for k in running if not last[k]]
     if outcomes[0].status != OK:
         for outcome in outcomes:
             outcome.status = NOT_TIMED if outcome.status == OK else outcome.status
