@@ -8,7 +8,7 @@ from typing import NamedTuple
 from fastincentive.bench.timing import Contender, Trial
 from fastincentive.errors import MissingExtraError
 
-__all__ = ["PROFILES", "Case", "available"]
+__all__ = ["PROFILES", "Case", "available", "chosen"]
 
 #: Each profile runs its own cases and those of the profiles before it.
 PROFILES = ("smoke", "regular", "large")
@@ -40,7 +40,7 @@ def available(
     return contenders, tuple(dict.fromkeys(skipped))
 
 
-def chosen(cases: Sequence[Case], profile: str, text: str = "") -> list[Case]:
-    """Cases of a profile whose name holds a text."""
+def chosen(cases: Sequence[Case], profile: str) -> list[Case]:
+    """Cases that a profile runs."""
     last = PROFILES.index(profile)
-    return [each for each in cases if PROFILES.index(each.profile) <= last and text in each.name]
+    return [each for each in cases if PROFILES.index(each.profile) <= last]

@@ -32,6 +32,7 @@ __all__ = [
     "answers",
     "build",
     "checksum",
+    "eighth",
     "fleet",
     "leader_case",
     "moved_rewards",
@@ -122,7 +123,7 @@ def fleet(n: int) -> IncentiveProblem:
         bonus[i, cells[1:3]] = rng.uniform()
     problem = IncentiveProblem(
         mdps,
-        CountReward(labels, _eighth(n)) + AdditiveReward(bonus),
+        CountReward(labels, eighth(n)) + AdditiveReward(bonus),
         Payments.at_states(sites),
         leader_discount=0.98,
     )
@@ -130,8 +131,8 @@ def fleet(n: int) -> IncentiveProblem:
     return problem
 
 
-def _eighth(n: int) -> FloatArray:
-    """(n + 1,): worth of each count, steep up to n / 8 and falling beyond."""
+def eighth(n: int) -> FloatArray:
+    """Return (n + 1,): the worth of each count, steep up to n / 8 and falling beyond."""
     counts = np.arange(n + 1)
     return np.asarray(2.0 * np.minimum(counts, n / 8) - np.maximum(counts - n / 8, 0.0))
 
@@ -224,7 +225,7 @@ def stacked(n: int, size: int) -> IncentiveProblem:
     labels[cells[1:3]] = 1
     return IncentiveProblem(
         Followers([mdp.replace(initial=int(s)) for s in starts]),
-        CountReward(labels, _eighth(n)) + AdditiveReward(0.1 * labels),
+        CountReward(labels, eighth(n)) + AdditiveReward(0.1 * labels),
         Payments.at_states([[int(cells[1])]] * n),
         leader_discount=0.98,
     )

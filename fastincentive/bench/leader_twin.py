@@ -11,7 +11,14 @@ from fastincentive.bench.cases import LeaderCase
 from fastincentive.bench.certificates import pair_matrix, policy_matrix
 from fastincentive.mdp import FloatArray
 
-__all__ = ["LeaderAnswer", "conditional_rewards", "joint_residual", "tail_horizon", "twin"]
+__all__ = [
+    "LeaderAnswer",
+    "conditional_rewards",
+    "joint_residual",
+    "leader_error",
+    "tail_horizon",
+    "twin",
+]
 
 
 class LeaderAnswer(NamedTuple):
@@ -69,6 +76,15 @@ def twin(case: LeaderCase, gradient: bool = True, horizon: int | None = None) ->
             slopes[i] += (weights[t] * laws[i, t])[:, None] * (earned[i, t][:, None] + later)
             ahead = earned[i, t] + gamma * (moves[i] @ ahead)
     return LeaderAnswer(value, slopes)
+
+
+def leader_error(expected: LeaderAnswer, answer: LeaderAnswer) -> float:
+    """Largest difference of value and gradient, relative to their largest magnitude, at least 1."""
+    worst = abs(answer.value - expected.value) / max(1.0, abs(expected.value))
+    if answer.gradient is not None and expected.gradient is not None:
+        scale = max(1.0, np.abs(expected.gradient).max())
+        worst = max(worst, np.abs(answer.gradient - expected.gradient).max() / scale)
+    return float(worst)
 
 
 def joint_residual(case: LeaderCase, values: FloatArray) -> float:

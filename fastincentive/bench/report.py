@@ -129,6 +129,11 @@ def as_text(found: dict[str, Any]) -> str:
     skipped = dict.fromkeys(line for each in found["results"] for line in each["skipped"])
     if skipped:
         lines += ["", *(f"skipped: {line}" for line in skipped)]
+    if found["exponents"]:
+        lines += ["", "time grows like"]
+        lines += [f"  {name} ** {power:.2f}" for name, power in found["exponents"].items()]
+    if found["copy_bytes_per_second"] is not None:
+        lines += ["", f"copying moves {found['copy_bytes_per_second'] / 1e9:.1f} GB/s, one thread"]
     if found["failed"]:
         lines += ["", *(f"FAILED its certificate, not timed: {name}" for name in found["failed"])]
     return "\n".join(lines)

@@ -11,6 +11,8 @@ from typing import Any
 
 from fastincentive.bench import report
 from fastincentive.bench.case import Case, chosen
+from fastincentive.bench.roofline import copy_bandwidth
+from fastincentive.bench.suite_scaling import exponents
 from fastincentive.bench.suites import SUITES
 from fastincentive.bench.timing import FAILED, race
 from fastincentive.errors import invalid, missing_extra
@@ -52,7 +54,8 @@ def run(
     -------
     dict
         As the JSON: ``environment``, ``settings``, ``results`` (one record per case), ``failed``
-        (names of cases whose certificate our answer missed).
+        (names of cases whose certificate our answer missed), ``exponents`` (of the curves of the
+        scaling suite) and ``copy_bytes_per_second``.
 
     Raises
     ------
@@ -78,12 +81,15 @@ def run(
         "settings": {"suites": list(suites), "profile": profile, "rounds": rounds, "filter": text},
         "results": [],
         "failed": [],
+        "exponents": {},
+        "copy_bytes_per_second": None,
     }
     bar = _bar(len(picked)) if progress else None
     for suite, case in picked:
         if bar is not None:
             bar.set_description_str(f"{suite}/{case.name}")
         _add(found, suite, case, rounds, budget)
+        found["exponents"] = exponents(found["results"])
         if path is not None:
             text_form = json.dumps(_finite(found), indent=1, allow_nan=False)
             write_atomically(path, text_form.encode())
@@ -99,7 +105,10 @@ def _add(found: dict[str, Any], suite: str, case: Case, rounds: int, budget: flo
     trial = case.build()
     built = perf_counter() - began
     outcomes = race(trial, rounds, budget)
-    each = report.record(suite, case.name, trial.tolerance, outcomes, trial.skipped)
+    bandwidth = None
+    if any(outcome.moved is not None for outcome in outcomes):
+        bandwidth = found["copy_bytes_per_second"] = copy_bandwidth()
+    each = report.record(suite, case.name, trial.tolerance, outcomes, trial.skipped, bandwidth)
     each["series"] = case.series
     each["build_seconds"] = built
     found["results"].append(each)

@@ -10,7 +10,13 @@ import numpy as np
 
 from fastincentive.bench import cases, peers_leader
 from fastincentive.bench.case import Case, available
-from fastincentive.bench.leader_twin import LeaderAnswer, joint_residual, tail_horizon, twin
+from fastincentive.bench.leader_twin import (
+    LeaderAnswer,
+    joint_residual,
+    leader_error,
+    tail_horizon,
+    twin,
+)
 from fastincentive.bench.timing import Contender, Trial
 
 __all__ = ["TOLERANCE", "leader_cases"]
@@ -48,20 +54,12 @@ def leader_cases(beside_peers: bool) -> list[Case]:
     return found
 
 
-def _error(expected: LeaderAnswer, answer: LeaderAnswer) -> float:
-    worst = abs(answer.value - expected.value) / max(1.0, abs(expected.value))
-    if answer.gradient is not None and expected.gradient is not None:
-        scale = max(1.0, np.abs(expected.gradient).max())
-        worst = max(worst, np.abs(answer.gradient - expected.gradient).max() / scale)
-    return float(worst)
-
-
 def _read(found: Any) -> LeaderAnswer:
     return LeaderAnswer(found.value, found.gradient)
 
 
 def _unrolled(case: cases.LeaderCase) -> int:
-    """Choose the steps that JAX takes: ours where we take steps, and never more than the tail needs."""
+    """Choose the steps that JAX takes: ours where we take steps, at most what the tail needs."""
     tail = tail_horizon(case, case.problem.tail_tolerance)
     found = case.problem.leader_pass(case.policies)
     return min(found.horizon, tail) if found.truncation > 0 else tail
@@ -84,7 +82,7 @@ def _trial(case: cases.LeaderCase, gradient: bool, beside_peers: bool) -> Trial:
             lambda: Contender("plain numpy", lambda: twin(case, gradient, horizon)),
         ]
     contenders, skipped = available(builders)
-    return Trial(contenders, lambda answer: _error(expected, answer), TOLERANCE, skipped)
+    return Trial(contenders, lambda answer: leader_error(expected, answer), TOLERANCE, skipped)
 
 
 def _gradient(n: int, size: int, gamma: float, kind: str, beside_peers: bool) -> Trial:
