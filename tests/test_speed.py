@@ -15,7 +15,7 @@ import reference
 import twin
 
 import fastincentive as fi
-from benchmarks import cases
+from fastincentive.bench import cases
 
 pytestmark = pytest.mark.slow
 
