@@ -23,6 +23,8 @@ OK, FAILED, NOT_TIMED = "ok", "failed", "not timed"
 
 #: A sample repeats a call until it lasts this long.
 SAMPLE_SECONDS = 5e-3
+#: Preparing the calls of one sample takes no longer than about this.
+PREPARE_SECONDS = 1.0
 _MOST_CALLS = 100_000
 
 
@@ -144,9 +146,12 @@ def race(
         return outcomes
     running = [k for k, outcome in enumerate(outcomes) if outcome.status == OK]
     for k in running:
+        began = perf_counter()
         seconds, _ = _sample(trial.contenders[k], 1)
+        prepared = perf_counter() - began - seconds
         calls = math.ceil(sample_seconds / max(seconds, 1e-9))
-        outcomes[k].calls = min(max(calls, 1), _MOST_CALLS)
+        most = min(_MOST_CALLS, PREPARE_SECONDS / max(prepared, 1e-9))
+        outcomes[k].calls = max(1, min(calls, int(most)))
     spent = [0.0] * len(outcomes)
     for turn in range(rounds):
         shift = turn % len(running)
