@@ -20,6 +20,9 @@ from fastincentive.bench import (
     report,
     roofline,
     run,
+    suite_best_response,
+    suite_problem,
+    suite_scaling,
     suites,
     timing,
 )
@@ -223,6 +226,48 @@ def test_what_is_not_installed_is_skipped(monkeypatch):
     assert all("pip install 'fastincentive[bench]'" in line for line in skipped)
 
 
+@pytest.mark.parametrize("form", ["dense", "scatter"])
+@pytest.mark.parametrize("n", [2, 3])
+def test_jax_differentiates_the_same_recursion(form, n):
+    pytest.importorskip("jax")
+    case = cases.leader_case(n, 6, 0.8, "random")
+    expected = leader_twin.twin(case, horizon=40)
+    one = peers_leader.jax_recursion(case, 40, form)
+    assert leader_twin.leader_error(expected, one.read(one.run())) < 1e-12
+    assert leader_twin.leader_error(expected, expected._replace(value=expected.value + 1)) > 0.01
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: roofline._action_values(6),
+        lambda: roofline._gauss_seidel(6),
+        lambda: roofline._forward_step(6),
+        lambda: suite_problem._threads(2, 6),
+        lambda: suite_scaling._large("evaluate", 6),
+        lambda: suite_scaling._large("best-responses", 6),
+        lambda: suite_scaling._many("evaluate", 2),
+        lambda: suite_best_response._warm(6, 0.95),
+    ],
+)
+def test_trials_certify_their_answers(build):
+    trial = build()
+    for each in trial.contenders:
+        answer = each.run()
+        assert trial.certify(answer if each.read is None else each.read(answer)) <= trial.tolerance
+        assert each.moved is None or each.moved > 6**2 * 8
+
+
+def test_exponents():
+    def point(place, seconds):
+        return {"series": ("curve", place), "contenders": [{"quartiles": (0, seconds, 0)}]}
+
+    records = [point(n, 3e-6 * n**1.5) for n in (2.0, 8.0, 32.0)]
+    records.append({"series": ("alone", 2.0), "contenders": [{"quartiles": (0, 1.0, 0)}]})
+    records.append({"series": ("curve", 64.0), "contenders": [{"status": FAILED}]})
+    assert suite_scaling.exponents(records) == {"curve": pytest.approx(1.5)}
+
+
 def test_copy_bandwidth_is_plausible():
     assert 1e8 < roofline.copy_bandwidth(32, 3) < 1e13
 
@@ -248,16 +293,15 @@ def test_profiles_grow_and_names_differ(suite):
     assert len(set(large)) == len(large)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("suite", "text"),
     [
         ("kernels", "grid-6/"),
-        ("kernels", "2x37"),
-        ("kernels", "iteration/paper"),
         ("kernels", "project/74"),
-        ("solvers", "global-optimum"),
         ("peers", "evaluate/grid-6/"),
+        pytest.param("kernels", "2x37", marks=pytest.mark.slow),
+        pytest.param("kernels", "iteration/paper", marks=pytest.mark.slow),
+        pytest.param("solvers", "global-optimum", marks=pytest.mark.slow),
     ],
 )
 def test_suites(suite, text, capsys):
@@ -268,8 +312,13 @@ def test_suites(suite, text, capsys):
     assert "failed" not in out
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("text", ["best-response/grid-6/0.95", "leader-gradient/2x37/0.95/near"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "best-response/grid-6/0.95",
+        pytest.param("leader-gradient/2x37/0.95/near", marks=pytest.mark.slow),
+    ],
+)
 def test_other_packages_pass_the_certificates(text, tmp_path, capsys):
     path = tmp_path / "peers.json"
     args = ("--suite", "peers", "--filter", text, "--rounds", "2", "--json", str(path))

@@ -23,7 +23,7 @@ __all__ = ["ROUNDS", "run"]
 #: Profile -> rounds.
 ROUNDS = {"smoke": 3, "regular": 7, "large": 5}
 #: Profile -> seconds that a peer may take in one case before it stops taking turns.
-BUDGET = {"smoke": 1.0, "regular": 5.0, "large": math.inf}
+BUDGET = {"smoke": 1.0, "regular": 3.0, "large": math.inf}
 _BAR = "{desc} {n_fmt}/{total_fmt}|{bar}| {elapsed}"
 
 

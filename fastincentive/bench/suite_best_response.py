@@ -23,7 +23,9 @@ PROFILE_OF = {6: "smoke", 30: "smoke", 100: "regular", 300: "regular", 1000: "la
 def _names(kind: str) -> Iterator[tuple[str, str, int, float]]:
     for size, profile in PROFILE_OF.items():
         for gamma in cases.DISCOUNTS:
-            least = profile if gamma == cases.DISCOUNTS[0] or profile != "smoke" else "regular"
+            least = profile
+            if gamma != cases.DISCOUNTS[0]:
+                least = "large" if size >= 300 else "regular"
             yield f"{kind}/grid-{size}/{gamma:g}", least, size, gamma
 
 

@@ -29,15 +29,14 @@ def evaluation_cases(beside_peers: bool) -> list[Case]:
             ("random", 0.95),
             ("random", 0.999),
         ):
-            least = "regular" if profile == "smoke" and (kind, gamma) != _SMOKED else profile
+            least = profile
+            if (kind, gamma) != ("near-greedy", 0.95):
+                least = "large" if size >= 300 else "regular"
             if size == 1000 and kind == "random":
                 continue
             name = f"evaluate/grid-{size}/{gamma:g}/{kind}"
             found.append(Case(name, least, partial(_evaluation, size, gamma, kind, beside_peers)))
     return found
-
-
-_SMOKED = ("near-greedy", 0.95)
 
 
 def _evaluation(size: int, gamma: float, kind: str, beside_peers: bool) -> Trial:

@@ -47,7 +47,9 @@ def leader_cases(beside_peers: bool) -> list[Case]:
                 continue  # the case of the value alone has this one
             for gamma in DISCOUNTS:
                 for kind in ("near-greedy", "random"):
-                    least = profile if (gamma, kind) == (0.95, "near-greedy") else "regular"
+                    least = profile
+                    if (gamma, kind) != (0.95, "near-greedy"):
+                        least = "regular" if kind == "near-greedy" or size == 15 else "large"
                     name = f"{what}/{n}x{size * size + 1}/{gamma:g}/{kind}"
                     run = partial(build, n, size, gamma, kind, beside_peers)
                     found.append(Case(name, least, run))
