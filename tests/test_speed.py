@@ -50,6 +50,25 @@ def test_best_responses(benchmark, name):
     benchmark(problem.followers.best_responses, rewards)
 
 
+@pytest.mark.parametrize("discount", [0.95, 0.999])
+@pytest.mark.parametrize("size", [30, 100])
+@pytest.mark.parametrize("what", ["best_responses", "evaluate"])
+def test_grids(benchmark, what, size, discount):
+    followers = fi.Followers([cases.robot_grid(size, discount)])
+    policies = cases.policy(size, "near-greedy")[None]
+    arguments = (policies,) if what == "evaluate" else ()
+    call = getattr(followers, what)
+    call(followers.rewards, *arguments)
+    benchmark.pedantic(call, (followers.rewards, *arguments), rounds=3)
+
+
+@pytest.mark.parametrize("case", list(cases.LEADERS))
+def test_leader_gradient_of_dense_rewards(benchmark, case):
+    problem, _, policies = cases.leader_case(*case, 0.95)
+    problem.leader_pass(policies)
+    benchmark.pedantic(problem.leader_pass, (policies,), rounds=3)
+
+
 @pytest.mark.parametrize("iterations", [0, 10])
 @pytest.mark.parametrize("start", ["best-response", "leader-optimal"])
 def test_iteration_beside_the_plain_twin(start, iterations):
