@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -10,10 +11,21 @@ from numpy.typing import NDArray
 
 from fastincentive.errors import ImproperPolicyError, invalid
 from fastincentive.kernels import bellman
-from fastincentive.kernels.jit import Packed
+from fastincentive.kernels.jit import DENSE_STATES, Packed
+from fastincentive.kernels.order import Ordered
+from fastincentive.large import (
+    ROUTES,
+    ResponseMemory,
+    evaluate_large,
+    respond_large,
+    stack_ordered,
+)
 from fastincentive.mdp import FloatArray, TabularMDP, TransitionModel, as_mdp
 
 __all__ = ["Followers"]
+
+#: Up to this many states policy iteration is quicker from the start than after a few sweeps.
+FEW_STATES = 30
 
 
 class PolicyValues(NamedTuple):
@@ -89,6 +101,12 @@ class Followers:
             initial=np.stack([mdp.initial for mdp in self._mdps]),
         )
         self.rewards: FloatArray = np.stack([mdp.reward for mdp in self._mdps])
+        self._models = models
+
+    @cached_property
+    def ordered(self) -> Ordered | None:
+        """The models in sweep order; None where sweeps do not apply (discount 1, ragged rows)."""
+        return stack_ordered(self._models) if self.packed.discount.max() < 1.0 else None
 
     @property
     def n(self) -> int:
@@ -173,15 +191,33 @@ class Followers:
             f"around state {state}. Use a discount below 1 or a policy that leaves it."
         )
 
-    def evaluate(self, rewards: FloatArray, policies: FloatArray) -> PolicyValues:
+    def evaluate(
+        self,
+        rewards: FloatArray,
+        policies: FloatArray,
+        route: str = "auto",
+        tolerance: float = 0.0,
+    ) -> PolicyValues:
         """Values, Q-values and unnormalised state occupancies of policies under rewards (n, S, A).
+
+        ``route`` is "auto", "sweeps" or "direct" (SuperLU), for more than ``DENSE_STATES`` states
+        at discounts below 1; ``tolerance`` bounds the residual of sweeps, 0 means rounding.
 
         Raises
         ------
         ImproperPolicyError
             If a follower with discount 1 is never absorbed under its policy.
         """
+        if route not in ROUTES:
+            raise invalid("route", f"one of {ROUTES}", repr(route))
         n, states, _ = self.shape
+        if states > DENSE_STATES and self.ordered is not None:
+            breadth = [model.breadth for model in self._models]
+            return PolicyValues(
+                *evaluate_large(
+                    self.packed, self.ordered, breadth, rewards, policies, route, tolerance
+                )
+            )
         values = np.empty((n, states))
         q_values = np.empty(self.shape)
         visits = np.empty((n, states))
@@ -195,11 +231,17 @@ class Followers:
         return PolicyValues(values, q_values, visits)
 
     def best_responses(
-        self, rewards: FloatArray, warm: NDArray[np.int64] | None = None
+        self,
+        rewards: FloatArray,
+        warm: NDArray[np.int64] | None = None,
+        memory: ResponseMemory | None = None,
+        tolerance: float = 0.0,
     ) -> ResponseValues:
         """Optimal actions and values of every follower under rewards (n, S, A).
 
-        ``warm`` (n, S) are actions to start from, -1 for the uniform choice.
+        ``warm`` (n, S) are actions to start from, -1 for the uniform choice; ``memory`` keeps
+        values, too, and predicts the next ones. With more than ``DENSE_STATES`` states the sup
+        norm of the Bellman residual ends below ``tolerance``, by default close to rounding.
 
         Raises
         ------
@@ -207,11 +249,34 @@ class Followers:
             If at discount 1 a follower's total reward is unbounded.
         """
         n, states, _ = self.shape
+        predicted = None if memory is None else memory.guess(rewards)
+        if warm is None and memory is not None:
+            warm = memory.actions
         actions = np.full((n, states), -1) if warm is None else warm.copy()
         values = np.empty((n, states))
         q_values = np.empty(self.shape)
         residual = np.empty(n)
         iterations = np.empty(n, np.int64)
+        ordered = self.ordered if states > FEW_STATES else None
+        if ordered is not None and (warm is None or states > DENSE_STATES):
+            # Without values the kernel first evaluates the warm policy, if there is one.
+            values[:] = np.nan if predicted is None else predicted
+            breadth = [model.breadth for model in self._models]
+            # Where the states are few, sweeps find the policy and exact factors then judge it.
+            loose = max(1e-6 * float(np.abs(self.rewards).max()), 1e-300)
+            q_values, residual, iterations = respond_large(
+                self.packed,
+                ordered,
+                breadth,
+                rewards,
+                actions,
+                values,
+                tolerance if states > DENSE_STATES else loose,
+            )
+            if states > DENSE_STATES:
+                if memory is not None:
+                    memory.keep(rewards, values, actions, bool(iterations.max() <= 3))
+                return ResponseValues(actions, values, q_values, residual, iterations)
         bellman.best_responses(
             self.packed, rewards, actions, values, q_values, residual, iterations
         )

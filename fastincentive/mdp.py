@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastincentive.errors import InputError, invalid
+from fastincentive.kernels.order import Ordered, backward_order, ordered_rows
 
 if TYPE_CHECKING:
     from scipy.sparse import sparray
@@ -40,6 +41,8 @@ class TransitionModel:
         self.successor = successor
         self.probability = probability
         self.available = available
+        #: Widest level of the breadth-first order, the size of a separator; set by ``ordered``.
+        self.breadth = 0
         for array in (row_start, successor, probability, available):
             array.setflags(write=False)
 
@@ -64,6 +67,22 @@ class TransitionModel:
         closed = np.ones(count, bool)
         closed[component[origin[component[origin] != component[target]]]] = False
         return np.asarray(closed[component])
+
+    @cached_property
+    def ordered(self) -> Ordered | None:
+        """One model's transitions in sweep order, or None if padded rows would waste too much."""
+        states, actions = self.available.shape
+        width = int(np.diff(self.row_start).max())
+        if states * actions * width > 2 * self.successor.size + 1000:
+            return None
+        order = np.empty(states, np.int64)
+        self.breadth = backward_order(self.row_start, self.successor, self.sink, order)
+        successor = np.empty((states, actions, width), np.uint32)
+        probability = np.empty((states, actions, width))
+        ordered_rows(
+            self.row_start, self.successor, self.probability, order, successor, probability
+        )
+        return Ordered(order[None], successor[None], probability[None])
 
     @cached_property
     def sink(self) -> NDArray[np.bool_]:

@@ -44,19 +44,31 @@ class BestResponse:
     iterations: int
 
 
-def evaluate_policy(mdp: TabularMDP, policy: ArrayLike) -> tuple[FloatArray, FloatArray]:
+def evaluate_policy(
+    mdp: TabularMDP, policy: ArrayLike, route: str = "auto", tolerance: float = 0.0
+) -> tuple[FloatArray, FloatArray]:
     """Values V (S,) and Q-values (S, A) of a policy (S, A); Q is -inf at unavailable actions.
+
+    Parameters
+    ----------
+    mdp : TabularMDP
+    policy : array (S, A)
+    route : "auto", "sweeps" or "direct"
+        How more than 400 states are evaluated at a discount below 1: by Gauss-Seidel sweeps, by
+        SuperLU factors, or by whichever is expected to be quicker. Fewer states have exact factors.
+    tolerance : float
+        Bound on the Bellman residual of sweeps, in units of reward; 0 means close to rounding.
 
     Raises
     ------
     InputError
-        If the policy has the wrong shape or its rows are not distributions.
+        If the policy has the wrong shape, its rows are not distributions, or the route is unknown.
     ImproperPolicyError
         At discount 1, if the policy is never absorbed from some state.
     """
     followers = Followers([as_mdp("mdp", mdp)])
     checked = followers.check_policies(np.asarray(policy, float)[None], "policy")
-    result = followers.evaluate(followers.rewards, checked)
+    result = followers.evaluate(followers.rewards, checked, route, tolerance)
     return result.values[0], result.q_values[0]
 
 
@@ -84,8 +96,15 @@ def occupancy_measure(mdp: TabularMDP, policy: ArrayLike, normalized: bool = Fal
     return occupancy * (1.0 - mdp.discount) if normalized else occupancy
 
 
-def best_response(mdp: TabularMDP) -> BestResponse:
+def best_response(mdp: TabularMDP, tolerance: float = 0.0) -> BestResponse:
     """Optimal deterministic policy of one follower, the first best action where several tie.
+
+    Parameters
+    ----------
+    mdp : TabularMDP
+    tolerance : float
+        Bound on the sup norm of the Bellman residual, in units of reward, for more than 400 states;
+        0 means close to rounding. The residual reached is part of the answer.
 
     Raises
     ------
@@ -93,7 +112,7 @@ def best_response(mdp: TabularMDP) -> BestResponse:
         If at discount 1 the best total reward is unbounded.
     """
     followers = Followers([as_mdp("mdp", mdp)])
-    result = followers.best_responses(followers.rewards)
+    result = followers.best_responses(followers.rewards, tolerance=tolerance)
     return BestResponse(
         policy=np.eye(mdp.n_actions)[result.actions[0]],
         values=result.values[0],

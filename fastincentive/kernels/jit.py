@@ -77,7 +77,7 @@ class Switch:
         return (self.serial if size < THREADED_SIZE else self.threaded)(*args)
 
 
-def parallel_jit(function: Callable[..., Any]) -> Callable[..., Any]:
+def parallel_jit(function: Callable[..., Any]) -> Switch:
     """As ``jit``, with ``prange`` over independent outputs (never a reduction over threads).
 
     Only to be called from Python: small inputs run without threads.

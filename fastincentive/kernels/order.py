@@ -1,0 +1,96 @@
+"""States sorted so that sweeps run against the flow, and transitions stored in that order.
+
+A value is fed by the states that follow it. Sorted by their distance to the sinks,
+each state comes after most of its successors, so that one Gauss-Seidel sweep carries a goal's
+worth across the whole state space, and neighbours in the order are neighbours in memory.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fastincentive.kernels.jit import jit
+
+__all__ = ["Ordered", "backward_order", "ordered_rows"]
+
+
+class Ordered(NamedTuple):
+    """Transition models in sweep order, every row padded to K entries of itself with weight 0."""
+
+    order: np.ndarray  # (M, S) int64, the state at each place
+    successor: np.ndarray  # (M, S, A, K) uint32, places; unsigned, for NumPy's wrap-around costs
+    probability: np.ndarray  # (M, S, A, K) float64
+
+
+@jit
+def backward_order(row_start, successor, sink, order):
+    """Sort the states by their distance to the sinks; returns the widest level.
+
+    Breadth-first along the transitions backwards, from all sinks at once, then from the first
+    state not yet met, and so on.
+    """
+    states = sink.shape[0]
+    actions = (row_start.shape[0] - 1) // states
+    start = np.zeros(states + 1, np.int64)
+    for e in range(successor.shape[0]):
+        start[successor[e] + 1] += 1
+    for s in range(states):
+        start[s + 1] += start[s]
+    predecessor = np.empty(successor.shape[0], np.int32)
+    free = start[:-1].copy()
+    for s in range(states):
+        for e in range(row_start[s * actions], row_start[(s + 1) * actions]):
+            c = successor[e]
+            predecessor[free[c]] = s
+            free[c] += 1
+    seen = sink.copy()
+    end = 0
+    for s in range(states):
+        if seen[s]:
+            order[end] = s
+            end += 1
+    widest = 0
+    first = 0
+    unseen = 0
+    while end < states or first < end:
+        if first == end:
+            while seen[unseen]:
+                unseen += 1
+            seen[unseen] = True
+            order[end] = unseen
+            end += 1
+        last = end
+        for k in range(first, last):
+            c = order[k]
+            for e in range(start[c], start[c + 1]):
+                p = predecessor[e]
+                if not seen[p]:
+                    seen[p] = True
+                    order[end] = p
+                    end += 1
+        widest = max(widest, end - last)
+        first = last
+    return widest
+
+
+@jit
+def ordered_rows(row_start, values, probability, order, successor, weight):
+    """Write the rows (S, A, K) of ``Ordered`` for one model."""
+    states, actions, width = successor.shape
+    place = np.empty(states, np.uint32)
+    for k in range(states):
+        place[order[k]] = k
+    for k in range(states):
+        for a in range(actions):
+            row = order[k] * actions + a
+            j = 0
+            for e in range(row_start[row], row_start[row + 1]):
+                successor[k, a, j] = place[values[e]]
+                weight[k, a, j] = probability[e]
+                j += 1
+            while j < width:
+                successor[k, a, j] = k
+                weight[k, a, j] = 0.0
+                j += 1

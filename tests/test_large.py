@@ -1,0 +1,354 @@
+"""Large state spaces: sweeps beside SciPy's sparse solves, and kernels beside plain twins."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+import fastincentive as fi
+from fastincentive import large
+from fastincentive.followers import Followers
+from fastincentive.kernels import order, sweeps
+from fastincentive.large import ResponseMemory
+
+KINDS = ["sparse", "ring", "local", "absorbing", "deterministic"]
+
+
+def random_mdp(kind, seed, states=None, discount=None):
+    """A random MDP with rows of equal length; more states than dense factors are used for."""
+    rng = np.random.default_rng([seed, KINDS.index(kind)])
+    S = int(rng.integers(401, 700)) if states is None else states
+    A = int(rng.integers(2, 6))
+    gamma = rng.choice([0.9, 0.99, 0.999, 0.9999]) if discount is None else discount
+    here = np.arange(S)[:, None, None]
+    if kind == "sparse":
+        successors = rng.integers(0, S, (S, A, 4))
+    elif kind == "ring":  # periodic, or nearly
+        successors = (here + np.arange(1, A + 1)[None, :, None] + [[[0, 1]]]) % S
+    elif kind == "deterministic":
+        successors = rng.integers(0, S, (S, A, 1))
+    else:
+        successors = np.clip(here + rng.integers(-2, 3, (S, A, 3)), 0, S - 1)
+        if kind == "absorbing":
+            successors[0] = 0
+    probabilities = rng.dirichlet(np.full(successors.shape[2], 0.5), (S, A))
+    reward = rng.normal(size=(S, A)) * rng.choice([1e-3, 1.0, 100.0])
+    if kind == "absorbing":
+        reward[0] = 0.0
+    return fi.TabularMDP.from_successors(successors, probabilities, reward, gamma, initial=S // 2)
+
+
+def matrix(mdp):
+    """The transitions as a sparse matrix (S*A, S)."""
+    model = mdp.transition
+    shape = (mdp.n_states * mdp.n_actions, mdp.n_states)
+    return sparse.csr_array((model.probability, model.successor, model.row_start), shape=shape)
+
+
+def bellman_residual(mdp, values, reward=None):
+    reward = mdp.reward if reward is None else reward
+    q = reward + mdp.discount * (matrix(mdp) @ values).reshape(reward.shape)
+    return np.abs(np.where(mdp.available, q, -np.inf).max(axis=1) - values).max()
+
+
+def under(mdp, policy):
+    """P^pi (S, S) and R^pi (S,)."""
+    S, A = policy.shape
+    choose = sparse.csr_array(
+        (policy.reshape(-1), np.arange(S * A), np.arange(S + 1) * A), shape=(S, S * A)
+    )
+    return choose @ matrix(mdp), (policy * mdp.reward).sum(axis=1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.slow
+def test_best_responses_leave_no_residual(kind, seed):
+    mdp = random_mdp(kind, seed)
+    unit = np.abs(mdp.reward).max()
+    answer = fi.best_response(mdp)
+    assert (
+        bellman_residual(mdp, answer.values) <= 2e-14 * np.abs(answer.values).max() + 1e-13 * unit
+    )
+    loose = fi.best_response(mdp, tolerance=1e-6 * unit)
+    assert bellman_residual(mdp, loose.values) <= 1.001e-6 * unit
+    np.testing.assert_allclose(loose.residual, bellman_residual(mdp, loose.values), rtol=1e-3)
+    # The policy returned earns what the values promise.
+    P, R = under(mdp, answer.policy)
+    earned = sparse.linalg.spsolve((sparse.eye_array(R.size) - mdp.discount * P).tocsc(), R)
+    np.testing.assert_allclose(earned, answer.values, atol=1e-10 * np.abs(earned).max())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("route", large.ROUTES)
+@pytest.mark.slow
+def test_evaluation_and_occupancy(kind, route):
+    mdp = random_mdp(kind, 10, discount=0.99)
+    policy = np.random.default_rng(3).dirichlet(np.ones(mdp.n_actions), mdp.n_states)
+    followers = Followers([mdp])
+    found = followers.evaluate(followers.rewards, policy[None], route)
+    P, R = under(mdp, policy)
+    size = np.abs(found.values).max()
+    np.testing.assert_allclose(
+        R + mdp.discount * (P @ found.values[0]), found.values[0], atol=1e-13 * size
+    )
+    # The flow equation, and the value as the occupancy's mean reward.
+    inflow = mdp.initial + mdp.discount * (P.T @ found.visits[0])
+    np.testing.assert_allclose(inflow, found.visits[0], atol=1e-10)
+    assert found.visits.sum() == pytest.approx(1.0 / (1.0 - mdp.discount), rel=1e-10)
+    assert found.visits[0] @ R == pytest.approx(mdp.initial @ found.values[0], rel=1e-9)
+
+
+def test_routes_are_checked():
+    mdp = random_mdp("sparse", 0, states=5, discount=0.9)
+    policy = np.full((5, mdp.n_actions), 1.0 / mdp.n_actions)
+    with pytest.raises(fi.InputError, match=r"route: expected one of .* got 'fast'"):
+        fi.evaluate_policy(mdp, policy, route="fast")
+
+
+@pytest.mark.slow
+def test_several_followers_share_a_model_and_do_not_mix():
+    mdp = random_mdp("absorbing", 4, states=450, discount=0.95)
+    rng = np.random.default_rng(0)
+    mdps = [mdp.replace(discount=g, initial=s) for g, s in ((0.9, 3), (0.95, 100), (0.99, 449))]
+    followers = Followers(mdps)
+    assert followers.ordered.successor.shape[0] == 1
+    rewards = followers.rewards + rng.normal(size=followers.shape)
+    together = followers.best_responses(rewards)
+    policies = rng.dirichlet(np.ones(mdp.n_actions), (3, 450))
+    found = followers.evaluate(rewards, policies)
+    for i in range(3):
+        alone = Followers([mdps[i]])
+        single = alone.best_responses(rewards[i : i + 1])
+        np.testing.assert_array_equal(single.values[0], together.values[i])
+        np.testing.assert_array_equal(single.actions[0], together.actions[i])
+        one = alone.evaluate(rewards[i : i + 1], policies[i : i + 1])
+        np.testing.assert_array_equal(one.visits[0], found.visits[i])
+
+
+@pytest.mark.slow
+def test_memory_predicts_and_certifies():
+    mdp = random_mdp("absorbing", 5, states=600, discount=0.99)
+    followers = Followers([mdp])
+    memory = ResponseMemory()
+    rounds = []
+    for k in range(8):
+        rewards = followers.rewards.copy()
+        rewards[0, 7, 0] += 2.0 + 1e-3 * k
+        rewards[0, 300, 1] += 1.0 + 1e-3 * (k % 3)
+        answer = followers.best_responses(rewards, memory=memory, tolerance=1e-9)
+        assert bellman_residual(mdp, answer.values[0], rewards[0]) <= 1.001e-9
+        cold = followers.best_responses(rewards)
+        np.testing.assert_allclose(answer.values, cold.values, atol=2e-7)
+        rounds.append(int(answer.iterations[0]))
+    assert min(rounds[3:]) <= 2 < rounds[0]
+    # Another problem's rewards do not disturb it.
+    other = random_mdp("sparse", 6, states=450, discount=0.9)
+    alone = Followers([other])
+    again = alone.best_responses(alone.rewards, memory=memory, tolerance=1e-9)
+    assert bellman_residual(other, again.values[0]) <= 1.001e-9
+
+
+@pytest.mark.slow
+def test_warm_actions_alone_are_evaluated_first():
+    mdp = random_mdp("absorbing", 8, states=500, discount=0.999)
+    followers = Followers([mdp])
+    cold = followers.best_responses(followers.rewards)
+    warm = followers.best_responses(followers.rewards, cold.actions)
+    np.testing.assert_array_equal(warm.actions, cold.actions)
+    assert warm.iterations[0] < cold.iterations[0]
+
+
+@pytest.mark.slow
+def test_policy_iteration_takes_over(monkeypatch):
+    monkeypatch.setattr(large, "PATIENCE", 0.0)
+    mdp = random_mdp("ring", 1, discount=0.9999)
+    answer = fi.best_response(mdp)
+    assert bellman_residual(mdp, answer.values) <= 1e-13 * np.abs(answer.values).max()
+
+
+@pytest.mark.slow
+def test_factors_take_over_where_sweeps_are_slow(monkeypatch):
+    mdp = random_mdp("ring", 2, discount=0.9999)
+    monkeypatch.setattr(large, "SWEEPS", 0.01)
+    policy = np.full((mdp.n_states, mdp.n_actions), 1.0 / mdp.n_actions)
+    values, _ = fi.evaluate_policy(mdp, policy)
+    P, R = under(mdp, policy)
+    np.testing.assert_allclose(R + mdp.discount * (P @ values), values, atol=1e-12)
+
+
+def test_ragged_rows_are_not_padded():
+    transition = np.full((12, 2, 12), 0.0)
+    transition[:, :, 0] = 1.0
+    transition[3, 0] = 1.0 / 12
+    mdp = fi.TabularMDP(transition.repeat(1, axis=0), np.ones((12, 2)), 0.9)
+    assert mdp.transition.ordered is not None  # small: nothing is wasted
+    big = sparse.lil_array((600, 600))
+    big[:, 0] = 1.0
+    big[5] = 1.0 / 600
+    hub = fi.TabularMDP([big.tocsr()], np.arange(600.0), 0.9)
+    assert hub.transition.ordered is None
+    assert bellman_residual(hub, fi.best_response(hub).values) <= 1e-9
+
+
+# -- the kernels beside plain twins ------------------------------------------------------------
+
+
+def small_model(seed=0, S=9, A=3, K=2):
+    rng = np.random.default_rng(seed)
+    successors = rng.integers(0, S, (S, A, K))
+    successors[0] = 0
+    probabilities = rng.dirichlet(np.ones(K), (S, A))
+    return fi.TabularMDP.from_successors(successors, probabilities, rng.normal(size=(S, A)), 0.9)
+
+
+def test_order_is_a_permutation_by_distance():
+    mdp = fi.models.grid_mdp("S..\n.F.\n..G", slip=0.0, discount=0.9)
+    found = mdp.transition.ordered.order[0]
+    assert sorted(found) == list(range(mdp.n_states))
+    distance = {mdp.n_states - 1: 0}
+    dense = mdp.dense_transition()
+    reached = dense.max(axis=1) > 0
+    for k in range(1, mdp.n_states):
+        near = [s for s, d in distance.items() if d == k - 1]
+        for s in range(mdp.n_states):
+            if s not in distance and reached[s, near].any():
+                distance[s] = k
+    assert [distance[s] for s in found] == sorted(distance.values())
+    levels = np.bincount(sorted(distance.values()))
+    assert mdp.transition.breadth == levels[1:].max()
+
+
+def test_ordered_rows_hold_the_model():
+    mdp = small_model()
+    ordered = mdp.transition.ordered
+    S, A = mdp.n_states, mdp.n_actions
+    dense = np.zeros((S, A, S))
+    for k in range(S):
+        for a in range(A):
+            for c, p in zip(ordered.successor[0, k, a], ordered.probability[0, k, a], strict=True):
+                dense[ordered.order[0, k], a, ordered.order[0, c]] += p
+    np.testing.assert_allclose(dense, mdp.dense_transition(), atol=1e-15)
+
+
+def rows_of(seed, S=8):
+    """Rows W with spectral radius below 1, in the kernels' storage, and dense."""
+    rng = np.random.default_rng(seed)
+    column = rng.integers(0, S, (S, 3)).astype(np.uint32)
+    weight = rng.dirichlet(np.ones(3), S) * 0.9
+    weight[column == np.arange(S)[:, None]] = 0.0
+    dense = np.zeros((S, S))
+    for s in range(S):
+        np.add.at(dense[s], column[s], weight[s])
+    return column, weight, dense, rng.normal(size=S)
+
+
+@pytest.mark.parametrize("width", [(), (0, 0, 0)])
+@pytest.mark.parametrize("mix", [True, False])
+def test_settled_values_solve_the_equation(width, mix):
+    column, weight, dense, earned = rows_of(1)
+    values = np.zeros(8)
+    count, change = sweeps.settle_values(
+        column, weight, earned, values, np.empty((3, 8)), np.empty(8), 1e-13, 500, mix, width
+    )
+    assert 1 < count < 1000
+    assert change <= 1e-13
+    np.testing.assert_allclose(values, np.linalg.solve(np.eye(8) - dense, earned), atol=1e-11)
+
+
+@pytest.mark.parametrize("width", [(), (0, 0, 0)])
+def test_one_sweep_is_gauss_seidel(width):
+    column, weight, dense, earned = rows_of(2)
+    start = np.random.default_rng(0).normal(size=8)
+    expected = start.copy()
+    for s in range(8):
+        expected[s] = earned[s] + dense[s] @ expected
+    values = start.copy()
+    change = sweeps.sweep(column, weight, earned, values, width)
+    np.testing.assert_allclose(values, expected, atol=1e-14)
+    assert change == pytest.approx(np.abs(expected - start).max())
+
+
+@pytest.mark.parametrize("width", [(), (0, 0, 0)])
+def test_pushed_occupancy_obeys_its_flow(width):
+    column, weight, dense, _ = rows_of(3)
+    initial = np.full(8, 0.125)
+    visits, pending = np.zeros(8), initial.copy()
+    sweeps.push(column, weight, pending, visits, width)
+    # What is pending is the residual of the flow equation, after one sweep as at the end.
+    np.testing.assert_allclose(pending, initial + dense.T @ visits - visits, atol=1e-14)
+    scratch = np.empty((8, 8))
+    _, left = sweeps.push_occupancy(
+        column, weight, pending, visits, scratch[:4], scratch[4:], 1e-13, 500, width
+    )
+    assert left <= 1e-13
+    np.testing.assert_allclose(visits, np.linalg.solve(np.eye(8) - dense.T, initial), atol=1e-11)
+    over = initial.copy()
+    sweeps.leave_over(column, weight, visits, over)
+    np.testing.assert_allclose(over, initial + dense.T @ visits - visits, atol=1e-15)
+
+
+def test_the_mixture_cancels_two_modes():
+    rng = np.random.default_rng(4)
+    first, second = rng.normal(size=(2, 30))
+    residuals = np.stack([first * 0.9**k + second * 0.5**k for k in range(3)])
+    weights = sweeps.mixture(residuals)
+    assert sum(weights) == pytest.approx(1.0)
+    np.testing.assert_allclose(np.array(weights) @ residuals, 0.0, atol=1e-9)
+    alone = np.stack([first * 0.9**k for k in range(3)])
+    np.testing.assert_allclose(np.array(sweeps.mixture(alone)) @ alone, 0.0, atol=1e-9)
+    assert sweeps.mixture(np.zeros((3, 4))) == (0.0, 0.0, 1.0)
+
+
+def test_policy_rows_and_the_matrix_for_the_factors():
+    rng = np.random.default_rng(5)
+    dense = rng.random((6, 6)) * (rng.random((6, 6)) < 0.5)
+    dense *= 0.8 / dense.sum(axis=1, keepdims=True).clip(1e-9)
+    rows = sparse.csr_array(dense)
+    start = rows.indptr.astype(np.int64)
+    at = rng.permutation(6)
+    reward = rng.normal(size=6)
+    width = int(np.diff(start).max())
+    places, weights = np.empty((6, width), np.uint32), np.empty((6, width))
+    earned, scale = np.empty(6), np.empty(6)
+    sweeps.policy_rows(
+        start, rows.indices.astype(np.int64), rows.data, at, reward, places, weights, earned, scale
+    )
+    again = np.zeros((6, 6))
+    for k in range(6):
+        np.add.at(again[k], places[k], weights[k])
+    loop = dense.diagonal()[at]
+    np.testing.assert_allclose(scale, 1.0 / (1.0 - loop))
+    expected = (dense[np.ix_(at, at)] - np.diag(loop)) * scale[:, None]
+    np.testing.assert_allclose(again, expected, atol=1e-15)
+    np.testing.assert_allclose(earned, scale * reward[at])
+    pointer, columns, entries = sweeps.identity_minus(
+        start, rows.indices.astype(np.int64), rows.data
+    )
+    rebuilt = sparse.csr_array((entries, columns, pointer), shape=(6, 6)).toarray()
+    np.testing.assert_allclose(rebuilt, np.eye(6) - dense, atol=1e-15)
+
+
+def test_rewards_are_combined():
+    rng = np.random.default_rng(6)
+    last, first, second = rng.normal(size=(3, 2, 4, 3))
+    rewards = last + np.array([0.5, -1.0])[:, None, None] * (first - last)
+    rewards[1] += 0.25 * (second[1] - last[1])
+    mix, explained = np.empty((2, 2)), np.empty(2, bool)
+    sweeps.combine_rewards(rewards, last, np.stack([first, second]), mix, explained)
+    np.testing.assert_allclose(mix, [[0.5, 0.0], [-1.0, 0.25]], atol=1e-12)
+    assert explained.all()
+    rewards[0, 0, 0] += 1.0
+    sweeps.combine_rewards(rewards, last, first[None], mix, explained)
+    assert list(explained) == [False, False]
+
+
+def test_the_order_starts_anew_where_a_component_ends():
+    # Two rings that never meet, no sink.
+    successors = np.array([1, 2, 0, 4, 3]).reshape(5, 1, 1)
+    mdp = fi.TabularMDP.from_successors(successors, np.ones((5, 1, 1)), np.ones(5), 0.9)
+    places = np.empty(5, np.int64)
+    model = mdp.transition
+    order.backward_order(model.row_start, model.successor, model.sink, places)
+    assert list(places) == [0, 2, 1, 3, 4]
