@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks import cases
+import fastincentive as fi
+from benchmarks.common import PROBLEMS, cases, method, needs
 
 
 class Kernels:
-    """Evaluation, best responses, and the leader's passes."""
+    """Evaluation, best responses, and the leader's passes of small problems."""
 
-    params = list(cases.CHECKSUMS)
+    params = PROBLEMS
     param_names = ["case"]
 
     def setup(self, name: str) -> None:
         """Build the case and compile."""
+        needs(cases)
         self.problem = cases.build(name)
         self.policies = cases.answers(self.problem)
         self.rewards = self.problem.rewards(np.full(self.problem.payments.size, 2.0))
@@ -47,14 +49,73 @@ class Kernels:
         self.problem.leader_pass(self.policies)
 
 
+class Grids:
+    """One follower on a robot grid."""
+
+    params = [[30, 100], [0.95, 0.999]]
+    param_names = ["size", "discount"]
+    timeout = 120
+
+    def setup(self, size: int, discount: float) -> None:
+        """Build the grid and compile."""
+        needs(cases)
+        self.followers = fi.Followers([cases.robot_grid(size, discount)])
+        self.rewards = self.followers.rewards
+        self.policies = cases.policy(size, "near-greedy")[None]
+        self.followers.best_responses(self.rewards)
+        self.followers.evaluate(self.rewards, self.policies)
+
+    def time_best_response(self, size: int, discount: float) -> None:
+        """V* from nothing."""
+        self.followers.best_responses(self.rewards)
+
+    def time_evaluate(self, size: int, discount: float) -> None:
+        """V, Q and occupancy."""
+        self.followers.evaluate(self.rewards, self.policies)
+
+    def peakmem_best_response(self, size: int, discount: float) -> None:
+        """Memory of the process."""
+        self.followers.best_responses(self.rewards)
+
+
+class Joint:
+    """A dense reward on joint states: the three passes and the product-space routes."""
+
+    params = [[(2, 6), (2, 15), (3, 6)]]
+    param_names = ["followers and size"]
+
+    def setup(self, which: tuple[int, int]) -> None:
+        """Build the case and compile."""
+        needs(cases)
+        self.problem, _, self.policies = cases.leader_case(*which, 0.95)
+        self.problem.leader_pass(self.policies)
+
+    def time_leader_gradient(self, which: tuple[int, int]) -> None:
+        """Value and gradient."""
+        self.problem.leader_pass(self.policies)
+
+    def time_joint_occupancy(self, which: tuple[int, int]) -> None:
+        """Visitation of the joint states."""
+        self.problem.joint_occupancy(self.policies)
+
+    def time_joint_values(self, which: tuple[int, int]) -> None:
+        """Values of the joint states."""
+        method(self.problem, "joint_values")(self.policies)
+
+    def peakmem_leader_gradient(self, which: tuple[int, int]) -> None:
+        """Memory of the process."""
+        self.problem.leader_pass(self.policies)
+
+
 class JointOccupancy:
-    """The product-space route for two followers."""
+    """The product-space route for two followers at discount 1."""
 
     params = ["sum", "stein"]
     param_names = ["method"]
 
     def setup(self, method: str) -> None:
         """Build the paper's grid and compile."""
+        needs(cases)
         self.problem = cases.build("paper")
         self.policies = cases.answers(self.problem)
         self.problem.joint_occupancy(self.policies, method=method)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 import fastincentive as fi
-from benchmarks import cases
+from benchmarks.common import cases, needs
 
 
 class Lines:
@@ -13,6 +13,7 @@ class Lines:
 
     def setup(self) -> None:
         """Compile."""
+        needs(cases)
         self.mdp = cases.build("paper").followers[1]
         fi.follower_regimes(self.mdp, 10, 20.0)
 
@@ -26,6 +27,7 @@ class Optimum:
 
     def setup(self) -> None:
         """Compile, and refuse to time a wrong answer."""
+        needs(cases)
         self.problem = cases.build("paper")
         if abs(self.track_objective() - 7.746418484647) > 1e-9:
             raise RuntimeError("not the certified optimum")
@@ -42,12 +44,13 @@ class Optimum:
 class Fleet:
     """Many followers, one payment each, a count-like reward."""
 
-    params = list(cases.FLEETS)
+    params = [100]  # 1000 is a case of the bench command's large profile
     param_names = ["n"]
     timeout = 600
 
     def setup(self, n: int) -> None:
         """Build the followers and compile."""
+        needs(cases)
         self.problem = cases.fleet(n)
         self.method = fi.RegimeAscent(starts=0)
         fi.solve(cases.fleet(100), self.method, initial_payments=0.0)
@@ -71,6 +74,7 @@ class Everywhere:
 
     def setup(self) -> None:
         """Build the paper's grid with payments everywhere, and policies to buy."""
+        needs(cases)
         paper = cases.build("paper")
         self.problem = fi.IncentiveProblem(
             paper.followers,

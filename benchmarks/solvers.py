@@ -5,17 +5,18 @@ from __future__ import annotations
 import numpy as np
 
 import fastincentive as fi
-from benchmarks import cases
+from benchmarks.common import PROBLEMS, cases, needs
 
 
 class Iteration:
     """Everything an iteration does: evaluations, best responses, gradients, projections."""
 
-    params = list(cases.CHECKSUMS)
+    params = PROBLEMS
     param_names = ["case"]
 
     def setup(self, name: str) -> None:
         """Compile, and go some way into a run."""
+        needs(cases)
         self.problem = cases.build(name)
         self.method = fi.BilevelAscent()
         x = np.full(self.problem.payments.size, 2.0)
@@ -37,6 +38,7 @@ class PaperRuns:
 
     def setup(self, start: str, parameterization: str) -> None:
         """Compile, and refuse to time a run that is not certified."""
+        needs(cases)
         self.problem = cases.build("paper")
         self.parameterization = fi.Direct() if parameterization == "direct" else fi.Softmax(0.05)
         self.run(start)

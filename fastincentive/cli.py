@@ -1,4 +1,4 @@
-"""The command line: ``fastincentive reproduce``, ``solve``, ``optimum``, ``pareto``, ``info``.
+"""The command line: ``fastincentive reproduce``, ``solve``, ``optimum``, ``pareto``, ...
 
 Heavy modules are imported by the command that needs them, so that help and version are quick.
 """
@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastincentive import __version__
+from fastincentive.bench.command import add_command as add_bench
 from fastincentive.errors import (
     ConvergenceWarning,
     InputError,
@@ -361,6 +362,8 @@ def _parser() -> argparse.ArgumentParser:
     part.add_argument("--out", metavar="FILE.png", help="draw the trade-off into this file")
     part.add_argument("--progress", action="store_true", help="a progress bar on a terminal")
     part.set_defaults(run=_pareto)
+
+    add_bench(commands, lambda: _on_terminal() and _installed("tqdm"))
 
     part = commands.add_parser("info", help="print versions, threads and CPU")
     part.set_defaults(run=_info)

@@ -47,7 +47,7 @@ def test_version(capsys):
 def test_help_lists_commands_and_models(capsys):
     status, out, _ = run(capsys, "--help")
     assert status == 0
-    assert all(name in out for name in ("reproduce", "solve", "optimum", "pareto", "info"))
+    assert all(name in out for name in ("reproduce", "solve", "optimum", "pareto", "bench", "info"))
     status, out, _ = run(capsys, "solve", "--help")
     assert status == 0
     assert all(name in out for name in MODELS)

@@ -21,6 +21,7 @@ from fastincentive.models import (
     random_problem,
 )
 from fastincentive.models.grid import Grid
+from fastincentive.models.maps import _neighbours
 from fastincentive.policy import Softmax
 from fastincentive.response import best_response, evaluate_policy, soft_best_response
 
@@ -137,6 +138,29 @@ def test_third_initialisation():
 
 
 # Grids from maps
+
+
+def test_neighbours_on_random_maps():
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        height, width = rng.integers(1, 7, size=2)
+        rows = ["".join(rng.choice(list("..S#FGL"), width)) for _ in range(height)]
+        grid = Grid.parse(" ".join(rows))
+        assert grid.starts == tuple(
+            (r, c) for r in range(height) for c in range(width) if rows[r][c] == "S"
+        )
+        entered = _neighbours(grid)
+        assert (entered[grid.sink] == grid.sink).all()
+        for r, c in itertools.product(range(height), range(width)):
+            for a, (dr, dc) in enumerate([(-1, 0), (0, 1), (1, 0), (0, -1)]):
+                inside = 0 <= r + dr < height and 0 <= c + dc < width
+                if rows[r][c] in "GL#":
+                    expected = grid.sink
+                elif inside and rows[r + dr][c + dc] != "#":
+                    expected = grid.state((r + dr, c + dc))
+                else:
+                    expected = grid.state((r, c))
+                assert entered[width * r + c, a] == expected
 
 
 def test_gridworld_of_the_papers_map_is_the_papers():

@@ -15,7 +15,7 @@ import reference
 import twin
 
 import fastincentive as fi
-from benchmarks import cases
+from fastincentive.bench import cases
 
 pytestmark = pytest.mark.slow
 
@@ -48,6 +48,25 @@ def test_best_responses(benchmark, name):
     problem = cases.build(name)
     rewards = problem.rewards(np.full(problem.payments.size, 2.0))
     benchmark(problem.followers.best_responses, rewards)
+
+
+@pytest.mark.parametrize("discount", [0.95, 0.999])
+@pytest.mark.parametrize("size", [30, 100])
+@pytest.mark.parametrize("what", ["best_responses", "evaluate"])
+def test_grids(benchmark, what, size, discount):
+    followers = fi.Followers([cases.robot_grid(size, discount)])
+    policies = cases.policy(size, "near-greedy")[None]
+    arguments = (policies,) if what == "evaluate" else ()
+    call = getattr(followers, what)
+    call(followers.rewards, *arguments)
+    benchmark.pedantic(call, (followers.rewards, *arguments), rounds=3)
+
+
+@pytest.mark.parametrize("case", list(cases.LEADERS))
+def test_leader_gradient_of_dense_rewards(benchmark, case):
+    problem, _, policies = cases.leader_case(*case, 0.95)
+    problem.leader_pass(policies)
+    benchmark.pedantic(problem.leader_pass, (policies,), rounds=3)
 
 
 @pytest.mark.parametrize("iterations", [0, 10])

@@ -5,15 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fastincentive.models.example1 import example1, example1_objective
-from fastincentive.models.grid import (
-    EXAMPLE_MAP,
-    PAPER_MAP,
-    Grid,
-    grid_mdp,
-    gridworld,
-    paper_gridworld,
-    paper_initial_policies,
-)
+from fastincentive.models.grid import EXAMPLE_MAP, gridworld
+from fastincentive.models.maps import Grid, grid_mdp
+from fastincentive.models.paper import PAPER_MAP, paper_gridworld, paper_initial_policies
 from fastincentive.models.random import random_problem
 from fastincentive.problem import IncentiveProblem
 

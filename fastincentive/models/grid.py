@@ -1,15 +1,6 @@
-"""Gridworlds from an ASCII map, and the one of the paper's experiment.
+"""Gridworlds from a map: n followers, their payments, and a leader that wants lesser goals.
 
-A map is a string with one line per row and one character per cell::
-
-    .  free          S  start, otherwise free       #  wall
-    F  fire          G  goal                        L  lesser goal
-
-Cells are (row, column), counted from the top left. State ``columns * row + column`` is a cell, the
-last state, ``rows * columns``, is the Sink. Actions are N, E, S, W; a follower moves as intended
-with probability 1 - 2 slip and to each of the two perpendicular sides with probability slip.
-Walls and borders bounce it back to its cell. Both kinds of goals lead to the Sink whatever the
-action. Rewards are for acting in a cell, whatever the action.
+``fastincentive.models.maps`` describes the maps and what a move does.
 """
 
 from __future__ import annotations
@@ -20,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fastincentive.errors import invalid
 from fastincentive.followers import Followers
 from fastincentive.leader import LabelReward, LeaderReward
-from fastincentive.mdp import FloatArray, TabularMDP
+from fastincentive.models.maps import ACTIONS, DEFAULT_REWARDS, Cell, Grid, grid_mdp
 from fastincentive.payments import Payments
 from fastincentive.problem import IncentiveProblem
 
@@ -33,32 +24,15 @@ __all__ = [
     "ACTIONS",
     "DEFAULT_REWARDS",
     "EXAMPLE_MAP",
-    "PAPER_MAP",
     "Cell",
     "Grid",
     "grid_mdp",
     "gridworld",
     "lesser_goal_reward",
-    "paper_gridworld",
-    "paper_initial_policies",
 ]
 
-Cell = tuple[int, int]
 T = TypeVar("T")
 
-#: Names of the actions, in order.
-ACTIONS = ("N", "E", "S", "W")
-#: Reward for acting in a cell, by its character; a start counts as a free cell.
-DEFAULT_REWARDS: Mapping[str, float] = {".": 0.0, "F": -5.0, "L": 8.0, "G": 10.0}
-#: The paper's 6x6 grid (Figure 3). Its layout is not in the text; see ``paper_gridworld``.
-PAPER_MAP = """
-....F.
-..F.L.
-S..F..
-...FG.
-.....L
-G...F.
-"""
 #: What ``gridworld`` builds by default: a goal near the starts, a lesser goal behind a wall.
 EXAMPLE_MAP = """
 S..#...
@@ -68,180 +42,9 @@ S......
 S..G...
 """
 
-_MOVES = ((-1, 0), (0, 1), (1, 0), (0, -1))
 _ELSEWHERE, _LESSER_GOAL, _SINK = range(3)
 #: The leader's table over labels has 3**n entries; more followers than this need another reward.
 _MOST_FOLLOWERS = 12
-
-
-@dataclasses.dataclass(frozen=True)
-class Grid:
-    """A parsed map.
-
-    Attributes
-    ----------
-    rows : tuple of str
-        The map, one string per row.
-    starts : tuple of (row, column)
-        Cells marked ``S`` in reading order; in ``problem.grid`` one cell per follower.
-    """
-
-    rows: tuple[str, ...]
-    starts: tuple[Cell, ...]
-
-    @classmethod
-    def parse(cls, layout: str) -> Grid:
-        """Read a map; its rows are separated by line breaks or blanks.
-
-        Raises
-        ------
-        InputError
-            If the map is empty, its rows differ in length, or it holds an unknown character.
-        """
-        if not isinstance(layout, str):
-            raise invalid("layout", "a map as one string", type(layout).__name__)
-        rows = tuple(layout.split())
-        if not rows:
-            raise invalid("layout", "a map with at least one row", "none")
-        for r, row in enumerate(rows):
-            if len(row) != len(rows[0]):
-                raise invalid("layout", f"{len(rows[0])} cells, as in row 0", len(row), f"row {r}")
-            for c, character in enumerate(row):
-                if character not in "S#" and character not in DEFAULT_REWARDS:
-                    raise invalid(
-                        "layout", "one of . S # F G L", repr(character), f"row {r}, column {c}"
-                    )
-        return cls(rows, _cells(rows, "S"))
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Number of rows and columns."""
-        return len(self.rows), len(self.rows[0])
-
-    @property
-    def goals(self) -> tuple[Cell, ...]:
-        """Cells marked ``G``."""
-        return _cells(self.rows, "G")
-
-    @property
-    def lesser_goals(self) -> tuple[Cell, ...]:
-        """Cells marked ``L``."""
-        return _cells(self.rows, "L")
-
-    @property
-    def fires(self) -> tuple[Cell, ...]:
-        """Cells marked ``F``."""
-        return _cells(self.rows, "F")
-
-    @property
-    def walls(self) -> tuple[Cell, ...]:
-        """Cells marked ``#``."""
-        return _cells(self.rows, "#")
-
-    @property
-    def sink(self) -> int:
-        """State number of the Sink, rows * columns."""
-        return len(self.rows) * len(self.rows[0])
-
-    def state(self, cell: Sequence[int], argument: str = "cell") -> int:
-        """State number of a (row, column) that is not a wall."""
-        height, width = self.shape
-        if len(cell) != 2 or not (0 <= cell[0] < height and 0 <= cell[1] < width):
-            raise invalid(argument, f"(row, column) on the {height}x{width} map", tuple(cell))
-        row, column = (int(k) for k in cell)
-        if self.rows[row][column] == "#":
-            raise invalid(argument, "a cell that is not a wall", (row, column))
-        return width * row + column
-
-    def cell(self, state: int) -> Cell:
-        """(row, column) of a state; the Sink has none."""
-        if not 0 <= state < self.sink:
-            raise invalid("state", f"a cell's state number in 0..{self.sink - 1}", state)
-        return divmod(int(state), len(self.rows[0]))
-
-
-def _cells(rows: Sequence[str], character: str) -> tuple[Cell, ...]:
-    return tuple(
-        (r, c) for r, row in enumerate(rows) for c, found in enumerate(row) if found == character
-    )
-
-
-def grid_mdp(
-    layout: str | Grid,
-    slip: float = 0.1,
-    start: Sequence[int] | None = None,
-    discount: float = 0.95,
-    rewards: Mapping[str, float] | None = None,
-) -> TabularMDP:
-    """Build the MDP of one follower on a map.
-
-    Parameters
-    ----------
-    layout : str or Grid
-        See the module's docstring.
-    slip : float in [0, 0.5]
-        Probability of each of the two sideways moves.
-    start : (row, column), optional
-        By default the map's first ``S``.
-    discount : float in [0, 1]
-    rewards : mapping from character to float, optional
-        Reward for acting in a cell; entries replace those of ``DEFAULT_REWARDS``.
-
-    Returns
-    -------
-    TabularMDP
-        With S = rows * columns + 1 states and the actions N, E, S, W. A wall cell is never entered;
-        it leads to the Sink.
-
-    Raises
-    ------
-    InputError
-        If an argument is not as described.
-    """
-    grid = layout if isinstance(layout, Grid) else Grid.parse(layout)
-    if not 0.0 <= slip <= 0.5:
-        raise invalid("slip", "a probability in [0, 0.5] for each side", slip)
-    if start is None:
-        if not grid.starts:
-            raise invalid("start", "a cell, or an S on the map", "none")
-        start = grid.starts[0]
-    entered = _neighbours(grid)
-    # Intended, left and right of it: the actions are in cyclic order.
-    successors = np.stack([entered, np.roll(entered, 1, axis=1), np.roll(entered, -1, axis=1)], 2)
-    probabilities = np.broadcast_to([1.0 - 2.0 * slip, slip, slip], successors.shape)
-    return TabularMDP.from_successors(
-        successors,
-        probabilities,
-        _cell_rewards(grid, rewards),
-        discount=discount,
-        initial=grid.state(start, "start"),
-    )
-
-
-def _neighbours(grid: Grid) -> NDArray[np.int32]:
-    """(S, 4) int32: the state that a move in each direction enters."""
-    height, width = grid.shape
-    out = np.full((grid.sink + 1, len(_MOVES)), grid.sink, np.int32)
-    leaving = {*grid.goals, *grid.lesser_goals, *grid.walls}
-    for s in range(grid.sink):
-        r, c = grid.cell(s)
-        if (r, c) in leaving:
-            continue
-        for a, (dr, dc) in enumerate(_MOVES):
-            inside = 0 <= r + dr < height and 0 <= c + dc < width
-            open_ = inside and grid.rows[r + dr][c + dc] != "#"
-            out[s, a] = width * (r + dr) + c + dc if open_ else s
-    return out
-
-
-def _cell_rewards(grid: Grid, rewards: Mapping[str, float] | None) -> FloatArray:
-    """(S,): reward for acting in each state, 0 in walls and in the Sink."""
-    table = {**DEFAULT_REWARDS, **(rewards or {})}
-    unknown = sorted(set(table) - set(DEFAULT_REWARDS))
-    if unknown:
-        raise invalid("rewards", "the characters . F L G", unknown)
-    table |= {"S": table["."], "#": 0.0}
-    return np.array([table[character] for row in grid.rows for character in row] + [0.0])
 
 
 def lesser_goal_reward(grid: Grid, n: int) -> LabelReward:
@@ -309,7 +112,7 @@ def gridworld(
     Parameters
     ----------
     layout : str
-        The map; see the module's docstring for its characters and the dynamics.
+        The map; ``fastincentive.models.maps`` has its characters and the dynamics.
     slip : float or (n,) floats in [0, 0.5]
         Probability of each of the two sideways moves. Followers with equal slips share one
         transition model.
@@ -396,83 +199,3 @@ def _repeat(argument: str, values: Sequence[T], n: int) -> list[T]:
     if len(values) not in (1, n):
         raise invalid(argument, f"1 or {n} entries, one per follower", len(values))
     return [*values] * (n if len(values) == 1 else 1)
-
-
-def paper_gridworld(
-    slips: Sequence[float] = (0.1, 0.05),
-    discount: float | Sequence[float] = 0.95,
-    cost_weight: float = 0.1,
-    start: Sequence[int] = (2, 0),
-    *,
-    upper: ArrayLike = np.inf,
-) -> IncentiveProblem:
-    """Build the 6x6 gridworld of the paper's experiment (Section 4, Figure 3).
-
-    Two robots start in one cell. Goals (3, 4) and (5, 0) pay 10, lesser goals (1, 4) and (4, 5)
-    pay 8, fires (0, 4), (1, 2), (2, 3), (3, 3) and (5, 4) cost 5. The leader, whose discount is 1,
-    earns 10 when both robots are at a lesser goal, 8 when one is and the other is in the Sink, and
-    2 when one is and the other is anywhere else. It may pay robot 1 at (4, 5) and robot 2 at
-    (1, 4); the cost is the sum of both payments.
-
-    Parameters
-    ----------
-    slips : (2,) floats in [0, 0.5]
-        Probability of each sideways move, alpha_1 and alpha_2. The paper does not print them:
-        the defaults are a choice of this package, as is ``discount``.
-    discount : float or (2,) floats in [0, 1]
-        The robots' discounts.
-    cost_weight : float
-        w in f = V - w C(x).
-    start : (row, column)
-        Start of both robots.
-    upper : float or (2,)
-        Largest payments.
-
-    Returns
-    -------
-    IncentiveProblem
-        With 37 states, 4 actions, payments (robot 1 at state 29, robot 2 at state 10), and
-        ``problem.grid``.
-
-    Notes
-    -----
-    Figure 3's layout is not in the text either; this one is the research group's published grid
-    with a single robot. Table 1 can therefore be compared, but not to the last digit.
-    """
-    if len(slips) != 2:
-        raise invalid("slips", "two probabilities, one per robot", len(slips))
-    return gridworld(
-        PAPER_MAP,
-        slip=slips,
-        discount=discount,
-        starts=[start],
-        paid=[[(4, 5)], [(1, 4)]],
-        cost_weight=cost_weight,
-        upper=upper,
-    )
-
-
-def paper_initial_policies(problem: IncentiveProblem, promise: float = 20.0) -> FloatArray:
-    """Build the third initialisation of the paper's Table 1.
-
-    The text asks for a robot 1 with a high and a robot 2 with a low probability of reaching a
-    lesser goal, and gives no policies. Here robot 1 best-responds to a payment of ``promise`` where
-    it may be paid (it then reaches a lesser goal with probability 0.88) and robot 2 to no payment
-    (with probability 0.00003).
-
-    Parameters
-    ----------
-    problem : IncentiveProblem
-        From ``paper_gridworld``; any problem will do, all followers but the first unpaid.
-    promise : float
-        Payment that the first follower answers to, in units of its reward.
-
-    Returns
-    -------
-    array (n, S, A)
-        Deterministic policies.
-    """
-    rewards = problem.rewards(np.where(problem.payments.reaches[0], float(promise), 0.0))
-    rewards[1:] = problem.followers.rewards[1:]
-    actions = problem.followers.best_responses(rewards).actions
-    return np.asarray(np.eye(problem.followers.n_actions)[actions])

@@ -1,0 +1,139 @@
+"""What a run of benchmarks prints, and what its JSON holds."""
+
+from __future__ import annotations
+
+import math
+import os
+from importlib import metadata
+from typing import Any
+
+from fastincentive.bench.timing import OK, Outcome, quartiles
+from fastincentive.environment import environment
+from fastincentive.tables import text_table
+
+__all__ = ["PEERS", "as_table", "as_text", "duration", "record", "surroundings"]
+
+#: Packages that are compared with.
+PEERS = ("jax", "jaxlib", "mdpsolver", "quantecon")
+_THREADS = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_WAIT_POLICY")
+FORMAT = 1
+
+
+def surroundings() -> dict[str, Any]:
+    """Versions, threads and CPU, those of the peers included."""
+    found = environment()
+    found["peers"] = {name: _version(name) for name in PEERS}
+    found["threads"] |= {name: os.environ.get(name) for name in _THREADS}
+    return found
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def record(
+    suite: str,
+    case: str,
+    tolerance: float,
+    outcomes: list[Outcome],
+    skipped: tuple[str, ...],
+    bandwidth: float | None = None,
+) -> dict[str, Any]:
+    """Plain data about one case; ``bandwidth`` is that of copying, in bytes per second."""
+    return {
+        "suite": suite,
+        "case": case,
+        "tolerance": tolerance,
+        "skipped": list(skipped),
+        "contenders": [_contender(each, bandwidth) for each in outcomes],
+    }
+
+
+def _contender(outcome: Outcome, bandwidth: float | None) -> dict[str, Any]:
+    """Raw samples and what is made of them; nothing about time unless the certificate passed."""
+    found: dict[str, Any] = {
+        "name": outcome.name,
+        "status": outcome.status,
+        "error": outcome.error,
+        "message": outcome.message,
+    }
+    if outcome.status == OK:
+        found |= {
+            "first_seconds": outcome.first_seconds,
+            "calls_per_sample": outcome.calls,
+            "samples": outcome.samples,
+            "quartiles": quartiles(outcome.samples),
+            "ratios": outcome.ratios,
+            "ratio_quartiles": quartiles(outcome.ratios),
+            "facts": outcome.facts,
+        }
+        if outcome.moved is not None:
+            speed = outcome.moved / outcome.median
+            found |= {"bytes_moved": outcome.moved, "bytes_per_second": speed}
+            if bandwidth is not None:
+                found["share_of_copy_bandwidth"] = speed / bandwidth
+    return found
+
+
+def duration(seconds: float) -> str:
+    """Seconds with a unit that suits, three digits."""
+    if not math.isfinite(seconds):
+        return ""
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if seconds >= size or unit == "us":
+            return f"{seconds / size:.3g} {unit}"
+    raise AssertionError
+
+
+def as_table(records: list[dict[str, Any]]) -> str:
+    """One line per contender: status, median and quartiles, ratio to ours and its quartiles."""
+    roofline = any("share_of_copy_bandwidth" in c for r in records for c in r["contenders"])
+    rows = []
+    for each in records:
+        for k, contender in enumerate(each["contenders"]):
+            row = [each["case"] if k == 0 else "", contender["name"], contender["status"]]
+            if "quartiles" in contender:
+                low, middle, high = contender["quartiles"]
+                row += [duration(middle), f"{duration(low)} .. {duration(high)}"]
+                low, middle, high = contender["ratio_quartiles"]
+                row += ["", ""] if k == 0 else [f"{middle:.3g}", f"{low:.3g} .. {high:.3g}"]
+            else:
+                row += [contender["message"], "", "", ""]
+            row.append("" if math.isnan(contender["error"]) else f"{contender['error']:.1e}")
+            if roofline:
+                share = contender.get("share_of_copy_bandwidth")
+                row.append("" if share is None else f"{100 * share:.0f} %")
+            rows.append(row)
+    header = ["case", "contender", "status", "median", "quartiles", "ratio", "quartiles", "error"]
+    align = "lllrrrrr"
+    if roofline:
+        header.append("of copying")
+        align += "r"
+    return text_table(header, rows, align)
+
+
+def as_text(found: dict[str, Any]) -> str:
+    """Everything that is printed: the machine, the table, who was skipped, what failed."""
+    around = found["environment"]
+    machine, threads = around["machine"], around["threads"]
+    settings = found["settings"]
+    lines = [
+        f"{machine['cpu']}, {machine['usable_cores']} cores, {threads['numba_threads']} threads; "
+        f"profile {settings['profile']}, {settings['rounds']} rounds",
+        "",
+        as_table(found["results"]),
+    ]
+    skipped = dict.fromkeys(line for each in found["results"] for line in each["skipped"])
+    if skipped:
+        lines += ["", *(f"skipped: {line}" for line in skipped)]
+    if found["exponents"]:
+        lines += ["", "time grows like"]
+        lines += [f"  {name} ** {power:.2f}" for name, power in found["exponents"].items()]
+    if found["copy_bytes_per_second"] is not None:
+        lines += ["", f"copying moves {found['copy_bytes_per_second'] / 1e9:.1f} GB/s, one thread"]
+    if found["failed"]:
+        lines += ["", *(f"FAILED its certificate, not timed: {name}" for name in found["failed"])]
+    return "\n".join(lines)

@@ -1,0 +1,91 @@
+"""Best responses on robot grids: cold beside other packages, and warm beside cold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from inspect import signature
+from typing import Any
+
+from fastincentive.bench import cases
+from fastincentive.bench import peers_best_response as peers
+from fastincentive.bench.case import Case, available
+from fastincentive.bench.certificates import bellman_residual, pair_matrix
+from fastincentive.bench.timing import Contender, Trial
+from fastincentive.followers import Followers
+
+__all__ = ["cold_cases", "warm_cases"]
+
+#: Size of the grid -> smallest profile that runs it.
+PROFILE_OF = {6: "smoke", 30: "smoke", 100: "regular", 300: "regular", 1000: "large"}
+
+
+def _names(kind: str) -> Iterator[tuple[str, str, int, float]]:
+    for size, profile in PROFILE_OF.items():
+        for gamma in cases.DISCOUNTS:
+            least = profile
+            if gamma != cases.DISCOUNTS[0]:
+                least = "large" if size >= 300 else "regular"
+            yield f"{kind}/grid-{size}/{gamma:g}", least, size, gamma
+
+
+def cold_cases(beside_peers: bool) -> list[Case]:
+    """Best responses from nothing."""
+    return [
+        Case(name, profile, partial(_cold, size, gamma, beside_peers))
+        for name, profile, size, gamma in _names("best-response")
+    ]
+
+
+def warm_cases() -> list[Case]:
+    """Best responses after the payments moved by 1e-3, beside the same from nothing."""
+    return [
+        Case(name, profile, partial(_warm, size, gamma))
+        for name, profile, size, gamma in _names("best-response-warm")
+    ]
+
+
+def _read(found: Any) -> Any:
+    return found.values[0], found.actions[0]
+
+
+def _cold(size: int, gamma: float, beside_peers: bool) -> Trial:
+    mdp = cases.robot_grid(size, gamma)
+    followers, pairs = Followers([mdp]), pair_matrix(mdp)
+    builders = [
+        lambda: Contender(
+            "fastincentive", lambda: followers.best_responses(followers.rewards), read=_read
+        )
+    ]
+    if beside_peers:
+        builders += [
+            partial(peers.quantecon, mdp),
+            partial(peers.mdpsolver_policy_iteration, mdp),
+            partial(peers.mdpsolver_policy_iteration, mdp, "gs"),
+            partial(peers.jax_value_iteration, mdp),
+        ]
+    contenders, skipped = available(builders)
+    return Trial(
+        contenders,
+        lambda answer: bellman_residual(mdp, answer[0], answer[1], pairs=pairs),
+        peers.TOLERANCE,
+        skipped,
+    )
+
+
+def _warm(size: int, gamma: float) -> Trial:
+    mdp = cases.robot_grid(size, gamma)
+    followers, pairs = Followers([mdp]), pair_matrix(mdp)
+    before = followers.best_responses(followers.rewards)
+    rewards = cases.moved_rewards(mdp, size)[None]
+    warm: dict[str, Any] = {"warm": before.actions}
+    if "values" in signature(followers.best_responses).parameters:
+        warm["values"] = before.values
+    return Trial(
+        [
+            Contender("warm", lambda: followers.best_responses(rewards, **warm), read=_read),
+            Contender("cold", lambda: followers.best_responses(rewards), read=_read),
+        ],
+        lambda answer: bellman_residual(mdp, answer[0], answer[1], rewards[0], pairs),
+        peers.TOLERANCE,
+    )
