@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     )
     from fastincentive.followers import Followers
     from fastincentive.io import load_solution, save_solution
+    from fastincentive.large import ResponseMemory
     from fastincentive.leader import JointReward, LabelReward, LeaderReward
     from fastincentive.leader_many import AdditiveReward, CountReward, SumReward
     from fastincentive.loop import solve
@@ -76,6 +77,7 @@ _WHERE = {
         "TruncationWarning",
     ],
     "followers": ["Followers"],
+    "large": ["ResponseMemory"],
     "io": ["load_solution", "save_solution"],
     "loop": ["solve"],
     "leader": ["JointReward", "LabelReward", "LeaderReward"],
@@ -142,6 +144,7 @@ __all__ = [
     "Refinement",
     "RegimeAscent",
     "Regimes",
+    "ResponseMemory",
     "SingleFollowerOptimum",
     "Softmax",
     "Solution",

@@ -262,8 +262,9 @@ class Followers:
             # Without values the kernel first evaluates the warm policy, if there is one.
             values[:] = np.nan if predicted is None else predicted
             breadth = [model.breadth for model in self._models]
-            # Where the states are few, sweeps find the policy and exact factors then judge it.
-            loose = max(1e-6 * float(np.abs(self.rewards).max()), 1e-300)
+            if states <= DENSE_STATES:
+                # Sweeps find the policy, and exact factors then judge it.
+                tolerance = max(1e-6 * float(np.abs(rewards).max()), 1e-300)
             q_values, residual, iterations = respond_large(
                 self.packed,
                 ordered,
@@ -271,7 +272,7 @@ class Followers:
                 rewards,
                 actions,
                 values,
-                tolerance if states > DENSE_STATES else loose,
+                tolerance,
             )
             if states > DENSE_STATES:
                 if memory is not None:

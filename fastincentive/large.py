@@ -83,14 +83,11 @@ class ResponseMemory:
         self._anchored = False
         if len(self._points) == 1:
             return values.copy()
-        old = np.stack([point for point, _ in self._points[1:]])
-        mix = np.zeros((rewards.shape[0], 2))
-        explained = np.empty(rewards.shape[0], bool)
-        sweeps.combine_rewards(rewards, last, old, mix, explained)
-        self._anchored = bool(explained.all())
-        predicted = values.copy()
-        for k, (_, known) in enumerate(self._points[1:]):
-            predicted += mix[:, k, None] * (known - values)
+        predicted = np.empty(values.shape)
+        # With one older point it stands for both.
+        self._anchored = sweeps.predict_values(
+            rewards, last, *self._points[1], *self._points[-1], values, predicted
+        )
         return predicted
 
     def keep(
@@ -150,14 +147,14 @@ def respond_large(
     q_values = np.empty(rewards.shape)
     residual = np.empty(n)
     iterations = np.empty(n, np.int64)
-    costs = np.array([direct_cost(states, each) for each in breadth])[packed.model]
+    costs = [direct_cost(states, breadth[m]) for m in packed.model]
     kernel = sweeps.large_responses
     (kernel.serial if n == 1 else kernel)(
         packed,
         ordered,
         rewards,
         tolerance,
-        PATIENCE * costs,
+        PATIENCE * np.array(costs),
         actions,
         values,
         q_values,
@@ -166,6 +163,8 @@ def respond_large(
         *constant_lengths(n_actions, ordered.successor.shape[3]),
     )
     for i in range(n):
+        if tolerance > 0.0 and residual[i] <= tolerance:
+            continue
         size = max(float(np.abs(values[i]).max()), float(np.abs(rewards[i]).max()))
         gamma = float(packed.discount[i])
         goal = tolerance if tolerance > 0.0 else max(1e-13 * (1.0 - gamma), 2e-15) * size

@@ -330,18 +330,29 @@ def test_policy_rows_and_the_matrix_for_the_factors():
     np.testing.assert_allclose(rebuilt, np.eye(6) - dense, atol=1e-15)
 
 
-def test_rewards_are_combined():
+def test_values_are_predicted_where_rewards_move_on_known_lines():
     rng = np.random.default_rng(6)
+    slope = rng.normal(size=(2, 4, 12))  # values linear in the rewards
+    linear = lambda r: np.einsum("isk,ik->is", slope, r.reshape(2, 12))  # noqa: E731
     last, first, second = rng.normal(size=(3, 2, 4, 3))
     rewards = last + np.array([0.5, -1.0])[:, None, None] * (first - last)
     rewards[1] += 0.25 * (second[1] - last[1])
-    mix, explained = np.empty((2, 2)), np.empty(2, bool)
-    sweeps.combine_rewards(rewards, last, np.stack([first, second]), mix, explained)
-    np.testing.assert_allclose(mix, [[0.5, 0.0], [-1.0, 0.25]], atol=1e-12)
-    assert explained.all()
-    rewards[0, 0, 0] += 1.0
-    sweeps.combine_rewards(rewards, last, first[None], mix, explained)
-    assert list(explained) == [False, False]
+    out = np.empty((2, 4))
+    known = (first, linear(first), second, linear(second), linear(last))
+    assert sweeps.predict_values(rewards, last, *known, out)
+    np.testing.assert_allclose(out, linear(rewards), atol=1e-12)
+    rewards[0, 0, 0] += 1.0  # off the lines
+    assert not sweeps.predict_values(rewards, last, *known, out)
+    # One older point twice: the direction that it gives.
+    rewards = last + 2.0 * (first - last)
+    known = (first, linear(first), first, linear(first), linear(last))
+    assert sweeps.predict_values(rewards, last, *known, out)
+    np.testing.assert_allclose(out, linear(rewards), atol=1e-12)
+    # Nothing moves, or much too far.
+    assert sweeps.predict_values(last, last, *known, out)
+    np.testing.assert_array_equal(out, linear(last))
+    assert not sweeps.predict_values(last + 20.0 * (first - last), last, *known, out)
+    np.testing.assert_array_equal(out, linear(last))
 
 
 def test_the_order_starts_anew_where_a_component_ends():

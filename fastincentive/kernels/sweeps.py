@@ -20,11 +20,11 @@ import numpy as np
 from fastincentive.kernels.jit import jit, parallel_jit
 
 __all__ = [
-    "combine_rewards",
     "identity_minus",
     "large_responses",
     "leave_over",
     "policy_rows",
+    "predict_values",
     "push",
     "push_occupancy",
     "settle_values",
@@ -506,40 +506,44 @@ def leave_over(column, weight, visits, pending):
 
 
 @jit
-def combine_rewards(rewards, last, old, mix, explained):
-    """Fit each follower's rewards (n,S,A) as last + sum of mix (n,2) times (old - last).
+def predict_values(rewards, last, first, first_values, second, second_values, values, out):
+    """Extrapolate values (n,S) known at ``last`` rewards (n,S,A) and at two older ones.
 
-    ``old`` is (1 or 2, n, S, A). ``explained`` (n,) says whether the fit is exact but for rounding.
+    The rewards are fitted as last + c1 (first - last) + c2 (second - last), for each follower in
+    least squares, and its values combined alike. Returns whether all fits are exact but for
+    rounding.
     """
-    two = old.shape[0] > 1
     n, states, actions = rewards.shape
+    exact = True
     for i in range(n):
         a11 = a12 = a22 = b1 = b2 = total = 0.0
         for s in range(states):
             for a in range(actions):
                 step = rewards[i, s, a] - last[i, s, a]
-                first = old[0, i, s, a] - last[i, s, a]
-                second = old[1, i, s, a] - last[i, s, a] if two else 0.0
-                a11 += first * first
-                a12 += first * second
-                a22 += second * second
-                b1 += first * step
-                b2 += second * step
+                one = first[i, s, a] - last[i, s, a]
+                two = second[i, s, a] - last[i, s, a]
+                a11 += one * one
+                a12 += one * two
+                a22 += two * two
+                b1 += one * step
+                b2 += two * step
                 total += step * step
-        mix[i] = 0.0
-        left = total
+        c1 = c2 = 0.0
         determinant = a11 * a22 - a12 * a12
         if determinant > 1e-8 * a11 * a22:
-            mix[i, 0] = (b1 * a22 - b2 * a12) / determinant
-            mix[i, 1] = (b2 * a11 - b1 * a12) / determinant
-            left = total - mix[i, 0] * b1 - mix[i, 1] * b2
+            c1 = (b1 * a22 - b2 * a12) / determinant
+            c2 = (b2 * a11 - b1 * a12) / determinant
         elif a11 > 0.0 and a11 >= a22:
-            mix[i, 0] = b1 / a11
-            left = total - mix[i, 0] * b1
+            c1 = b1 / a11
         elif a22 > 0.0:
-            mix[i, 1] = b2 / a22
-            left = total - mix[i, 1] * b2
-        if abs(mix[i, 0]) + abs(mix[i, 1]) > 10.0:  # too far ahead: errors grow as much
-            mix[i] = 0.0
-            left = total
-        explained[i] = left <= 1e-10 * total
+            c2 = b2 / a22
+        if abs(c1) + abs(c2) > 10.0:  # too far ahead: errors grow as much
+            c1 = c2 = 0.0
+        exact = exact and total - c1 * b1 - c2 * b2 <= 1e-10 * total
+        for s in range(states):
+            out[i, s] = (
+                values[i, s]
+                + c1 * (first_values[i, s] - values[i, s])
+                + c2 * (second_values[i, s] - values[i, s])
+            )
+    return exact
