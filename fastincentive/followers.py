@@ -25,7 +25,7 @@ from fastincentive.mdp import FloatArray, TabularMDP, TransitionModel, as_mdp
 __all__ = ["Followers"]
 
 #: Up to this many states policy iteration is quicker from the start than after a few sweeps.
-FEW_STATES = 30
+FEW_STATES = 100
 
 
 class PolicyValues(NamedTuple):
@@ -281,6 +281,10 @@ class Followers:
         bellman.best_responses(
             self.packed, rewards, actions, values, q_values, residual, iterations
         )
+        if ordered is not None and warm is None:
+            # Among tied actions the first, whichever the sweeps had come by.
+            slack = 1e-12 * np.abs(values).max(axis=1)[:, None, None]
+            actions = (q_values >= q_values.max(axis=2, keepdims=True) - slack).argmax(axis=2)
         if iterations.min() < 0:
             i = int(np.argmax(iterations < 0))
             raise invalid(

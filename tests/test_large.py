@@ -363,3 +363,15 @@ def test_the_order_starts_anew_where_a_component_ends():
     model = mdp.transition
     order.backward_order(model.row_start, model.successor, model.sink, places)
     assert list(places) == [0, 2, 1, 3, 4]
+
+
+def test_the_first_of_tied_actions_whatever_the_route():
+    # Two ways round a square grid without slips tie everywhere.
+    for rows in (12, 25):  # exact factors after sweeps; sweeps alone
+        layout = "\n".join(
+            ["S" + "." * (rows - 1)] + ["." * rows] * (rows - 2) + ["." * (rows - 1) + "G"]
+        )
+        mdp = fi.models.grid_mdp(layout, slip=0.0, discount=0.9)
+        answer = fi.best_response(mdp)
+        ties = answer.q_values >= answer.values[:, None] - 1e-12
+        np.testing.assert_array_equal(answer.policy.argmax(axis=1), ties.argmax(axis=1))
