@@ -241,7 +241,9 @@ def test_jax_differentiates_the_same_recursion(form, n):
     "build",
     [
         lambda: roofline._action_values(6),
-        lambda: roofline._gauss_seidel(6),
+        lambda: roofline._improvement(6),
+        lambda: roofline._value_sweep(6),
+        lambda: roofline._mass_sweep(6),
         lambda: roofline._forward_step(6),
         lambda: suite_problem._threads(2, 6),
         lambda: suite_scaling._large("evaluate", 6),
@@ -253,7 +255,7 @@ def test_jax_differentiates_the_same_recursion(form, n):
 def test_trials_certify_their_answers(build):
     trial = build()
     for each in trial.contenders:
-        answer = each.run()
+        answer = each.run() if each.prepare is None else each.run(each.prepare())
         assert trial.certify(answer if each.read is None else each.read(answer)) <= trial.tolerance
         assert each.moved is None or each.moved > 6**2 * 8
 

@@ -8,17 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache, partial
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.sparse import csr_array, eye_array, tril, triu
-from scipy.sparse.linalg import spsolve_triangular
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from fastincentive.bench import cases
 from fastincentive.bench.case import Case
 from fastincentive.bench.certificates import pair_matrix, policy_matrix
 from fastincentive.bench.timing import Contender, Trial
 from fastincentive.followers import Followers
+from fastincentive.kernels.order import Ordered
 from fastincentive.mdp import FloatArray
 
 __all__ = ["copy_bandwidth", "sweep_cases"]
@@ -43,7 +44,9 @@ def sweep_cases() -> list[Case]:
     """List passes of the large kernels over a grid, with the bytes that they must move."""
     kinds: list[tuple[str, Callable[[int], Trial]]] = [
         ("action-values", _action_values),
-        ("gauss-seidel", _gauss_seidel),
+        ("improvement", _improvement),
+        ("values", _value_sweep),
+        ("mass", _mass_sweep),
         ("forward-step", _forward_step),
     ]
     return [
@@ -107,28 +110,118 @@ def _chain(size: int) -> tuple[Any, csr_array]:
     )
 
 
-def _gauss_seidel(size: int) -> Trial:
-    """Two sweeps of evaluation, forth and back."""
-    from fastincentive.kernels.chain import sweep_values
+class _Rows(NamedTuple):
+    """Rows of a policy in sweep order, padded to one width, as evaluation keeps them."""
 
-    chain, moves = _chain(size)
-    reward = _values(moves.shape[0])
-    out = np.empty_like(reward)
-    # One sweep reads the chain and the reward, and reads and writes the values.
-    moved = 2.0 * (sum(each.nbytes for each in chain) + 3 * reward.nbytes)
-    system = eye_array(moves.shape[0], format="csr") - moves
-    expected = spsolve_triangular(tril(system, format="csr"), reward)
-    upper = triu(system, format="csr")
-    expected = spsolve_triangular(upper, reward - tril(system, -1) @ expected, lower=False)
+    places: NDArray[np.uint32]  # (S, K)
+    weights: FloatArray  # (S, K)
+    earned: FloatArray  # (S,)
+    width: tuple[int, ...]
 
-    def run() -> FloatArray:
-        out.fill(0.0)
-        sweep_values(*chain, reward, out, 0.0, 2)
-        return out
 
-    return Trial(
-        [Contender("sweep_values", run, moved=moved)], partial(_difference, expected), 1e-12
-    )
+def _ordered(size: int) -> Ordered:
+    found = cases.robot_grid(size, _GAMMA).transition.ordered
+    assert found is not None  # for the type checker: every row of a grid has three entries
+    return found
+
+
+def _rows(size: int) -> _Rows:
+    from fastincentive.kernels.sweeps import policy_rows
+    from fastincentive.large import constant_lengths
+
+    (start, column, weight), _ = _chain(size)
+    states, widest = start.size - 1, int(np.diff(start).max())
+    order = _ordered(size).order[0]
+    places, weights = np.empty((states, widest), np.uint32), np.empty((states, widest))
+    earned, scale = np.empty(states), np.empty(states)
+    reward = _values(states)
+    policy_rows(start, column, weight, order, reward, places, weights, earned, scale)
+    return _Rows(places, weights, earned, constant_lengths(1, widest)[1])
+
+
+def _value_sweep(size: int) -> Trial:
+    """One Gauss-Seidel sweep of evaluation: rows read, values read and written."""
+    from fastincentive.kernels.sweeps import sweep
+
+    rows = _rows(size)
+    values, before = np.empty_like(rows.earned), _values(rows.earned.size)[::-1].copy()
+    moved = rows.places.nbytes + rows.weights.nbytes + 3.0 * values.nbytes
+
+    def prepare() -> None:
+        values[:] = before
+
+    def run(_: None) -> FloatArray:
+        sweep(rows.places, rows.weights, rows.earned, values, rows.width)
+        return values
+
+    def error(answer: FloatArray) -> float:
+        # What comes earlier in the order has its new value by then.
+        done = rows.places < np.arange(answer.size)[:, None]
+        seen = np.where(done, answer[rows.places], before[rows.places])
+        return _difference(rows.earned + (rows.weights * seen).sum(axis=1), answer)
+
+    return Trial([Contender("sweep", run, prepare, moved=moved)], error, 1e-12)
+
+
+def _mass_sweep(size: int) -> Trial:
+    """One transposed sweep: rows read, pending mass and visits read and written, and added up."""
+    from fastincentive.kernels.sweeps import push
+
+    rows = _rows(size)
+    mass = np.abs(_values(rows.earned.size))
+    pending, visits = np.empty_like(mass), np.empty_like(mass)
+    moved = rows.places.nbytes + rows.weights.nbytes + 5.0 * mass.nbytes
+
+    def prepare() -> None:
+        pending[:] = mass
+        visits.fill(0.0)
+
+    def run(_: None) -> None:
+        push(rows.places, rows.weights, pending, visits, rows.width)
+
+    def read(_: None) -> FloatArray:
+        return np.stack([pending, visits])
+
+    def error(answer: FloatArray) -> float:
+        # What was counted either is still pending at the successors, or was mass at the start.
+        flow = rows.weights * answer[1][:, None]
+        arrived = np.bincount(rows.places.ravel(), flow.ravel(), minlength=mass.size)
+        return _difference(mass + arrived - answer[1], answer[0])
+
+    return Trial([Contender("push", run, prepare, read, moved)], error, 1e-12)
+
+
+def _improvement(size: int) -> Trial:
+    """One sweep of value iteration over all actions, none of which changes the policy."""
+    from fastincentive.kernels.sweeps import improve
+    from fastincentive.large import constant_lengths
+
+    mdp = cases.robot_grid(size, _GAMMA)
+    ordered = _ordered(size)
+    successor, probability = ordered.successor[0], ordered.probability[0]
+    states, actions, widest = successor.shape
+    reward = mdp.reward[ordered.order[0]]
+    values, before = np.empty(states), _values(states)
+    held = np.zeros(states, np.int64)
+    scratch = (np.empty((states, widest), np.uint32), np.empty((states, widest)), np.empty(states))
+    moved = float(successor.nbytes + probability.nbytes + reward.nbytes + held.nbytes)
+    moved += 2.0 * values.nbytes
+
+    def prepare() -> None:
+        values[:] = before
+
+    def run(_: None) -> FloatArray:
+        lengths = constant_lengths(actions, widest)
+        improve(successor, probability, reward, _GAMMA, np.inf, values, held, *scratch, *lengths)
+        return values
+
+    def error(answer: FloatArray) -> float:
+        done = successor < np.arange(states)[:, None, None]
+        seen = np.where(done, answer[successor], before[successor])
+        q_values = reward + _GAMMA * (probability * seen).sum(axis=2)
+        return _difference(q_values.max(axis=1), answer)
+
+    return Trial([Contender("improve", run, prepare, moved=moved)], error, 1e-12)
 
 
 def _forward_step(size: int) -> Trial:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from functools import partial
-from inspect import signature
 from typing import Any
 
 from fastincentive.bench import cases
@@ -13,6 +13,7 @@ from fastincentive.bench.case import Case, available
 from fastincentive.bench.certificates import bellman_residual, pair_matrix
 from fastincentive.bench.timing import Contender, Trial
 from fastincentive.followers import Followers
+from fastincentive.large import ResponseMemory
 
 __all__ = ["cold_cases", "warm_cases"]
 
@@ -52,13 +53,15 @@ def _read(found: Any) -> Any:
 def _cold(size: int, gamma: float, beside_peers: bool) -> Trial:
     mdp = cases.robot_grid(size, gamma)
     followers, pairs = Followers([mdp]), pair_matrix(mdp)
+    rewards = followers.rewards
     builders = [
-        lambda: Contender(
-            "fastincentive", lambda: followers.best_responses(followers.rewards), read=_read
-        )
+        lambda: Contender("fastincentive", lambda: followers.best_responses(rewards), read=_read)
     ]
     if beside_peers:
+        # By default the residual ends near rounding; the peers stop at the tolerance.
+        loose = partial(followers.best_responses, rewards, tolerance=peers.TOLERANCE)
         builders += [
+            lambda: Contender(f"fastincentive, {peers.TOLERANCE:g}", loose, read=_read),
             partial(peers.quantecon, mdp),
             partial(peers.mdpsolver_policy_iteration, mdp),
             partial(peers.mdpsolver_policy_iteration, mdp, "gs"),
@@ -76,14 +79,18 @@ def _cold(size: int, gamma: float, beside_peers: bool) -> Trial:
 def _warm(size: int, gamma: float) -> Trial:
     mdp = cases.robot_grid(size, gamma)
     followers, pairs = Followers([mdp]), pair_matrix(mdp)
-    before = followers.best_responses(followers.rewards)
+    memory = ResponseMemory()
+    followers.best_responses(followers.rewards, memory=memory)
     rewards = cases.moved_rewards(mdp, size)[None]
-    warm: dict[str, Any] = {"warm": before.actions}
-    if "values" in signature(followers.best_responses).parameters:
-        warm["values"] = before.values
+    # Each call has a copy of the memory: it has seen the rewards before the move, and no others.
     return Trial(
         [
-            Contender("warm", lambda: followers.best_responses(rewards, **warm), read=_read),
+            Contender(
+                "warm",
+                lambda known: followers.best_responses(rewards, memory=known),
+                lambda: deepcopy(memory),
+                _read,
+            ),
             Contender("cold", lambda: followers.best_responses(rewards), read=_read),
         ],
         lambda answer: bellman_residual(mdp, answer[0], answer[1], rewards[0], pairs),
