@@ -252,7 +252,8 @@ class Followers:
         predicted = None if memory is None else memory.guess(rewards)
         if warm is None and memory is not None:
             warm = memory.actions
-        actions = np.full((n, states), -1) if warm is None else warm.copy()
+        actions = np.empty((n, states), np.int64)
+        actions[:] = -1 if warm is None else warm
         values = np.empty((n, states))
         q_values = np.empty(self.shape)
         residual = np.empty(n)

@@ -375,3 +375,16 @@ def test_the_first_of_tied_actions_whatever_the_route():
         answer = fi.best_response(mdp)
         ties = answer.q_values >= answer.values[:, None] - 1e-12
         np.testing.assert_array_equal(answer.policy.argmax(axis=1), ties.argmax(axis=1))
+
+
+@pytest.mark.slow
+def test_tight_goals_do_not_wait_for_held_actions():
+    # A held action that is worse by less than the slack moves values by as much: the slack must
+    # stay below the goal, or sweeps never end.
+    mdp = random_mdp("local", 3, states=3000, discount=0.95)
+    followers = Followers([mdp])
+    size = np.abs(followers.best_responses(followers.rewards).values).max()
+    for tolerance in (1e-10, 1e-12, 1e-14):
+        answer = followers.best_responses(followers.rewards, tolerance=tolerance * size)
+        assert answer.residual[0] <= tolerance * size
+        assert answer.iterations[0] < 200

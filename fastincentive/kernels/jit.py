@@ -73,8 +73,10 @@ class Switch:
 
     def __call__(self, *args: Any) -> Any:
         """Run the form that suits the size of the largest array."""
-        size = max([getattr(argument, "size", 0) for argument in args])
-        return (self.serial if size < THREADED_SIZE else self.threaded)(*args)
+        for argument in args:
+            if isinstance(argument, np.ndarray) and argument.size >= THREADED_SIZE:
+                return self.threaded(*args)
+        return self.serial(*args)
 
 
 def parallel_jit(function: Callable[..., Any]) -> Switch:

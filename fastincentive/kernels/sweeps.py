@@ -77,7 +77,6 @@ def improve(
     moved = 0
     for s in range(reward.shape[0]):
         best = -math.inf
-        first = 0
         now = held[s]
         kept = -math.inf
         for a in range(n_actions):
@@ -86,16 +85,26 @@ def improve(
                 total += probability[s, a, k] * values[successor[s, a, k]]
             total = reward[s, a] + gamma * total
             kept = total if a == now else kept
-            first = a if total > best else first
             best = total if total > best else best
+        if best > kept + slack:
+            # Seldom: which action it is, is found out again.
+            first = 0
+            top = -math.inf
+            for a in range(n_actions):
+                total = 0.0
+                for k in range(row):
+                    total += probability[s, a, k] * values[successor[s, a, k]]
+                total = reward[s, a] + gamma * total
+                if total > top:
+                    top = total
+                    first = a
+            held[s] = first
+            moved += 1
+            take_row(successor, probability, reward, gamma, s, first, column, weight, earned)
         step = abs(best - values[s])
         if step > change:
             change = step
         values[s] = best
-        if best > kept + slack:
-            held[s] = first
-            moved += 1
-            take_row(successor, probability, reward, gamma, s, first, column, weight, earned)
     return change, moved
 
 
@@ -237,7 +246,7 @@ def large_response_one(
             if packed.available[m, s, a]:
                 reward[k, a] = rewards[i, s, a]
                 largest = max(largest, abs(reward[k, a]))
-    slack = 1e-13 * largest
+    slack = 0.0
     stale = True
     if math.isnan(guess[0]):
         guess[:] = 0.0
@@ -276,6 +285,8 @@ def large_response_one(
         goal = max(tolerance, 2e-15 * size)
         if tolerance <= 0.0:
             goal = max(1e-13 * (1.0 - gamma), 2e-15) * size
+        # An action is held for as long as it is worse by less than what the goal would notice.
+        slack = 0.1 * goal
         # Later updates of a sweep move a state's successors by at most `change` each.
         if gamma * change <= goal:
             break
