@@ -33,6 +33,8 @@ SWEEPS = 12.0
 PATIENCE = 10.0
 #: Extrapolations after which sweeps give up: rounding may keep them from a goal near its level.
 MOST_CYCLES = 20_000
+#: Share of the factors' cost for which sweeps are tried first.
+TRIAL = 0.03
 #: Not more than about this many entries in SuperLU's factors (12 bytes each).
 MOST_FILL = 4e8
 
@@ -280,15 +282,21 @@ def evaluate_one(
     direct = route == "direct" or (
         route == "auto" and 2.0 * expected * states * (widest + 3) > limit
     )
+    may_change = route == "auto" and limit < math.inf
+    cycles = MOST_CYCLES
+    if may_change:
+        # Where three times the sweeps that were expected do not do, factors are the better bet;
+        # where factors are expected to be, a small share of their cost goes to trying sweeps.
+        cycles = 1 + int(0.4 * expected)
+        if direct:
+            cycles = int(TRIAL * limit / (8 * states * (widest + 3)))
+            direct = cycles == 0
     if not direct:
         scratch = np.empty((8, states))
         goal, share = tolerance, tolerance
         if tolerance <= 0.0:
             goal = max(1e-14 * (1.0 - gamma), 1e-15) * float(np.abs(earned).max()) / (1.0 - gamma)
             share = 1e-14
-        # Where three times the sweeps that were expected do not do, factors are the better bet.
-        may_change = route == "auto" and limit < math.inf
-        cycles = 1 + int(0.4 * expected) if may_change else MOST_CYCLES
         _, change = sweeps.settle_values(
             places, weights, earned, values, scratch[:3], scratch[3], goal, cycles, True, width
         )
