@@ -15,11 +15,18 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastincentive import contraction
 from fastincentive.errors import invalid
-from fastincentive.kernels import marginals as kernels
 from fastincentive.mdp import FloatArray
 
-__all__ = ["BoundReward", "JointReward", "LabelReward", "LeaderReward", "pair_rewards"]
+__all__ = [
+    "BoundReward",
+    "JointReward",
+    "LabelReward",
+    "LeaderReward",
+    "expected_rewards",
+    "pair_rewards",
+]
 
 
 class BoundReward(Protocol):
@@ -116,10 +123,11 @@ class _BoundTable:
         self._flat = table.reshape(-1)
 
     def expectations(self, marginals: FloatArray) -> tuple[FloatArray, FloatArray]:
-        expected = np.empty(marginals.shape[0])
-        conditional = np.empty(marginals.shape)
-        kernels.multilinear_rewards(self._flat, marginals, expected, conditional)
-        return expected, conditional
+        return contraction.conditional_rewards(self._table, marginals)
+
+    def expected(self, marginals: FloatArray) -> FloatArray:
+        """E[R] (T,), without the conditional rewards."""
+        return contraction.expected_rewards(self._table, marginals)
 
     def pair(self, marginals: FloatArray, i: int, j: int) -> FloatArray:
         """E[R | label_i = l, label_j = m] (T, L, L)."""
@@ -140,11 +148,8 @@ class _BoundTable:
         return float(np.abs(table).max(initial=0.0))
 
     def turns(self, marginals: FloatArray) -> Iterator[FloatArray]:
-        horizon, n, count = marginals.shape
-        for i in range(n):
-            conditional = np.empty((horizon, count))
-            kernels.one_conditional(self._flat, marginals, i, conditional)
-            yield conditional
+        for i in range(marginals.shape[1]):
+            yield contraction.one_conditional(self._table, marginals, i)
 
     def relaxed(self, candidates: Sequence[FloatArray], weights: FloatArray) -> float:
         # Followers n-1..1 choose anew at each time and for each combination of the labels before
@@ -156,6 +161,13 @@ class _BoundTable:
                 best = (best.reshape(-1, self.n_labels) @ each[:, t].T).max(axis=1)
             bounds[t] = best
         return float(np.max((candidates[0] * bounds).sum(axis=2) @ weights))
+
+
+def expected_rewards(leader: BoundReward, marginals: FloatArray) -> FloatArray:
+    """E[R] (T,) for label marginals (T, n, L): for tables without the conditional rewards."""
+    if isinstance(leader, _BoundTable):
+        return leader.expected(marginals)
+    return leader.expectations(marginals)[0]
 
 
 def pair_rewards(leader: BoundReward, marginals: FloatArray, i: int, j: int) -> FloatArray:

@@ -18,7 +18,7 @@ from fastincentive.costs import Cost, ExpectedSpend, LinearCost, Payouts, expect
 from fastincentive.errors import InputError, TruncationWarning, invalid
 from fastincentive.followers import Followers
 from fastincentive.kernels import marginals as kernels
-from fastincentive.leader import LeaderReward
+from fastincentive.leader import LeaderReward, expected_rewards
 from fastincentive.mdp import FloatArray, TabularMDP
 from fastincentive.payments import ROUNDING, Payments
 
@@ -286,7 +286,10 @@ class IncentiveProblem:
             marginals, truncation = self._label_marginals(
                 policies, self.max_horizon, gamma, gradient
             )
-        expected, conditional = self.leader.expectations(marginals)
+        if gradient:
+            expected, conditional = self.leader.expectations(marginals)
+        else:
+            expected = expected_rewards(self.leader, marginals)
         horizon = marginals.shape[0]
         value = float(gamma ** np.arange(horizon) @ expected)
         if warn:

@@ -20,11 +20,14 @@ from fastincentive.kernels.chain import (
 from fastincentive.kernels.jit import DENSE_STATES, jit, parallel_jit
 
 __all__ = [
+    "expected_rewards",
     "forward_marginals",
     "leader_gradients",
     "multilinear_rewards",
     "one_conditional",
     "settling_time",
+    "varying_conditional",
+    "varying_rewards",
 ]
 
 
@@ -140,11 +143,13 @@ def contract_others(table, marginals, i, work):
         source = work
     for j in range(i):
         length //= count
+        # Row by row: the inner loop runs along memory. In place, for row 0 is read first.
         for r in range(length):
-            total = 0.0
-            for label in range(count):
-                total += source[label * length + r] * marginals[j, label]
-            work[r] = total
+            work[r] = source[r] * marginals[j, 0]
+        for label in range(1, count):
+            m = marginals[j, label]
+            for r in range(length):
+                work[r] += source[label * length + r] * m
         source = work
     return source[:count]
 
@@ -164,11 +169,67 @@ def multilinear_rewards(table, marginals, expected, conditional):
 
 
 @parallel_jit
+def expected_rewards(table, marginals, expected):
+    """E[R] (T,) for a table over L^n, one time per task."""
+    for t in numba.prange(marginals.shape[0]):
+        work = np.empty(table.shape[0])
+        first = contract_others(table, marginals[t], 0, work)
+        total = 0.0
+        for label in range(marginals.shape[2]):
+            total += marginals[t, 0, label] * first[label]
+        expected[t] = total
+
+
+@parallel_jit
 def one_conditional(table, marginals, i, conditional):
     """E[R | label_i = l] (T,L) of follower i alone for a table over L^n, one time per task."""
     for t in numba.prange(marginals.shape[0]):
         work = np.empty(table.shape[0])
         conditional[t] = contract_others(table, marginals[t], i, work)
+
+
+@jit
+def contract_pair(table, marginals, out):
+    """Both conditionals (2,L) of a table (L^2,) at one time, in one reading of it."""
+    count = marginals.shape[1]
+    for column in range(count):
+        out[1, column] = 0.0
+    even = count - count % 4
+    for row in range(count):
+        m = marginals[0, row]
+        place = table[row * count : (row + 1) * count]
+        for column in range(count):
+            out[1, column] += m * place[column]
+        # Four sums, so that an addition need not wait for the one before.
+        a = b = c = d = 0.0
+        for k in range(0, even, 4):
+            a += place[k] * marginals[1, k]
+            b += place[k + 1] * marginals[1, k + 1]
+            c += place[k + 2] * marginals[1, k + 2]
+            d += place[k + 3] * marginals[1, k + 3]
+        for k in range(even, count):
+            a += place[k] * marginals[1, k]
+        out[0, row] = (a + b) + (c + d)
+
+
+@parallel_jit
+def varying_rewards(tables, marginals, conditional):
+    """E[R | label_i = l] (T,k,L) for a table (T,L^k) of its own at each time."""
+    for t in numba.prange(tables.shape[0]):
+        if marginals.shape[1] == 2:
+            contract_pair(tables[t], marginals[t], conditional[t])
+        else:
+            work = np.empty(tables.shape[1])
+            for i in range(marginals.shape[1]):
+                conditional[t, i] = contract_others(tables[t], marginals[t], i, work)
+
+
+@parallel_jit
+def varying_conditional(tables, marginals, i, conditional):
+    """As ``varying_rewards`` for follower i alone: (T,L)."""
+    for t in numba.prange(tables.shape[0]):
+        work = np.empty(tables.shape[1])
+        conditional[t] = contract_others(tables[t], marginals[t], i, work)
 
 
 @jit

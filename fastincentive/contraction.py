@@ -1,0 +1,108 @@
+"""Dense tables over L^n contracted with label marginals: matrix products over stacked times.
+
+The followers are split into two halves. One matrix product for each half averages the table over
+the other half at all times at once; what is left is a table per time over one half. Two followers
+need nothing more, three a pair per time.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastincentive.kernels import marginals as kernels
+from fastincentive.mdp import FloatArray
+
+__all__ = ["conditional_rewards", "expected_rewards", "one_conditional"]
+
+#: Tables with fewer labels are contracted entry by entry.
+PRODUCT_LABELS = 8
+#: Numbers in a scratch array: more than two followers are worked on in blocks of times.
+SCRATCH = 2**17
+
+
+def _outer(marginals: FloatArray) -> FloatArray:
+    """Joint law (T, L^k) of k independent followers with marginals (T, k, L)."""
+    law = marginals[:, 0]
+    for j in range(1, marginals.shape[1]):
+        law = (law[:, :, None] * marginals[:, j, None, :]).reshape(law.shape[0], -1)
+    return law
+
+
+def _halves(table: FloatArray) -> tuple[int, FloatArray]:
+    """Size of the first half, and the table as a matrix from one half to the other."""
+    half = table.ndim // 2
+    return half, table.reshape(table.shape[0] ** half, -1)
+
+
+def _blocks(horizon: int, matrix: FloatArray) -> list[slice]:
+    size = max(16, SCRATCH // matrix.shape[1])
+    return [slice(first, first + size) for first in range(0, horizon, size)]
+
+
+def expected_rewards(table: FloatArray, marginals: FloatArray) -> FloatArray:
+    """E[R] (T,) for a table (L,)*n and marginals (T, n, L)."""
+    horizon, n, count = marginals.shape
+    if n == 1:
+        return marginals[:, 0] @ table
+    if count < PRODUCT_LABELS:
+        expected = np.empty(horizon)
+        kernels.expected_rewards(table.reshape(-1), marginals, expected)
+        return expected
+    half, matrix = _halves(table)
+    if n == 2:
+        return np.einsum("tl,tl->t", marginals[:, 0] @ matrix, marginals[:, 1])
+    expected = np.empty(horizon)
+    for times in _blocks(horizon, matrix):
+        block = marginals[times]
+        given = _outer(block[:, :half]) @ matrix
+        expected[times] = np.einsum("tl,tl->t", given, _outer(block[:, half:]))
+    return expected
+
+
+def conditional_rewards(table: FloatArray, marginals: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """E[R] (T,) and E[R | label_i = l] (T, n, L)."""
+    horizon, n, count = marginals.shape
+    conditional = np.empty(marginals.shape)
+    if n == 1 or count < PRODUCT_LABELS:
+        expected = np.empty(horizon)
+        kernels.multilinear_rewards(table.reshape(-1), marginals, expected, conditional)
+        return expected, conditional
+    half, matrix = _halves(table)
+    if n == 2:
+        np.matmul(marginals[:, 1], matrix.T, out=conditional[:, 0])
+        np.matmul(marginals[:, 0], matrix, out=conditional[:, 1])
+    else:
+        for times in _blocks(horizon, matrix):
+            block, out = marginals[times], conditional[times]
+            sides = (
+                (slice(0, half), _outer(block[:, half:]) @ matrix.T),
+                (slice(half, n), _outer(block[:, :half]) @ matrix),
+            )
+            for some, tables in sides:
+                if some.stop - some.start == 1:
+                    out[:, some.start] = tables
+                else:
+                    kernels.varying_rewards(tables, block[:, some], out[:, some])
+    return np.einsum("tl,tl->t", conditional[:, 0], marginals[:, 0]), conditional
+
+
+def one_conditional(table: FloatArray, marginals: FloatArray, i: int) -> FloatArray:
+    """E[R | label_i = l] (T, L) of follower i alone."""
+    horizon, n, count = marginals.shape
+    conditional = np.empty((horizon, count))
+    if n == 1 or count < PRODUCT_LABELS:
+        kernels.one_conditional(table.reshape(-1), marginals, i, conditional)
+        return conditional
+    half, matrix = _halves(table)
+    some = slice(0, half) if i < half else slice(half, n)
+    for times in _blocks(horizon, matrix):
+        block = marginals[times]
+        if i < half:
+            tables = _outer(block[:, half:]) @ matrix.T
+        else:
+            tables = _outer(block[:, :half]) @ matrix
+        if some.stop - some.start == 1:
+            conditional[times] = tables
+        else:
+            kernels.varying_conditional(tables, block[:, some], i - some.start, conditional[times])
+    return conditional
