@@ -403,7 +403,8 @@ class IncentiveProblem:
             rest.fill(1.0 / ((1.0 - gamma) * n))
             certified = True
         masses = packed.initial.copy()
-        tolerance = self.tail_tolerance * magnitude
+        # A gradient is as large as the values times the visits: its tail is cut later.
+        tolerance = self.tail_tolerance * magnitude * (0.05 if gradient else 1.0)
         block = self._usual_horizon
         first = 0
         blocks: list[FloatArray] = []
