@@ -203,3 +203,35 @@ def test_pieces_replace_the_least_recent_and_know_their_equals():
         assert fresh.sum() == (0 if k == 2 else 1)
     assert sorted(pieces.constant[0]) == [0.0, 2.0]
     assert_close(np.sort(pieces.at(np.array([[3.0]]))[0]), [2.0, 3.0])
+
+
+@pytest.mark.parametrize("seed", range(100))
+@pytest.mark.parametrize("at_the_flat", [True, False])
+def test_the_multiplier_is_the_smallest_root_whatever_rounding_says(at_the_flat, seed):
+    """Piecewise linear functions with one flat part, known up to a few units of rounding."""
+    rng = np.random.default_rng(seed)
+    widths = rng.exponential(size=6) * 10.0 ** rng.integers(-2, 4)
+    knots = np.concatenate([[0.0], np.cumsum(widths)])
+    slopes = rng.exponential(size=7)
+    flat = rng.integers(1, 6)
+    slopes[flat] = 0.0
+    heights = np.concatenate([[0.0], np.cumsum(slopes[:-1] * widths)])
+    target, root = heights[flat], knots[flat]
+    if not at_the_flat:
+        target = rng.uniform(0.0, 1.0 + heights[-1])
+        piece = np.flatnonzero(heights <= target)[-1]
+        root = knots[piece] + (target - heights[piece]) / slopes[piece]
+    # The method lowers its targets by more than rounding.
+    target -= 1e-13 * (1.0 + target)
+    known = kernels.unbounded()
+    for _ in range(100):
+        piece = np.flatnonzero(knots <= known.guess)[-1]
+        value = heights[piece] + slopes[piece] * (known.guess - knots[piece])
+        noise, growth = 4e-16 * rng.normal() * target, slopes[piece] + 1e-17 * rng.random()
+        known = kernels.narrow(known, value + noise - target, growth, target)
+        if known.done:
+            break
+    assert known.done
+    assert (
+        abs(known.guess - root) <= 1e-8 * root + 1e-11 * (1.0 + target) / slopes[slopes > 0].min()
+    )

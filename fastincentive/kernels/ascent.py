@@ -39,6 +39,8 @@ DIRECT, SOFTMAX, LINEAR = 0, 1, 2
 LARGEST = 1e9
 #: Sweeps over multipliers that couple, and the relative change at which they end.
 SWEEPS, SETTLED = 3, 1e-6
+#: How far below a multiplier, relative to it, the function is tried for being flat.
+BELOW = 1e-9
 
 
 class Rows(NamedTuple):
@@ -164,29 +166,58 @@ def payments_pairing(kind, step, multiplier, reach, base, own, purse):
     return total, growth
 
 
-@jit
-def narrow(low, high, guess, error, growth, target):
-    """One step of the search for the smallest multiplier: new bracket, guess, and whether done.
+class Bracket(NamedTuple):
+    """Where the smallest multiplier lies, and the next one to try."""
 
-    Newton's step for a non-decreasing function, kept inside the bracket. Where the function is
-    flat at the target, the search goes on to the left end of the flat part.
+    low: float  # too small
+    low_error: float  # what is lacking there
+    low_growth: float  # the derivative there
+    high: float  # large enough
+    guess: float
+    done: bool
+
+
+@jit
+def unbounded():
+    """Nothing is known yet; the first guess is 0."""
+    return Bracket(-1.0, 0.0, 0.0, math.inf, 0.0, False)
+
+
+@jit
+def narrow(known, error, growth, target):
+    """One step of the search for the smallest multiplier, for a non-decreasing function.
+
+    Newton's step from the guess, kept inside the bracket. Once at the target, a point just below
+    is tried: where that is at the target, too, the function is flat, and steps from the low side
+    end at the left end of the flat part.
     """
+    low, low_error, low_growth, high, guess, _ = known
+    trial = math.inf
     if error >= 0.0:
+        tried = guess >= high * (1.0 - 2.0 * BELOW)
         high = guess
-        flat = growth <= 0.0 and high - max(low, 0.0) > 0.05 * high
-        if guess == 0.0 or (error <= 1e-10 * max(abs(target), 1e-10) and not flat):
-            return low, high, guess, True
+        there = error <= 1e-10 * max(abs(target), 1e-10)
+        if guess == 0.0 or (there and low >= guess * (1.0 - 2.0 * BELOW)):
+            return Bracket(low, low_error, low_growth, high, guess, True)
+        if there and not tried:
+            trial = guess * (1.0 - BELOW)
+        elif there and low_growth > 0.0:
+            trial = low - low_error / low_growth
+        elif growth > 0.0:
+            trial = guess - error / growth
     else:
-        low = guess
+        low, low_error, low_growth = guess, error, growth
         if guess >= LARGEST:
-            return low, high, guess, True
-    trial = guess - error / growth if growth > 0.0 else math.inf
+            return Bracket(low, low_error, low_growth, high, guess, True)
+        if growth > 0.0:
+            trial = guess - error / growth
     if not low < trial < high:
         trial = 0.5 * (max(low, 0.0) + high) if high < math.inf else max(2.0 * guess, 1e-6)
     trial = min(max(trial, 0.0), LARGEST)
-    if abs(trial - guess) <= 1e-13 * guess:
-        return low, high, high if high < math.inf else trial, True
-    return low, high, trial, False
+    if low >= high * (1.0 - 2.0 * BELOW):
+        return Bracket(low, low_error, low_growth, high, high, True)
+    done = abs(trial - guess) <= 1e-13 * guess
+    return Bracket(low, low_error, low_growth, high, trial, done)
 
 
 @jit
@@ -196,16 +227,15 @@ def find_multiplier(packed, i, kind, step, before, rows, base, own, purse, targe
     ``before`` is the sum of the follower's other multipliers (they share ``rows.pull``); ``base``
     (K,) the payment gradient without this constraint, ``own`` (K,) this constraint's.
     """
-    low, high, guess, done = -1.0, math.inf, 0.0, False
+    known = unbounded()
     for _ in range(100):
+        guess = known.guess
         value, growth = rows_pairing(packed, i, kind, step, before + guess, rows, work, out)
         paid, slope = payments_pairing(kind, step, guess, purse.reach[i], base, own, purse)
-        low, high, guess, done = narrow(
-            low, high, guess, value + paid - target, growth + slope, target
-        )
-        if done:
-            return guess
-    return high if high < math.inf else guess
+        known = narrow(known, value + paid - target, growth + slope, target)
+        if known.done:
+            return known.guess
+    return known.high if known.high < math.inf else known.guess
 
 
 @jit
@@ -347,18 +377,18 @@ def joint_direction(packed, kind, step, rows, slope_f, slope_q, every, purse, ta
     n = packed.model.shape[0]
     work = np.empty(rows.ahead.shape[2])
     out = np.empty(rows.ahead.shape[2])
-    low, high, guess, done = -1.0, math.inf, 0.0, False
+    known = unbounded()
     for _ in range(100):
+        guess = known.guess
         value, growth = payments_pairing(kind, step, guess, every, slope_f, slope_q, purse)
         for i in range(n):
             one, slope = rows_pairing(packed, i, kind, step, guess, rows, work, out)
             value += one
             growth += slope
-        low, high, guess, done = narrow(low, high, guess, value - target, growth, target)
-        if done:
+        known = narrow(known, value - target, growth, target)
+        if known.done:
             break
-    if not done and high < math.inf:
-        guess = high
+    guess = known.high if not known.done and known.high < math.inf else known.guess
     for i in range(n):
         move_rows(packed, i, kind, step, guess, rows, row_out)
     return guess
