@@ -12,20 +12,17 @@ from numpy.typing import NDArray
 from fastincentive.errors import ImproperPolicyError, invalid
 from fastincentive.kernels import bellman
 from fastincentive.kernels.jit import DENSE_STATES, Packed
-from fastincentive.kernels.order import Ordered
 from fastincentive.large import (
     ROUTES,
     ResponseMemory,
+    Sweepable,
     evaluate_large,
     respond_large,
-    stack_ordered,
+    sweepable,
 )
 from fastincentive.mdp import FloatArray, TabularMDP, TransitionModel, as_mdp
 
 __all__ = ["Followers"]
-
-#: Up to this many states policy iteration is quicker from the start than after a few sweeps.
-FEW_STATES = 100
 
 
 class PolicyValues(NamedTuple):
@@ -104,9 +101,9 @@ class Followers:
         self._models = models
 
     @cached_property
-    def ordered(self) -> Ordered | None:
+    def sweepable(self) -> Sweepable | None:
         """The models in sweep order; None where sweeps do not apply (discount 1, ragged rows)."""
-        return stack_ordered(self._models) if self.packed.discount.max() < 1.0 else None
+        return sweepable(self.packed, self._models) if self.packed.discount.max() < 1.0 else None
 
     @property
     def n(self) -> int:
@@ -211,11 +208,11 @@ class Followers:
         if route not in ROUTES:
             raise invalid("route", f"one of {ROUTES}", repr(route))
         n, states, _ = self.shape
-        if states > DENSE_STATES and self.ordered is not None:
-            breadth = [model.breadth for model in self._models]
+        known = self.sweepable
+        if states > DENSE_STATES and known is not None:
             return PolicyValues(
                 *evaluate_large(
-                    self.packed, self.ordered, breadth, rewards, policies, route, tolerance
+                    self.packed, known.ordered, known.breadth, rewards, policies, route, tolerance
                 )
             )
         values = np.empty((n, states))
@@ -249,43 +246,25 @@ class Followers:
             If at discount 1 a follower's total reward is unbounded.
         """
         n, states, _ = self.shape
-        predicted = None if memory is None else memory.guess(rewards)
-        if warm is None and memory is not None:
-            warm = memory.actions
+        known = self.sweepable
+        if states > DENSE_STATES and known is not None:
+            return ResponseValues(
+                *respond_large(self.packed, known, rewards, warm, memory, tolerance)
+            )
         actions = np.empty((n, states), np.int64)
-        actions[:] = -1 if warm is None else warm
         values = np.empty((n, states))
         q_values = np.empty(self.shape)
         residual = np.empty(n)
         iterations = np.empty(n, np.int64)
-        ordered = self.ordered if states > FEW_STATES else None
-        if ordered is not None and (warm is None or states > DENSE_STATES):
-            # Without values the kernel first evaluates the warm policy, if there is one.
-            values[:] = np.nan if predicted is None else predicted
-            breadth = [model.breadth for model in self._models]
-            if states <= DENSE_STATES:
-                # Sweeps find the policy, and exact factors then judge it.
-                tolerance = max(1e-6 * float(np.abs(rewards).max()), 1e-300)
-            q_values, residual, iterations = respond_large(
-                self.packed,
-                ordered,
-                breadth,
-                rewards,
-                actions,
-                values,
-                tolerance,
+        if warm is None and known is not None:
+            bellman.first_responses(
+                self.packed, known.ordered, rewards, actions, values, q_values, residual, iterations
             )
-            if states > DENSE_STATES:
-                if memory is not None:
-                    memory.keep(rewards, values, actions, bool(iterations.max() <= 3))
-                return ResponseValues(actions, values, q_values, residual, iterations)
+            return ResponseValues(actions, values, q_values, residual, iterations)
+        actions[:] = -1 if warm is None else warm
         bellman.best_responses(
             self.packed, rewards, actions, values, q_values, residual, iterations
         )
-        if ordered is not None and warm is None:
-            # Among tied actions the first, whichever the sweeps had come by.
-            slack = 1e-12 * np.abs(values).max(axis=1)[:, None, None]
-            actions = (q_values >= q_values.max(axis=2, keepdims=True) - slack).argmax(axis=2)
         if iterations.min() < 0:
             i = int(np.argmax(iterations < 0))
             raise invalid(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,23 @@ from numpy.typing import NDArray
 from fastincentive.kernels import bellman, chain, sweeps
 from fastincentive.kernels.jit import Packed
 from fastincentive.kernels.order import Ordered
+from fastincentive.kernels.recall import (
+    DIRECTIONS,
+    ENTRIES,
+    Recall,
+    recalled_responses,
+    restore,
+)
 from fastincentive.mdp import FloatArray, TransitionModel
 
-__all__ = ["ROUTES", "ResponseMemory", "evaluate_large", "respond_large", "stack_ordered"]
+__all__ = [
+    "ROUTES",
+    "ResponseMemory",
+    "Sweepable",
+    "evaluate_large",
+    "respond_large",
+    "sweepable",
+]
 
 #: How a policy may be evaluated: by a measured rule, by sweeps, or by SuperLU factors.
 ROUTES = ("auto", "sweeps", "direct")
@@ -62,46 +76,84 @@ def stack_ordered(models: Sequence[TransitionModel]) -> Ordered | None:
     )
 
 
-class ResponseMemory:
-    """What earlier best responses tell about the next: values, actions, and how they move.
+class Sweepable(NamedTuple):
+    """What sweeps need to know of the followers' models."""
 
-    While policies stay, values are linear in the rewards. From the answers to rewards r, r', r''
-    the memory predicts the one to a combination of them, which then takes a sweep or two to
-    certify. Pass the same object to ``Followers.best_responses`` each time.
+    ordered: Ordered
+    breadth: tuple[int, ...]  # of each model, the widest level of its order
+    budget: FloatArray  # (n,) row entries to sweep before factors are tried, inf: never
+    uniform: bool  # whether all rows of the models are as long as the ordered ones
+    lengths: tuple[tuple[int, ...], tuple[int, ...]]  # see ``constant_lengths``
+
+
+def sweepable(packed: Packed, models: Sequence[TransitionModel]) -> Sweepable | None:
+    """Bring the models into sweep order; None where rows are too ragged for it."""
+    ordered = stack_ordered(models)
+    if ordered is None:
+        return None
+    count, states, actions, width = ordered.successor.shape
+    breadth = tuple(model.breadth for model in models)
+    return Sweepable(
+        ordered,
+        breadth,
+        PATIENCE * np.array([direct_cost(states, breadth[m]) for m in packed.model]),
+        packed.successor.size == count * states * actions * width,
+        constant_lengths(actions, width),
+    )
+
+
+class ResponseMemory:
+    """What earlier best responses tell about the next: values, policies, and how values respond.
+
+    Pass the same object to ``Followers.best_responses`` each time. While policies stay, values are
+    linear in the rewards: once rewards have moved along a direction, the next move along it is
+    predicted, and takes a sweep or two to certify. Moves of up to 64 entries per follower are told
+    apart, in up to 8 directions. For more than 400 states and discounts below 1; else nothing is
+    kept. Memory is about ``8 n S (2 A + 1.5 K + 12)`` bytes, K the length of a row.
     """
 
     def __init__(self) -> None:
-        self._points: list[tuple[FloatArray, FloatArray]] = []  # rewards, values; the last first
-        self.actions: NDArray[np.int64] | None = None
-        self._anchored = False
+        self._packed: Packed | None = None
+        self._recall: Recall | None = None
 
-    def guess(self, rewards: FloatArray) -> FloatArray | None:
-        """Predicted values (n, S) for rewards (n, S, A), or None before the first answer."""
-        if not self._points or self._points[0][0].shape != rewards.shape:
-            self._points = []
-            self.actions = None
-            return None
-        last, values = self._points[0]
-        self._anchored = False
-        if len(self._points) == 1:
-            return values.copy()
-        predicted = np.empty(values.shape)
-        # With one older point it stands for both.
-        self._anchored = sweeps.predict_values(
-            rewards, last, *self._points[1], *self._points[-1], values, predicted
-        )
-        return predicted
+    def recall(self, packed: Packed, ordered: Ordered) -> Recall:
+        """Return the arrays for these followers, empty ones for others than the last time."""
+        if self._recall is None or self._packed is not packed:
+            self._packed = packed
+            self._recall = empty_recall(packed.model.size, ordered)
+        return self._recall
 
-    def keep(
-        self, rewards: FloatArray, values: FloatArray, actions: NDArray[np.int64], quick: bool
-    ) -> None:
-        """Note an answer; ``quick`` says that the prediction had all but been right."""
-        if self._anchored and quick:
-            # The far points tell the directions best.
-            self._points[0] = (rewards, values)
-        else:
-            self._points = [(rewards, values), *self._points[:2]]
-        self.actions = actions
+    def __deepcopy__(self, memo: object) -> ResponseMemory:
+        """Copy what is remembered; the followers stay the same."""
+        other = ResponseMemory()
+        other._packed = self._packed
+        if self._recall is not None:
+            other._recall = Recall(*(array.copy() for array in self._recall))
+        return other
+
+
+def empty_recall(n: int, ordered: Ordered) -> Recall:
+    """Allocate the arrays of ``Recall``."""
+    count, states, actions, width = ordered.successor.shape
+    place = np.empty((count, states), np.int64)
+    np.put_along_axis(place, ordered.order, np.arange(states)[None], axis=1)
+    return Recall(
+        known=np.zeros(n, bool),
+        rewards=np.empty((n, states, actions)),
+        largest=np.empty(n),
+        reward=np.empty((n, states, actions)),
+        held=np.empty((n, states), np.int64),
+        column=np.empty((n, states, width), np.uint32),
+        weight=np.empty((n, states, width)),
+        earned=np.empty((n, states)),
+        values=np.empty((n, states)),
+        place=place,
+        entry=np.empty((n, ENTRIES), np.int64),
+        entries=np.zeros(n, np.int64),
+        rank=np.zeros(n, np.int64),
+        direction=np.zeros((n, DIRECTIONS, ENTRIES)),
+        response=np.empty((n, DIRECTIONS, states)),
+    )
 
 
 def superlu(start: NDArray[np.int32], column: NDArray[np.int32], weight: FloatArray) -> Any:
@@ -133,56 +185,57 @@ def direct_cost(states: int, breadth: int) -> float:
 
 def respond_large(
     packed: Packed,
-    ordered: Ordered,
-    breadth: Sequence[int],
+    known: Sweepable,
     rewards: FloatArray,
-    actions: NDArray[np.int64],
-    values: FloatArray,
-    tolerance: float = 0.0,
-) -> tuple[FloatArray, FloatArray, NDArray[np.int64]]:
-    """Q* (n,S,A), Bellman residuals (n,) and iterations (n,); ``actions``, ``values`` in place.
+    warm: NDArray[np.int64] | None,
+    memory: ResponseMemory | None,
+    tolerance: float,
+) -> tuple[NDArray[np.int64], FloatArray, FloatArray, FloatArray, NDArray[np.int64]]:
+    """Actions (n,S), V* (n,S), Q* (n,S,A), Bellman residuals (n,) and iterations (n,).
 
     Sweeps, and for a follower for which they take longer than a few factorisations would, policy
     iteration with these from where the sweeps had come. Discounts below 1.
     """
-    n, states, n_actions = rewards.shape
+    n, states, _ = rewards.shape
+    actions = np.empty((n, states), np.int64)
+    values = np.empty((n, states))
     q_values = np.empty(rewards.shape)
-    residual = np.empty(n)
+    residual, goal = np.empty(n), np.empty(n)
     iterations = np.empty(n, np.int64)
-    costs = [direct_cost(states, breadth[m]) for m in packed.model]
-    kernel = sweeps.large_responses
+    recall = None if memory is None else memory.recall(packed, known.ordered)
+    kernel = sweeps.large_responses if recall is None else recalled_responses
+    if recall is None:
+        actions[:] = -1 if warm is None else warm
     (kernel.serial if n == 1 else kernel)(
         packed,
-        ordered,
+        known.ordered,
+        *(() if recall is None else (recall,)),
         rewards,
         tolerance,
-        PATIENCE * np.array(costs),
+        known.budget,
+        known.uniform,
         actions,
         values,
         q_values,
         residual,
+        goal,
         iterations,
-        *constant_lengths(n_actions, ordered.successor.shape[3]),
+        *known.lengths,
     )
-    for i in range(n):
-        if tolerance > 0.0 and residual[i] <= tolerance:
-            continue
-        size = max(float(np.abs(values[i]).max()), float(np.abs(rewards[i]).max()))
-        gamma = float(packed.discount[i])
-        # Sweeps that rounding stops somewhat short of their own goal are good enough.
-        goal = tolerance if tolerance > 0.0 else max(2e-12 * (1.0 - gamma), 4e-15) * size
-        if residual[i] > goal and costs[i] < math.inf:
+    for i in np.flatnonzero(residual > goal).tolist():
+        if known.budget[i] < math.inf:
             residual[i], extra = iterate_policies(
-                packed, ordered, breadth, i, rewards[i], actions[i], values[i], q_values[i]
+                packed, known, i, rewards[i], actions[i], values[i], q_values[i]
             )
             iterations[i] += extra
-    return q_values, residual, iterations
+            if recall is not None:
+                restore(packed, known.ordered, recall, i, actions[i], values[i])
+    return actions, values, q_values, residual, iterations
 
 
 def iterate_policies(
     packed: Packed,
-    ordered: Ordered,
-    breadth: Sequence[int],
+    known: Sweepable,
     i: int,
     rewards: FloatArray,
     actions: NDArray[np.int64],
@@ -196,7 +249,9 @@ def iterate_policies(
     while True:
         count += 1
         policy = np.eye(rewards.shape[1])[actions]
-        values[:], _ = evaluate_one(packed, ordered, breadth, i, rewards, policy, "direct", 0.0)
+        values[:], _ = evaluate_one(
+            packed, known.ordered, known.breadth, i, rewards, policy, "direct", 0.0
+        )
         bellman.action_values(packed, i, gamma, rewards, values, q_values)
         best = q_values.argmax(axis=1)
         top = q_values[each, best]

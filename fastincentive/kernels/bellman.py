@@ -26,9 +26,13 @@ __all__ = [
     "best_responses",
     "boltzmann_policies",
     "evaluate_policies",
+    "first_responses",
     "near_greedy_policies",
     "soft_responses",
 ]
+
+#: Sweeps of value iteration before the first policy is evaluated, at most.
+FEW_SWEEPS = 30
 
 
 @jit
@@ -239,6 +243,61 @@ def best_responses(packed, rewards, actions, values, q_values, residual, iterati
     """
     for i in numba.prange(packed.model.shape[0]):
         best_response_one(packed, i, rewards, actions, values, q_values, residual, iterations)
+
+
+@jit
+def guess_actions(packed, ordered, i, rewards, values, actions):
+    """Sweeps of value iteration against the flow until no action changes, for a discount below 1.
+
+    ``values`` is scratch (S,), in the order of the sweeps.
+    """
+    _, states, n_actions = rewards.shape
+    gamma = packed.discount[i]
+    m = packed.model[i]
+    order = ordered.order[m]
+    values[:] = 0.0
+    for _ in range(FEW_SWEEPS):
+        moved = False
+        for k in range(states):
+            s = order[k]
+            best = -math.inf
+            first = 0
+            for a in range(n_actions):
+                if not packed.available[m, s, a]:
+                    continue
+                total = 0.0
+                for e in range(ordered.successor.shape[3]):
+                    total += ordered.probability[m, k, a, e] * values[ordered.successor[m, k, a, e]]
+                total = rewards[i, s, a] + gamma * total
+                if total > best:
+                    best = total
+                    first = a
+            values[k] = best
+            moved = moved or actions[i, s] != first
+            actions[i, s] = first
+        if not moved:
+            break
+
+
+@jit
+def prefer_first(actions, q_values, values):
+    """Among tied actions take the first, whichever the search had come by."""
+    slack = 1e-12 * np.abs(values).max()
+    for s in range(actions.shape[0]):
+        best = q_values[s].max()
+        a = 0
+        while q_values[s, a] < best - slack:
+            a += 1
+        actions[s] = a
+
+
+@parallel_jit
+def first_responses(packed, ordered, rewards, actions, values, q_values, residual, iterations):
+    """As ``best_responses`` from nothing, below discount 1: sweeps choose where to start."""
+    for i in numba.prange(packed.model.shape[0]):
+        guess_actions(packed, ordered, i, rewards, values[i], actions)
+        best_response_one(packed, i, rewards, actions, values, q_values, residual, iterations)
+        prefer_first(actions[i], q_values[i], values[i])
 
 
 @jit

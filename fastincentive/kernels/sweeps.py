@@ -13,6 +13,7 @@ empty tuple stands for any number.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -20,15 +21,22 @@ import numpy as np
 from fastincentive.kernels.jit import jit, parallel_jit
 
 __all__ = [
+    "Lines",
+    "acceptable",
+    "certify",
+    "goal_of",
     "identity_minus",
+    "iterate",
     "large_responses",
     "leave_over",
+    "load_lines",
     "policy_rows",
-    "predict_values",
     "push",
     "push_occupancy",
     "settle_values",
     "sweep",
+    "take_row",
+    "take_rows",
 ]
 
 #: Plain sweeps before each extrapolation.
@@ -207,84 +215,117 @@ def settle_values(column, weight, earned, values, steps, saved, goal, cycles, mi
     return count, change
 
 
+class Lines(NamedTuple):
+    """One follower's problem in the order of the sweeps, and where its solution stands."""
+
+    reward: np.ndarray  # (S, A), -inf for unavailable actions
+    held: np.ndarray  # (S,) int64, the action whose row stands below, -1: none
+    column: np.ndarray  # (S, K) uint32
+    weight: np.ndarray  # (S, K)
+    earned: np.ndarray  # (S,)
+    values: np.ndarray  # (S,)
+
+
 @jit
-def large_response_one(
-    packed,
-    ordered,
-    i,
-    rewards,
+def load_lines(packed, ordered, i, rewards, lines):
+    """Bring follower i's rewards into sweep order; returns the largest magnitude."""
+    m = packed.model[i]
+    order = ordered.order[m]
+    largest = 0.0
+    for k in range(order.shape[0]):
+        s = order[k]
+        for a in range(rewards.shape[2]):
+            lines.reward[k, a] = -math.inf
+            if packed.available[m, s, a]:
+                lines.reward[k, a] = rewards[i, s, a]
+                largest = max(largest, abs(rewards[i, s, a]))
+    return largest
+
+
+@jit
+def take_rows(successor, probability, gamma, lines):
+    """Write the rows of all actions held."""
+    for k in range(lines.held.shape[0]):
+        take_row(
+            successor,
+            probability,
+            lines.reward,
+            gamma,
+            k,
+            lines.held[k],
+            lines.column,
+            lines.weight,
+            lines.earned,
+        )
+
+
+@jit
+def goal_of(tolerance, gamma, largest, values):
+    """Bellman residual to reach, and the size of values and rewards.
+
+    Never below what rounding allows; by default well below what ties are told apart by.
+    """
+    size = largest
+    for s in range(values.shape[0]):
+        size = max(size, abs(values[s]))
+    if tolerance <= 0.0:
+        return max(1e-13 * (1.0 - gamma), 2e-15) * size, size
+    return max(tolerance, 2e-15 * size), size
+
+
+@jit
+def acceptable(tolerance, gamma, largest, values):
+    """Bellman residual that is good enough: rounding may stop sweeps short of their own goal."""
+    if tolerance > 0.0:
+        return tolerance
+    return max(2e-12 * (1.0 - gamma), 4e-15) * goal_of(1.0, gamma, largest, values)[1]
+
+
+@jit
+def iterate(
+    successor,
+    probability,
+    gamma,
+    lines,
+    stale,
+    largest,
     tolerance,
     budget,
-    actions,
-    values,
-    q_values,
-    residual,
-    iterations,
+    steps,
+    saved,
     n_actions,
     width,
 ):
-    """Solve for follower i."""
-    _, states, count = rewards.shape
-    gamma = packed.discount[i]
-    m = packed.model[i]
-    order, successor, probability = ordered.order[m], ordered.successor[m], ordered.probability[m]
-    reward = np.empty((states, count))
-    held = np.empty(states, np.int64)
-    guess = np.empty(states)
-    column = np.empty((states, successor.shape[2]), np.uint32)
-    weight = np.empty((states, successor.shape[2]))
-    earned = np.empty(states)
-    steps = np.empty((3, states))
-    saved = np.empty(states)
-    largest = 0.0
-    for k in range(states):
-        s = order[k]
-        guess[k] = values[i, s]
-        held[k] = actions[i, s]
-        for a in range(count):
-            reward[k, a] = -math.inf
-            if packed.available[m, s, a]:
-                reward[k, a] = rewards[i, s, a]
-                largest = max(largest, abs(reward[k, a]))
+    """Run modified policy iteration from ``lines``; returns the number of improvements.
+
+    ``stale`` says that the rows of the actions held are not written yet; ``steps`` (3, S) and
+    ``saved`` (S,) are scratch.
+    """
+    values = lines.values
+    effort = successor.shape[2] + 3.0
     slack = 0.0
-    stale = True
-    if math.isnan(guess[0]):
-        guess[:] = 0.0
-        if held.min() >= 0:
-            for k in range(states):
-                take_row(successor, probability, reward, gamma, k, held[k], column, weight, earned)
-            stale = False
-            settle_values(
-                column, weight, earned, guess, steps, saved, 1e-4 * largest, 20, True, width
-            )
     least = math.inf
     stalled = 0
-    iterations[i] = 0
     spent = 0.0
+    count = 0
     for _ in range(1_000_000):
         change, moved = improve(
             successor,
             probability,
-            reward,
+            lines.reward,
             gamma,
             slack,
-            guess,
-            held,
-            column,
-            weight,
-            earned,
+            values,
+            lines.held,
+            lines.column,
+            lines.weight,
+            lines.earned,
             n_actions,
             width,
         )
-        iterations[i] += 1
-        spent += reward.size * (successor.shape[2] + 3.0)
-        size = largest
-        for s in range(states):
-            size = max(size, abs(guess[s]))
-        # Never below what rounding allows; by default well below what ties are told apart by.
-        goal = max(tolerance, 2e-15 * size)
-        if tolerance <= 0.0:
-            goal = max(1e-13 * (1.0 - gamma), 2e-15) * size
+        count += 1
+        spent += lines.reward.size * effort
+        goal, size = goal_of(tolerance, gamma, largest, values)
         # An action is held for as long as it is worse by less than what the goal would notice.
         slack = 0.1 * goal
         # Later updates of a sweep move a state's successors by at most `change` each.
@@ -297,56 +338,147 @@ def large_response_one(
             stalled = 0
         else:
             stalled += 1
-        if (stalled > 30 and change <= 1e-13 * size) or spent > budget[i]:
+        if (stalled > 30 and change <= 1e-13 * size) or spent > budget:
             break
         if stale:
-            for k in range(states):
-                take_row(successor, probability, reward, gamma, k, held[k], column, weight, earned)
+            take_rows(successor, probability, gamma, lines)
             stale = False
-        enough = 0.3 * goal
+        enough, cycles, mix = 0.3 * goal, 20, True
         if moved > 0:
-            count_swept, _ = settle_values(
-                column,
-                weight,
-                earned,
-                guess,
-                steps,
-                saved,
-                max(enough, SHARE * change),
-                1 if stalled < 20 else 5,
-                stalled < 20,
-                width,
-            )
-        else:
-            count_swept, _ = settle_values(
-                column, weight, earned, guess, steps, saved, enough, 20, True, width
-            )
-        spent += count_swept * earned.size * (successor.shape[2] + 3.0)
-    for k in range(states):
-        values[i, order[k]] = guess[k]
-    # The certificate: the residual in the model's own storage, and the first of the best actions.
+            enough, cycles, mix = max(enough, SHARE * change), 1, stalled < 20
+            if not mix:
+                cycles = 5
+        swept, _ = settle_values(
+            lines.column,
+            lines.weight,
+            lines.earned,
+            values,
+            steps,
+            saved,
+            enough,
+            cycles,
+            mix,
+            width,
+        )
+        spent += swept * lines.earned.size * effort
+    return count
+
+
+@jit
+def certify(packed, i, rewards, values, q_values, actions, uniform, n_actions, width):
+    """Bellman residual of follower i in the model's own storage; Q (S, A), and optimal actions.
+
+    The first of the best actions where the one given (-1: none) is not among them. ``uniform`` says
+    that all rows have the length of ``width``.
+    """
+    states = values.shape[0]
+    count = len(n_actions) if len(n_actions) > 0 else rewards.shape[2]
+    row = len(width)
+    m = packed.model[i]
+    gamma = packed.discount[i]
     worst = 0.0
+    size = 0.0
+    for s in range(states):
+        size = max(size, abs(values[s]))
     slack = 1e-13 * size
     for s in range(states):
         best = -math.inf
         for a in range(count):
-            total = -math.inf
-            if packed.available[m, s, a]:
-                row = (m * states + s) * count + a
-                total = 0.0
-                for e in range(packed.row_start[row], packed.row_start[row + 1]):
-                    total += packed.probability[e] * values[i, packed.successor[e]]
-                total = rewards[i, s, a] + gamma * total
-            q_values[i, s, a] = total
-            best = max(best, total)
-        worst = max(worst, abs(best - values[i, s]))
-        now = actions[i, s]
-        if now < 0 or q_values[i, s, now] < best - slack:
+            total = 0.0
+            pair = (m * states + s) * count + a
+            if uniform and row > 0:
+                for k in range(row):
+                    # Unsigned, for NumPy's wrap-around costs.
+                    at = np.uintp(pair * row + k)
+                    total += packed.probability[at] * values[np.uint32(packed.successor[at])]
+            else:
+                for e in range(packed.row_start[pair], packed.row_start[pair + 1]):
+                    total += packed.probability[e] * values[packed.successor[e]]
+            total = rewards[i, s, a] + gamma * total
+            if not packed.available[m, s, a]:
+                total = -math.inf
+            q_values[s, a] = total
+            best = total if total > best else best
+        worst = max(worst, abs(best - values[s]))
+        now = actions[s]
+        if now < 0 or q_values[s, now] < best - slack:
             a = 0
-            while q_values[i, s, a] < best - slack:
+            while q_values[s, a] < best - slack:
                 a += 1
-            actions[i, s] = a
-    residual[i] = worst
+            actions[s] = a
+    return worst
+
+
+@jit
+def large_response_one(
+    packed,
+    ordered,
+    i,
+    rewards,
+    tolerance,
+    budget,
+    uniform,
+    actions,
+    values,
+    q_values,
+    residual,
+    goal,
+    iterations,
+    n_actions,
+    width,
+):
+    """Solve for follower i."""
+    _, states, count = rewards.shape
+    gamma = packed.discount[i]
+    m = packed.model[i]
+    order, successor, probability = ordered.order[m], ordered.successor[m], ordered.probability[m]
+    lines = Lines(
+        np.empty((states, count)),
+        actions[i][order],
+        np.empty((states, successor.shape[2]), np.uint32),
+        np.empty((states, successor.shape[2])),
+        np.empty(states),
+        np.zeros(states),
+    )
+    steps = np.empty((3, states))
+    saved = np.empty(states)
+    largest = load_lines(packed, ordered, i, rewards, lines)
+    # Where no action is held yet, the first improvement takes all rows.
+    stale = lines.held.min() < 0 <= lines.held.max()
+    if lines.held.min() >= 0:
+        take_rows(successor, probability, gamma, lines)
+        settle_values(
+            lines.column,
+            lines.weight,
+            lines.earned,
+            lines.values,
+            steps,
+            saved,
+            1e-4 * largest,
+            20,
+            True,
+            width,
+        )
+    iterations[i] = iterate(
+        successor,
+        probability,
+        gamma,
+        lines,
+        stale,
+        largest,
+        tolerance,
+        budget[i],
+        steps,
+        saved,
+        n_actions,
+        width,
+    )
+    for k in range(states):
+        values[i, order[k]] = lines.values[k]
+    residual[i] = certify(
+        packed, i, rewards, values[i], q_values[i], actions[i], uniform, n_actions, width
+    )
+    goal[i] = acceptable(tolerance, gamma, largest, values[i])
 
 
 @parallel_jit
@@ -356,10 +488,12 @@ def large_responses(
     rewards,
     tolerance,
     budget,
+    uniform,
     actions,
     values,
     q_values,
     residual,
+    goal,
     iterations,
     n_actions,
     width,
@@ -367,10 +501,10 @@ def large_responses(
     """Optimal actions (n,S), V* (n,S), Q* (n,S,A) and Bellman residuals (n,), discounts below 1.
 
     Modified policy iteration: sweeps of value iteration, with sweeps of the policy found between
-    them. ``actions`` (-1: none) and ``values`` (NaN: none) are the warm start. Stops where the
-    sup-norm residual is certain to be below ``tolerance``, or if that is 0 below 1e-13 (1 - gamma)
-    of the size of the values; or, without having got there, once ``budget`` (n,) row entries have
-    been swept over.
+    them. ``actions`` (-1: none) are the warm start. Stops where the sup-norm residual is certain to
+    be below ``tolerance``, or if that is 0 below 1e-13 (1 - gamma) of the size of the values; or,
+    without having got there, once ``budget`` (n,) row entries have been swept over. ``uniform``
+    says that all rows of the models are as long as the ordered ones.
     """
     for i in numba.prange(packed.model.shape[0]):
         large_response_one(
@@ -380,10 +514,12 @@ def large_responses(
             rewards,
             tolerance,
             budget,
+            uniform,
             actions,
             values,
             q_values,
             residual,
+            goal,
             iterations,
             n_actions,
             width,
@@ -514,47 +650,3 @@ def leave_over(column, weight, visits, pending):
         pending[s] -= visits[s]
         for k in range(column.shape[1]):
             pending[column[s, k]] += weight[s, k] * visits[s]
-
-
-@jit
-def predict_values(rewards, last, first, first_values, second, second_values, values, out):
-    """Extrapolate values (n,S) known at ``last`` rewards (n,S,A) and at two older ones.
-
-    The rewards are fitted as last + c1 (first - last) + c2 (second - last), for each follower in
-    least squares, and its values combined alike. Returns whether all fits are exact but for
-    rounding.
-    """
-    n, states, actions = rewards.shape
-    exact = True
-    for i in range(n):
-        a11 = a12 = a22 = b1 = b2 = total = 0.0
-        for s in range(states):
-            for a in range(actions):
-                step = rewards[i, s, a] - last[i, s, a]
-                one = first[i, s, a] - last[i, s, a]
-                two = second[i, s, a] - last[i, s, a]
-                a11 += one * one
-                a12 += one * two
-                a22 += two * two
-                b1 += one * step
-                b2 += two * step
-                total += step * step
-        c1 = c2 = 0.0
-        determinant = a11 * a22 - a12 * a12
-        if determinant > 1e-8 * a11 * a22:
-            c1 = (b1 * a22 - b2 * a12) / determinant
-            c2 = (b2 * a11 - b1 * a12) / determinant
-        elif a11 > 0.0 and a11 >= a22:
-            c1 = b1 / a11
-        elif a22 > 0.0:
-            c2 = b2 / a22
-        if abs(c1) + abs(c2) > 10.0:  # too far ahead: errors grow as much
-            c1 = c2 = 0.0
-        exact = exact and total - c1 * b1 - c2 * b2 <= 1e-10 * total
-        for s in range(states):
-            out[i, s] = (
-                values[i, s]
-                + c1 * (first_values[i, s] - values[i, s])
-                + c2 * (second_values[i, s] - values[i, s])
-            )
-    return exact
