@@ -17,6 +17,7 @@ from fastincentive.large import (
     ResponseMemory,
     Sweepable,
     evaluate_large,
+    recall_bytes,
     respond_large,
     sweepable,
 )
@@ -275,6 +276,16 @@ class Followers:
                 "Use a discount below 1, or lower the reward or the payment on the loop.",
             )
         return ResponseValues(actions, values, q_values, residual, iterations)
+
+    def response_memory(self, most_gib: float = 1.0) -> ResponseMemory | None:
+        """Return a memory for repeated ``best_responses``; None where it is of no use or too large.
+
+        It serves more than ``DENSE_STATES`` states and discounts below 1.
+        """
+        known = self.sweepable
+        if self.n_states <= DENSE_STATES or known is None:
+            return None
+        return ResponseMemory() if recall_bytes(self.n, known) <= most_gib * 2**30 else None
 
     def reachable(self, i: int) -> NDArray[np.bool_]:
         """(S,) bool: states that follower i can meet from its start, whatever it does."""

@@ -85,6 +85,8 @@ def save_checkpoint(path: str | Path, settings: str, state: AscentState, history
     """Write a method's state, to go on from with ``solve(..., checkpoint=path)``."""
     arrays: dict[str, Any] = {}
     for name, value in state._asdict().items():
+        if name == "memory":
+            continue
         if isinstance(value, (Pieces, Pace)):
             arrays |= {f"{name}_{part}": held for part, held in value._asdict().items()}
         else:
@@ -108,6 +110,8 @@ def load_checkpoint(path: str | Path, settings: str) -> tuple[AscentState, Histo
     fields: dict[str, Any] = {}
     groups: dict[str, Any] = {"pieces": Pieces, "pace": Pace}
     for name in AscentState._fields:
+        if name == "memory":
+            continue
         if name in groups:
             group = groups[name]
             fields[name] = group(*[plain(arrays[f"{name}_{part}"]) for part in group._fields])

@@ -31,6 +31,7 @@ __all__ = [
     "ResponseMemory",
     "Sweepable",
     "evaluate_large",
+    "recall_bytes",
     "respond_large",
     "sweepable",
 ]
@@ -109,7 +110,7 @@ class ResponseMemory:
     linear in the rewards: once rewards have moved along a direction, the next move along it is
     predicted, and takes a sweep or two to certify. Moves of up to 64 entries per follower are told
     apart, in up to 8 directions. For more than 400 states and discounts below 1; else nothing is
-    kept. Memory is about ``8 n S (2 A + 1.5 K + 12)`` bytes, K the length of a row.
+    kept. ``Followers.response_memory`` makes one unless it would be too large.
     """
 
     def __init__(self) -> None:
@@ -130,6 +131,12 @@ class ResponseMemory:
         if self._recall is not None:
             other._recall = Recall(*(array.copy() for array in self._recall))
         return other
+
+
+def recall_bytes(n: int, known: Sweepable) -> float:
+    """Bytes that a memory of n followers takes."""
+    _, states, actions, width = known.ordered.successor.shape
+    return 8.0 * n * (states * (2 * actions + 1.5 * width + 3 + DIRECTIONS) + DIRECTIONS * ENTRIES)
 
 
 def empty_recall(n: int, ordered: Ordered) -> Recall:

@@ -6,7 +6,7 @@ A case whose inputs change is another case: figures before and after would not b
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -36,6 +36,7 @@ __all__ = [
     "fleet",
     "leader_case",
     "moved_rewards",
+    "payment_walk",
     "policy",
     "robot_grid",
     "stacked",
@@ -212,6 +213,19 @@ def moved_rewards(mdp: TabularMDP, size: int) -> FloatArray:
     reward = mdp.reward.copy()
     reward[_draw(size).cells[1:3]] += 1e-3
     return reward
+
+
+def payment_walk(mdp: TabularMDP, size: int) -> Iterator[FloatArray]:
+    """Rewards (1, S, A) without end: payments at the lesser goals, moved by 1e-3 up or down each.
+
+    The first is the robot's own rewards.
+    """
+    rng, sites, paid = np.random.default_rng([size, 2]), _draw(size).cells[1:3], np.zeros(2)
+    while True:
+        reward = mdp.reward.copy()
+        reward[sites] += paid[:, None]
+        yield reward[None]
+        paid += rng.choice([-1e-3, 1e-3], 2)
 
 
 def stacked(n: int, size: int) -> IncentiveProblem:

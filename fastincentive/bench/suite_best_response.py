@@ -14,6 +14,7 @@ from fastincentive.bench.certificates import bellman_residual, pair_matrix
 from fastincentive.bench.timing import Contender, Trial
 from fastincentive.followers import Followers
 from fastincentive.large import ResponseMemory
+from fastincentive.mdp import FloatArray
 
 __all__ = ["cold_cases", "warm_cases"]
 
@@ -39,7 +40,7 @@ def cold_cases(beside_peers: bool) -> list[Case]:
 
 
 def warm_cases() -> list[Case]:
-    """Best responses after the payments moved by 1e-3, beside the same from nothing."""
+    """Best responses after payments moved by 1e-3, in a walk and once, beside cold ones."""
     return [
         Case(name, profile, partial(_warm, size, gamma))
         for name, profile, size, gamma in _names("best-response-warm")
@@ -77,22 +78,36 @@ def _cold(size: int, gamma: float, beside_peers: bool) -> Trial:
 
 
 def _warm(size: int, gamma: float) -> Trial:
+    """Rewards of a walk: the payments at both lesser goals move by 1e-3 up or down at each call."""
     mdp = cases.robot_grid(size, gamma)
     followers, pairs = Followers([mdp]), pair_matrix(mdp)
-    memory = ResponseMemory()
-    followers.best_responses(followers.rewards, memory=memory)
-    rewards = cases.moved_rewards(mdp, size)[None]
-    # Each call has a copy of the memory: it has seen the rewards before the move, and no others.
+    walk = cases.payment_walk(mdp, size)
+    memory, once = ResponseMemory(), ResponseMemory()
+    followers.best_responses(next(walk), memory=once)
+    for _ in range(8):
+        followers.best_responses(next(walk), memory=memory)
+
+    def read(found: Any) -> Any:
+        rewards, answer = found
+        return answer.values[0], answer.actions[0], rewards[0]
+
+    def cold(rewards: FloatArray) -> Any:
+        return rewards, followers.best_responses(rewards)
+
+    def warm(rewards: FloatArray) -> Any:
+        return rewards, followers.best_responses(rewards, memory=memory)
+
+    def second(given: tuple[FloatArray, ResponseMemory]) -> Any:
+        return given[0], followers.best_responses(given[0], memory=given[1])
+
+    # Each second call has a copy of the memory, which has seen the first and no others.
+    after_one = cases.moved_rewards(mdp, size)[None]
     return Trial(
         [
-            Contender(
-                "warm",
-                lambda known: followers.best_responses(rewards, memory=known),
-                lambda: deepcopy(memory),
-                _read,
-            ),
-            Contender("cold", lambda: followers.best_responses(rewards), read=_read),
+            Contender("warm", warm, lambda: next(walk), read),
+            Contender("second call", second, lambda: (after_one, deepcopy(once)), read),
+            Contender("cold", cold, lambda: next(walk), read),
         ],
-        lambda answer: bellman_residual(mdp, answer[0], answer[1], rewards[0], pairs),
+        lambda answer: bellman_residual(mdp, *answer, pairs=pairs),
         peers.TOLERANCE,
     )

@@ -42,16 +42,19 @@ def action_values(packed, i, gamma, reward, values, out):
     m = packed.model[i]
     for s in range(states):
         killed = gamma == 1.0 and packed.absorbing[m, s]
+        row = (m * states + s) * actions
+        first = packed.row_start[row]
         for a in range(actions):
-            if not packed.available[m, s, a]:
-                out[s, a] = -math.inf
-                continue
+            last = packed.row_start[row + a + 1]
             total = 0.0
             if not killed:
-                row = (m * states + s) * actions + a
-                for e in range(packed.row_start[row], packed.row_start[row + 1]):
-                    total += packed.probability[e] * values[packed.successor[e]]
-            out[s, a] = reward[s, a] + gamma * total
+                for e in range(first, last):
+                    # Unsigned, for NumPy's wrap-around costs.
+                    at = np.uintp(e)
+                    total += packed.probability[at] * values[np.uint32(packed.successor[at])]
+            total = reward[s, a] + gamma * total
+            out[s, a] = total if packed.available[m, s, a] else -math.inf
+            first = last
 
 
 @jit

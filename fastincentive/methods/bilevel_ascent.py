@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fastincentive.errors import ImproperPolicyError, invalid
 from fastincentive.followers import Followers, PolicyValues, ResponseValues
 from fastincentive.kernels import ascent as kernels
+from fastincentive.large import ResponseMemory
 from fastincentive.mdp import FloatArray
 from fastincentive.methods import references
 from fastincentive.methods.pieces import (
@@ -41,6 +42,8 @@ class AscentState(NamedTuple):
     actions: NDArray[np.int64]  # (n, S) last best responses, the warm start of the next
     unit: FloatArray  # (n,) spread of each follower's action values: its unit of reward
     pace: Pace
+    #: Of best responses, for many states; it changes answers by rounding alone, and is not saved.
+    memory: ResponseMemory | None = None
 
 
 class StepReport(NamedTuple):
@@ -168,6 +171,7 @@ class BilevelAscent:
             actions=best.actions,
             unit=unit,
             pace=start_pace(payments, policies),
+            memory=followers.response_memory(),
         )
 
     @property
@@ -197,7 +201,7 @@ class BilevelAscent:
             policies = 0.99 * policies + 0.01 * uniform_policies(followers)
             state = state._replace(theta=parameterization.parameters(policies, followers))
             held = followers.evaluate(rewards, policies)
-        best = followers.best_responses(rewards, state.actions)
+        best = followers.best_responses(rewards, state.actions, state.memory)
         reference = self._reference(problem, parameterization, rewards, policies, best, state.unit)
         try:
             answered = followers.evaluate(rewards, reference)
@@ -306,6 +310,7 @@ class BilevelAscent:
             actions=best.actions,
             unit=state.unit,
             pace=pace,
+            memory=state.memory,
         )
         summed = multipliers[:, 0] if self.multiplier == "joint" else multipliers.sum(axis=1)
         report = StepReport(state.theta, policies, evaluation, summed, residual, converged, stalled)
