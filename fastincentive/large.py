@@ -45,7 +45,7 @@ DIRECT_START, DIRECT_COST = 1.1e6, 15.0
 #: Sweeps that an evaluation is expected to take, times the square root of 1 - gamma.
 SWEEPS = 12.0
 #: Best responses change from sweeps to policy iteration after the cost of so many factorisations.
-PATIENCE = 10.0
+PATIENCE = 3.0
 #: Extrapolations after which sweeps give up: rounding may keep them from a goal near its level.
 MOST_CYCLES = 20_000
 #: Share of the factors' cost for which sweeps are tried first.
@@ -93,7 +93,8 @@ def sweepable(packed: Packed, models: Sequence[TransitionModel]) -> Sweepable | 
     if ordered is None:
         return None
     count, states, actions, width = ordered.successor.shape
-    breadth = tuple(model.breadth for model in models)
+    # Under a policy without chance every state has one successor: separators have one state.
+    breadth = tuple(1 if width == 1 else model.breadth for model in models)
     return Sweepable(
         ordered,
         breadth,

@@ -91,6 +91,10 @@ def _warm(size: int, gamma: float) -> Trial:
         rewards, answer = found
         return answer.values[0], answer.actions[0], rewards[0]
 
+    def error(answer: Any) -> float:
+        values, actions, reward = answer
+        return bellman_residual(mdp, values, actions, reward, pairs)
+
     def cold(rewards: FloatArray) -> Any:
         return rewards, followers.best_responses(rewards)
 
@@ -108,6 +112,6 @@ def _warm(size: int, gamma: float) -> Trial:
             Contender("second call", second, lambda: (after_one, deepcopy(once)), read),
             Contender("cold", cold, lambda: next(walk), read),
         ],
-        lambda answer: bellman_residual(mdp, *answer, pairs=pairs),
+        error,
         peers.TOLERANCE,
     )
