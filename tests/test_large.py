@@ -307,6 +307,23 @@ def test_settled_values_solve_the_equation(width, mix):
 
 
 @pytest.mark.parametrize("width", [(), (0, 0, 0)])
+def test_what_all_values_lack_alike_is_found(width):
+    column, weight, dense, earned = rows_of(1)
+    weight *= (0.9999 / weight.sum(axis=1))[:, None]
+    dense *= (0.9999 / dense.sum(axis=1))[:, None]
+    exact = np.linalg.solve(np.eye(8) - dense, earned)
+    values = exact - 7.0 + 1e-4 * np.random.default_rng(2).random(8)
+    assert sweeps.level(column, weight, earned, values, np.empty(8), width)
+    assert np.abs(values - exact).max() < 0.7
+    # A chain that goes round for ever does not level out.
+    around = np.roll(np.arange(8), -1).astype(np.uint32)[:, None]
+    values = np.array([1.0, -1.0] * 4)
+    once = np.full((8, 1), 0.9999)
+    assert not sweeps.level(around, once, np.zeros(8), values, np.empty(8), width[:1])
+    assert np.abs(values).max() <= 1.0
+
+
+@pytest.mark.parametrize("width", [(), (0, 0, 0)])
 def test_one_sweep_is_gauss_seidel(width):
     column, weight, dense, earned = rows_of(2)
     start = np.random.default_rng(0).normal(size=8)

@@ -17,11 +17,10 @@ import numpy as np
 from fastincentive.kernels.jit import jit, parallel_jit
 from fastincentive.kernels.sweeps import (
     Lines,
-    acceptable,
     certify,
-    goal_of,
     iterate,
     load_lines,
+    set_goal,
     settle_values,
     take_row,
     take_rows,
@@ -264,7 +263,7 @@ def recalled_response_one(
         residual[i] = certify(
             packed, i, rewards, values[i], q_values[i], actions[i], uniform, n_actions, width
         )
-        goal[i] = acceptable(tolerance, gamma, largest, values[i])
+        goal[i] = set_goal(tolerance, gamma, largest, successor.shape[2], values[i]).passes
         return
     move = np.empty(ENTRIES)
     coefficient = np.empty(DIRECTIONS)
@@ -282,7 +281,7 @@ def recalled_response_one(
     for k in range(states):
         lines.values[k] += predicted[k]
         predicted[k] = lines.values[k]
-    aim, _ = goal_of(tolerance, gamma, largest, lines.values)
+    aims = set_goal(tolerance, gamma, largest, successor.shape[2], lines.values)
     swept, change = settle_values(
         lines.column,
         lines.weight,
@@ -290,7 +289,7 @@ def recalled_response_one(
         lines.values,
         steps,
         saved,
-        0.3 * aim,
+        aims.enough,
         1,
         False,
         width,
@@ -298,7 +297,7 @@ def recalled_response_one(
     iterations[i] = 0
     # The certificate comes first where the values have settled: if the policy holds, it is all.
     for _ in range(2):
-        if change > aim and iterations[i] == 0:
+        if change > aims.aim and iterations[i] == 0:
             iterations[i] = iterate(
                 successor,
                 probability,
@@ -319,12 +318,10 @@ def recalled_response_one(
         residual[i] = certify(
             packed, i, rewards, values[i], q_values[i], actions[i], uniform, n_actions, width
         )
-        if residual[i] <= aim or iterations[i] > 0:
+        if residual[i] <= aims.aim or iterations[i] > 0:
             break
         change = math.inf
-    goal[i] = tolerance if tolerance > 0.0 else aim
-    if tolerance <= 0.0 and residual[i] > aim:
-        goal[i] = acceptable(tolerance, gamma, largest, values[i])
+    goal[i] = aims.passes
     if swept > EXACT or iterations[i] > 0:
         for k in range(states):
             saved[k] = lines.values[k] - predicted[k]

@@ -21,10 +21,9 @@ import numpy as np
 from fastincentive.kernels.jit import jit, parallel_jit
 
 __all__ = [
+    "Goal",
     "Lines",
-    "acceptable",
     "certify",
-    "goal_of",
     "identity_minus",
     "iterate",
     "large_responses",
@@ -33,6 +32,7 @@ __all__ = [
     "policy_rows",
     "push",
     "push_occupancy",
+    "set_goal",
     "settle_values",
     "sweep",
     "take_row",
@@ -41,6 +41,8 @@ __all__ = [
 
 #: Plain sweeps before each extrapolation.
 PLAIN = 4
+#: Jacobi steps in search of what all values lack alike.
+LEVELLING = 24
 #: A policy that still changes is evaluated until changes are this share of the last improvement's.
 SHARE = 0.1
 
@@ -175,6 +177,37 @@ def mixture(residuals):
 
 
 @jit
+def level(column, weight, earned, values, errors, width):
+    """Find what all values lack alike, and add it; returns whether that was most of what they lack.
+
+    Errors lie between the extremes of residuals divided by 1 - row sum (MacQueen's bounds). Where
+    chains mix soon, a few damped Jacobi steps, which keep a common error common, bring the extremes
+    together; differences of steps, from which extrapolation would tell it, drown in rounding.
+    ``errors`` (S,) is scratch.
+    """
+    row = len(width) if len(width) > 0 else column.shape[1]
+    least = math.inf
+    for _ in range(LEVELLING):
+        low, high = math.inf, -math.inf
+        for s in range(earned.shape[0]):
+            total = earned[s] - values[s]
+            left = 1.0
+            for k in range(row):
+                total += weight[s, k] * values[column[s, k]]
+                left -= weight[s, k]
+            errors[s] = total / left
+            least = left if left < least else least
+            low = errors[s] if errors[s] < low else low
+            high = errors[s] if errors[s] > high else high
+        if high - low <= 0.2 * max(abs(low), abs(high)):
+            values += 0.5 * (low + high)
+            return True
+        for s in range(earned.shape[0]):
+            values[s] += least * errors[s]
+    return False
+
+
+@jit
 def settle_values(column, weight, earned, values, steps, saved, goal, cycles, mix, width):
     """Sweep until no value changes by more than ``goal``; returns sweeps made and last change.
 
@@ -182,6 +215,7 @@ def settle_values(column, weight, earned, values, steps, saved, goal, cycles, mi
     with an extrapolation unless ``mix`` is False.
     """
     count = 0
+    tried, wait = 0, 1
     change = math.inf
     least = math.inf
     stalled = 0
@@ -210,6 +244,11 @@ def settle_values(column, weight, earned, values, steps, saved, goal, cycles, mi
             values[:] = saved
         stalled = 0 if change < 0.5 * least else stalled + 1
         least = min(least, change)
+        tried += 1
+        if stalled > 0 and tried >= wait:
+            wait = 1 if level(column, weight, earned, values, saved, width) else 2 * wait
+            tried = 0
+            count += LEVELLING
         if stalled > 10 and change <= 1e-13 * np.abs(values).max():
             break  # rounding keeps the values moving
     return count, change
@@ -259,26 +298,31 @@ def take_rows(successor, probability, gamma, lines):
         )
 
 
-@jit
-def goal_of(tolerance, gamma, largest, values):
-    """Bellman residual to reach, and the size of values and rewards.
+class Goal(NamedTuple):
+    """Bellman residuals to reach."""
 
-    Never below what rounding allows; by default well below what ties are told apart by.
+    aim: float  # what sweeps try to reach
+    enough: float  # change of a sweep of the policy that is small enough
+    passes: float  # rounding may stop sweeps short of their aim: still good enough
+    size: float  # of values and rewards
+
+
+@jit
+def set_goal(tolerance, gamma, largest, width, values):
+    """Set the residuals to reach: never below what rounding allows for rows of this width.
+
+    By default (``tolerance`` 0) they are well below what ties are told apart by.
     """
     size = largest
     for s in range(values.shape[0]):
         size = max(size, abs(values[s]))
+    noise = 2e-16 * (6.0 + math.sqrt(width)) * size
+    aim = max(tolerance, 1.5 * noise)
+    passes = tolerance
     if tolerance <= 0.0:
-        return max(1e-13 * (1.0 - gamma), 2e-15) * size, size
-    return max(tolerance, 2e-15 * size), size
-
-
-@jit
-def acceptable(tolerance, gamma, largest, values):
-    """Bellman residual that is good enough: rounding may stop sweeps short of their own goal."""
-    if tolerance > 0.0:
-        return tolerance
-    return max(2e-12 * (1.0 - gamma), 4e-15) * goal_of(1.0, gamma, largest, values)[1]
+        aim = max(1e-13 * (1.0 - gamma) * size, aim)
+        passes = max(2e-12 * (1.0 - gamma) * size, 3.0 * noise)
+    return Goal(aim, max(0.3 * aim, noise), passes, size)
 
 
 @jit
@@ -325,11 +369,11 @@ def iterate(
         )
         count += 1
         spent += lines.reward.size * effort
-        goal, size = goal_of(tolerance, gamma, largest, values)
+        goal = set_goal(tolerance, gamma, largest, successor.shape[2], values)
         # An action is held for as long as it is worse by less than what the goal would notice.
-        slack = 0.1 * goal
+        slack = 0.1 * goal.aim
         # Later updates of a sweep move a state's successors by at most `change` each.
-        if gamma * change <= goal:
+        if gamma * change <= goal.aim:
             break
         # Where extrapolations lead in circles, plain sweeps converge; rounding alone may keep the
         # values moving.
@@ -338,12 +382,12 @@ def iterate(
             stalled = 0
         else:
             stalled += 1
-        if (stalled > 30 and change <= 1e-13 * size) or spent > budget:
+        if (stalled > 30 and change <= 1e-13 * goal.size) or spent > budget:
             break
         if stale:
             take_rows(successor, probability, gamma, lines)
             stale = False
-        enough, cycles, mix = 0.3 * goal, 20, True
+        enough, cycles, mix = goal.enough, 20, True
         if moved > 0:
             enough, cycles, mix = max(enough, SHARE * change), 1, stalled < 20
             if not mix:
@@ -478,7 +522,7 @@ def large_response_one(
     residual[i] = certify(
         packed, i, rewards, values[i], q_values[i], actions[i], uniform, n_actions, width
     )
-    goal[i] = acceptable(tolerance, gamma, largest, values[i])
+    goal[i] = set_goal(tolerance, gamma, largest, successor.shape[2], values[i]).passes
 
 
 @parallel_jit
