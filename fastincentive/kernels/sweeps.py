@@ -238,14 +238,15 @@ def settle_values(column, weight, earned, values, steps, saved, goal, cycles, mi
             values[s] -= g0 * (steps[1, s] + steps[2, s]) + g1 * steps[2, s]
         after = sweep(column, weight, earned, values, width)
         count += 1
-        if after < change:
-            change = after
-        else:
+        failed = not after < change
+        if failed:
             values[:] = saved
+        else:
+            change = after
         stalled = 0 if change < 0.5 * least else stalled + 1
         least = min(least, change)
         tried += 1
-        if stalled > 0 and tried >= wait:
+        if failed and stalled > 0 and tried >= wait:
             wait = 1 if level(column, weight, earned, values, saved, width) else 2 * wait
             tried = 0
             count += LEVELLING
