@@ -12,7 +12,7 @@ import numpy as np
 from fastincentive.kernels import marginals as kernels
 from fastincentive.mdp import FloatArray
 
-__all__ = ["conditional_rewards", "expected_rewards", "one_conditional"]
+__all__ = ["conditional_rewards", "expected_rewards", "joint_laws", "one_conditional"]
 
 #: Tables with fewer labels are contracted entry by entry.
 PRODUCT_LABELS = 8
@@ -20,7 +20,7 @@ PRODUCT_LABELS = 8
 SCRATCH = 2**17
 
 
-def _outer(marginals: FloatArray) -> FloatArray:
+def joint_laws(marginals: FloatArray) -> FloatArray:
     """Joint law (T, L^k) of k independent followers with marginals (T, k, L)."""
     law = marginals[:, 0]
     for j in range(1, marginals.shape[1]):
@@ -54,8 +54,8 @@ def expected_rewards(table: FloatArray, marginals: FloatArray) -> FloatArray:
     expected = np.empty(horizon)
     for times in _blocks(horizon, matrix):
         block = marginals[times]
-        given = _outer(block[:, :half]) @ matrix
-        expected[times] = np.einsum("tl,tl->t", given, _outer(block[:, half:]))
+        given = joint_laws(block[:, :half]) @ matrix
+        expected[times] = np.einsum("tl,tl->t", given, joint_laws(block[:, half:]))
     return expected
 
 
@@ -75,8 +75,8 @@ def conditional_rewards(table: FloatArray, marginals: FloatArray) -> tuple[Float
         for times in _blocks(horizon, matrix):
             block, out = marginals[times], conditional[times]
             sides = (
-                (slice(0, half), _outer(block[:, half:]) @ matrix.T),
-                (slice(half, n), _outer(block[:, :half]) @ matrix),
+                (slice(0, half), joint_laws(block[:, half:]) @ matrix.T),
+                (slice(half, n), joint_laws(block[:, :half]) @ matrix),
             )
             for some, tables in sides:
                 if some.stop - some.start == 1:
@@ -98,9 +98,9 @@ def one_conditional(table: FloatArray, marginals: FloatArray, i: int) -> FloatAr
     for times in _blocks(horizon, matrix):
         block = marginals[times]
         if i < half:
-            tables = _outer(block[:, half:]) @ matrix.T
+            tables = joint_laws(block[:, half:]) @ matrix.T
         else:
-            tables = _outer(block[:, :half]) @ matrix
+            tables = joint_laws(block[:, :half]) @ matrix
         if some.stop - some.start == 1:
             conditional[times] = tables
         else:

@@ -290,7 +290,9 @@ def label_marginals(
     packed = repeat(followers.packed, owner)
     policies = np.eye(followers.n_actions)[actions]
     labels = np.ascontiguousarray(leader.labels[owner])
-    rest, certified = _time_left(problem, packed, owner, policies)
+    pattern = problem.passes.pattern
+    weights = np.empty((owner.size, pattern.largest))
+    rest, certified = _time_left(problem, packed, owner, policies, weights)
     masses = packed.initial.copy()
     per_step = owner.size * leader.n_labels * 8
     limit = int(np.clip(MOST_BYTES // per_step, 64, problem.max_horizon))
@@ -301,7 +303,18 @@ def label_marginals(
         block = min(block, limit - done)
         marginals = np.empty((block, owner.size, leader.n_labels))
         remainder = np.empty((block, owner.size))
-        kernels.forward_marginals(packed, policies, labels, rest, masses, marginals, remainder)
+        kernels.forward_laws(
+            packed,
+            pattern,
+            policies,
+            labels,
+            rest,
+            weights,
+            masses,
+            np.empty((0, *rest.shape)),
+            marginals,
+            remainder,
+        )
         blocks.append(marginals)
         # The worst entry of each follower, summed over the followers.
         worst = np.maximum.reduceat(remainder, first[:-1], axis=1).sum(axis=1)
@@ -326,13 +339,21 @@ def _time_left(
     packed: object,
     owner: NDArray[np.int64],
     policies: FloatArray,
+    weights: FloatArray,
 ) -> tuple[FloatArray, bool]:
-    """Weight (C, S) of a state by the time until the leader's reward is settled at 0."""
+    """Weight (C, S) of a state by the time until the leader's reward is settled at 0.
+
+    Writes the ``weights`` of the entries' chains on the pattern.
+    """
     gamma = problem.leader_discount
     rest = np.empty((policies.shape[0], policies.shape[1]))
-    if problem.free_when_absorbed:
-        settled = np.empty(rest.shape, np.bool_)
-        kernels.settling_time(packed, policies, gamma, rest, settled)
+    settled = np.empty(rest.shape, np.bool_)
+    lost = np.empty(owner.size, np.bool_)
+    settles = problem.free_when_absorbed
+    kernels.chain_rows(
+        packed, problem.passes.pattern, policies, gamma, settles, weights, rest, settled, lost
+    )
+    if settles:
         each: NDArray[np.bool_] = np.zeros((problem.n, policies.shape[1]), np.bool_)
         np.logical_or.at(each, owner, settled)
         if problem.leader.magnitude(problem.label_mask(each)) == 0.0:

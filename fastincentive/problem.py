@@ -17,7 +17,7 @@ from fastincentive import product_space
 from fastincentive.costs import Cost, ExpectedSpend, LinearCost, Payouts, expected_payouts
 from fastincentive.errors import InputError, TruncationWarning, invalid
 from fastincentive.followers import Followers
-from fastincentive.kernels import marginals as kernels
+from fastincentive.forward import Forward, ForwardPass
 from fastincentive.leader import LeaderReward, expected_rewards
 from fastincentive.mdp import FloatArray, TabularMDP
 from fastincentive.payments import ROUNDING, Payments
@@ -148,6 +148,8 @@ class IncentiveProblem:
         self.tail_tolerance = float(tail_tolerance)
         self.max_horizon = int(max_horizon)
         packed = followers.packed
+        #: The forward and backward passes over the followers' chains.
+        self.passes = ForwardPass(followers, self.leader, self.max_horizon)
         #: Largest |reward| of the leader.
         self.magnitude = self.leader.magnitude(self.label_mask(packed.initial >= 0))
         absorbed = self.label_mask(packed.absorbing[packed.model])
@@ -170,7 +172,6 @@ class IncentiveProblem:
             and self.leader.labels.shape[2] == 1
             and self.leader.n_labels <= PAIR_STATES
         )
-        self._usual_horizon = 64
         #: The map behind a grid problem, for plots.
         self.grid: object | None = None
 
@@ -277,36 +278,25 @@ class IncentiveProblem:
         """
         gamma = self.leader_discount if discount is None else discount
         limit = min(PAIR_AFTER, self.max_horizon) if self._pair else self.max_horizon
-        marginals, truncation = self._label_marginals(policies, limit, gamma, gradient)
-        if self._pair and np.isfinite(truncation) and marginals.shape[0] == limit:
+        found = self.forward(policies, limit, gamma, gradient)
+        horizon, truncation = found.marginals.shape[0], found.truncation
+        if self._pair and np.isfinite(truncation) and horizon == limit:
             pair = product_space.pair_pass(self.followers, self.leader, policies, gamma)
             if pair.converged:
                 return LeaderPass(pair.value, pair.gradient if gradient else None, limit, 0.0)
-        if marginals.shape[0] == limit < self.max_horizon:
-            marginals, truncation = self._label_marginals(
-                policies, self.max_horizon, gamma, gradient
-            )
+        if horizon == limit < self.max_horizon:
+            found = self.forward(policies, None, gamma, gradient)
+            horizon, truncation = found.marginals.shape[0], found.truncation
+        slopes = None
         if gradient:
-            expected, conditional = self.leader.expectations(marginals)
+            expected, conditional = self.leader.expectations(found.marginals)
+            slopes = self.passes.gradients(policies, found, conditional, gamma)
         else:
-            expected = expected_rewards(self.leader, marginals)
-        horizon = marginals.shape[0]
+            expected = expected_rewards(self.leader, found.marginals)
         value = float(gamma ** np.arange(horizon) @ expected)
         if warn:
             relative = truncation / max(self.magnitude, 1e-300)
             self._warn_if_cut("leader's value", horizon, truncation, relative)
-        slopes = None
-        if gradient:
-            slopes = np.empty(self.followers.shape)
-            kernels.leader_gradients(
-                self.followers.packed,
-                policies,
-                self.leader.labels,
-                conditional,
-                gamma,
-                truncation < np.inf,
-                slopes,
-            )
         return LeaderPass(value, slopes, horizon, truncation)
 
     def _warn_if_cut(
@@ -357,122 +347,42 @@ class IncentiveProblem:
                 self._warn_if_cut("joint occupancy", 2**60, np.inf)
             return table
         gamma = self.leader_discount
-        marginals, truncation = self._label_marginals(checked, self.max_horizon, gamma, visits=True)
-        horizon = marginals.shape[0]
-        self._warn_if_cut("joint occupancy", horizon, truncation)
-        return product_space.summed_visitation(self.followers, checked, gamma, horizon)
+        found = self.passes.run(
+            checked,
+            gamma,
+            self.max_horizon,
+            self.tail_tolerance,
+            1.0,
+            settles=gamma == 1.0,
+            visits=True,
+        )
+        self._warn_if_cut("joint occupancy", found.marginals.shape[0], found.truncation)
+        return product_space.summed_visitation(self.followers, found.laws, gamma)
 
     def label_mask(self, states: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """(n, L) bool: the labels that the marked states (n, S) can show."""
-        mask = np.zeros((self.followers.n, self.leader.n_labels), bool)
-        exists = states[:, :, None] & self.followers.available
-        labels = np.broadcast_to(self.leader.labels, self.followers.shape)
-        mask[np.nonzero(exists)[0], labels[exists]] = True
-        return mask
+        return self.passes.label_mask(states)
 
-    def _label_marginals(
+    def forward(
         self,
         policies: FloatArray,
-        limit: int,
-        gamma: float,
+        limit: int | None = None,
+        discount: float | None = None,
         gradient: bool = False,
-        visits: bool = False,
-    ) -> tuple[FloatArray, float]:
-        """Label marginals (T, n, L) up to the certified horizon or the limit, and the bound.
+    ) -> Forward:
+        """State laws and label marginals up to the certified horizon or the limit, with the bound.
 
-        The bound is on the reward beyond T, or with ``visits`` on the joint visits beyond it. A
-        ``gradient`` asks what a deviation would earn: where followers settle in states that they
-        could leave, or move on within a closed class, it needs more time than the value.
+        A ``gradient`` is as large as the values times the visits: its tail is cut later.
         """
-        packed = self.followers.packed
-        n, states, _ = self.followers.shape
-        magnitude = 1.0 if visits else self.magnitude
-        rest = np.empty((n, states))
-        moving = False
-        certified = gamma == 1.0 if visits else self.free_when_absorbed
-        if certified:
-            settled = np.empty((n, states), bool)
-            kernels.settling_time(packed, policies, gamma, rest, settled)
-            if not np.array_equal(settled, packed.absorbing[packed.model]):
-                # Some policy has states it never leaves: fine where the leader earns nothing.
-                certified = not visits and (self.leader.magnitude(self.label_mask(settled)) == 0.0)
-            moving = gradient and bool((settled & ~packed.sink[packed.model]).any())
-            if moving and gamma < 1.0:
-                certified = False
-        if not certified and gamma < 1.0:
-            rest.fill(1.0 / ((1.0 - gamma) * n))
-            certified = True
-        masses = packed.initial.copy()
-        # A gradient is as large as the values times the visits: its tail is cut later.
-        tolerance = self.tail_tolerance * magnitude * (0.05 if gradient else 1.0)
-        block = self._usual_horizon
-        first = 0
-        blocks: list[FloatArray] = []
-        while True:
-            last = min(first + block, limit)
-            marginals = np.empty((last - first, n, self.leader.n_labels))
-            remainder = np.empty((last - first, n))
-            kernels.forward_marginals(
-                packed, policies, self.leader.labels, rest, masses, marginals, remainder
-            )
-            bound = magnitude * gamma ** np.arange(first, last) * remainder.sum(axis=1)
-            blocks.append(marginals)
-            if certified:
-                done = bound <= tolerance
-                if done.any():
-                    # The bound at t covers t itself and all that follows; keep one step at least.
-                    at = int(np.argmax(done))
-                    horizon = max(first + at, 1)
-                    truncation = float(bound[at])
-                    break
-            if last == limit:
-                horizon = last
-                truncation = float(bound[-1]) if certified else np.inf
-                break
-            first = last
-            block = 2 * block
-        if moving and certified:
-            horizon = min(horizon + self._time_from_everywhere(policies, rest, tolerance), limit)
-            if horizon > last:
-                marginals = np.empty((horizon - last, n, self.leader.n_labels))
-                kernels.forward_marginals(
-                    packed,
-                    policies,
-                    self.leader.labels,
-                    rest,
-                    masses,
-                    marginals,
-                    np.empty((horizon - last, n)),
-                )
-                blocks.append(marginals)
-        self._usual_horizon = min(max(horizon + horizon // 4 + 8, 64), self.max_horizon)
-        joined = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-        return joined[:horizon], truncation
-
-    def _time_from_everywhere(
-        self, policies: FloatArray, rest: FloatArray, tolerance: float
-    ) -> int:
-        """Count the steps until followers started in every state are settled."""
-        n, states, _ = self.followers.shape
-        masses = np.ones((n, states))
-        block = 64
-        steps = 0
-        while steps < self.max_horizon:
-            remainder = np.empty((block, n))
-            kernels.forward_marginals(
-                self.followers.packed,
-                policies,
-                self.leader.labels,
-                rest,
-                masses,
-                np.empty((block, n, self.leader.n_labels)),
-                remainder,
-            )
-            done = self.magnitude * remainder.sum(axis=1) <= tolerance
-            if done.any():
-                return steps + int(np.argmax(done))
-            steps += block
-        return self.max_horizon
+        return self.passes.run(
+            policies,
+            self.leader_discount if discount is None else discount,
+            self.max_horizon if limit is None else limit,
+            self.tail_tolerance * self.magnitude * (0.05 if gradient else 1.0),
+            self.magnitude,
+            self.free_when_absorbed,
+            gradient,
+        )
 
     # -- the cost -----------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastincentive import contraction
 from fastincentive.errors import ProductSpaceTooLargeError
 from fastincentive.followers import Followers
 from fastincentive.kernels import joint as kernels
@@ -37,15 +38,17 @@ def check_memory(states: int, n: int, max_gib: float) -> None:
         )
 
 
-def summed_visitation(
-    followers: Followers, policies: FloatArray, discount: float, horizon: int
-) -> FloatArray:
-    """Sum over time of the products of the state marginals, (S,)*n."""
-    n, states, _ = followers.shape
-    laws = np.empty((n, horizon, states))
-    kernels.state_marginals(followers.packed, policies, horizon, laws)
+def summed_visitation(followers: Followers, laws: FloatArray, discount: float) -> FloatArray:
+    """Sum over time of the products of the state laws (T, n, S), (S,)*n."""
+    horizon, n, states = laws.shape
+    weighed = discount ** np.arange(horizon)[:, None] * laws[:, 0]
     out = np.zeros((states, states ** (n - 1)))
-    kernels.joint_visitation(laws, discount, out)
+    size = max(16, contraction.SCRATCH // out.shape[1])
+    for first in range(0, horizon if n > 1 else 0, size):
+        times = slice(first, first + size)
+        out += weighed[times].T @ contraction.joint_laws(laws[times, 1:])
+    if n == 1:
+        out[:, 0] = weighed.sum(axis=0)
     table = out.reshape((states,) * n)
     if discount == 1.0:
         packed = followers.packed
