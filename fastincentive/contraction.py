@@ -59,31 +59,32 @@ def expected_rewards(table: FloatArray, marginals: FloatArray) -> FloatArray:
     return expected
 
 
-def conditional_rewards(table: FloatArray, marginals: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """E[R] (T,) and E[R | label_i = l] (T, n, L)."""
-    horizon, n, count = marginals.shape
+def conditional_rewards(table: FloatArray, marginals: FloatArray) -> FloatArray:
+    """E[R | label_i = l] (T, n, L)."""
+    n, count = marginals.shape[1:]
     conditional = np.empty(marginals.shape)
     if n == 1 or count < PRODUCT_LABELS:
-        expected = np.empty(horizon)
-        kernels.multilinear_rewards(table.reshape(-1), marginals, expected, conditional)
-        return expected, conditional
-    half, matrix = _halves(table)
+        kernels.multilinear_rewards(table.reshape(-1), marginals, conditional)
+        return conditional
     if n == 2:
-        np.matmul(marginals[:, 1], matrix.T, out=conditional[:, 0])
-        np.matmul(marginals[:, 0], matrix, out=conditional[:, 1])
-    else:
-        for times in _blocks(horizon, matrix):
-            block, out = marginals[times], conditional[times]
-            sides = (
-                (slice(0, half), joint_laws(block[:, half:]) @ matrix.T),
-                (slice(half, n), joint_laws(block[:, :half]) @ matrix),
-            )
-            for some, tables in sides:
-                if some.stop - some.start == 1:
-                    out[:, some.start] = tables
-                else:
-                    kernels.varying_rewards(tables, block[:, some], out[:, some])
-    return np.einsum("tl,tl->t", conditional[:, 0], marginals[:, 0]), conditional
+        np.matmul(marginals[:, 1], table.T, out=conditional[:, 0])
+        np.matmul(marginals[:, 0], table, out=conditional[:, 1])
+        return conditional
+    half, matrix = _halves(table)
+    for times in _blocks(marginals.shape[0], matrix):
+        block, out = marginals[times], conditional[times]
+        sides = (
+            (slice(0, half), joint_laws(block[:, half:]) @ matrix.T),
+            (slice(half, n), joint_laws(block[:, :half]) @ matrix),
+        )
+        for some, tables in sides:
+            if some.stop - some.start == 1:
+                out[:, some.start] = tables
+            else:
+                kernels.varying_rewards.suited(2 * tables.size, tables.shape[0])(
+                    tables, block[:, some], out[:, some]
+                )
+    return conditional
 
 
 def one_conditional(table: FloatArray, marginals: FloatArray, i: int) -> FloatArray:
@@ -104,5 +105,7 @@ def one_conditional(table: FloatArray, marginals: FloatArray, i: int) -> FloatAr
         if some.stop - some.start == 1:
             conditional[times] = tables
         else:
-            kernels.varying_conditional(tables, block[:, some], i - some.start, conditional[times])
+            kernels.varying_conditional.suited(tables.size, tables.shape[0])(
+                tables, block[:, some], i - some.start, conditional[times]
+            )
     return conditional

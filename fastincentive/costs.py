@@ -10,10 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastincentive.errors import invalid
 from fastincentive.followers import Followers
-from fastincentive.forward import pattern_of
+from fastincentive.forward import settled_states
 from fastincentive.kernels import bellman
 from fastincentive.kernels.jit import TINY_PIVOT, Packed
-from fastincentive.kernels.marginals import chain_rows
 from fastincentive.mdp import FloatArray, TransitionModel
 
 __all__ = [
@@ -222,12 +221,7 @@ def expected_payouts(
     # So small a chance to leave counts as none, as it does in the kernels.
     taken = np.where(policies > TINY_PIVOT, policies, 0.0)
     absorbing = packed.absorbing[packed.model]
-    settled = np.empty(absorbing.shape, bool)
-    pattern = pattern_of(followers)
-    weights = np.empty((followers.n, pattern.largest))
-    lost = np.empty(followers.n, bool)
-    rest = np.empty(settled.shape)
-    chain_rows(packed, pattern, taken, 1.0, True, weights, rest, settled, lost)
+    settled = settled_states(followers, taken)
     lasting = ((settled != absorbing) | (absorbing & payable.any(axis=2))).any(axis=1)
     near_one = np.where(lasting, 1.0 - 1.0 / PATIENCE, 1.0)
     values, visits, q_values = _evaluate(packed._replace(discount=near_one), rates, policies)

@@ -6,24 +6,23 @@ or by the mass that is not yet in states where the leader earns nothing any more
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive.followers import Followers
-from fastincentive.kernels import jit
 from fastincentive.kernels import marginals as kernels
+from fastincentive.kernels.jit import Packed
+from fastincentive.kernels.marginals import SETTLE, STEP, WEIGH, Chains
 from fastincentive.kernels.pattern import Pattern, stack_patterns
 from fastincentive.leader import BoundReward
 from fastincentive.mdp import FloatArray
 
-__all__ = ["Forward", "ForwardPass", "form", "pattern_of"]
+__all__ = ["Forward", "ForwardPass", "pattern_of", "room", "settled_states"]
 
 #: State laws that need more bytes than this are not kept.
 LAW_BYTES = 2**26
-#: Threads pay off where they save this many times ``THREADED_SIZE`` steps along a transition.
-WORK_PER_SIZE = 20
 
 
 def pattern_of(followers: Followers) -> Pattern:
@@ -32,14 +31,27 @@ def pattern_of(followers: Followers) -> Pattern:
     return stack_patterns([followers[i].transition.pattern for i in first.tolist()])
 
 
-def form(kernel: jit.Switch, followers: int, steps: float) -> Any:
-    """Choose the form of a kernel that takes so many steps for all followers together.
+def settled_states(followers: Followers, policies: FloatArray) -> NDArray[np.bool_]:
+    """(n, S) bool: where a follower is absorbed, or will never be under its policy."""
+    packed, pattern = followers.packed, pattern_of(followers)
+    chains = room(packed, pattern)
+    none = np.empty((0, *packed.initial.shape))
+    labels = np.zeros((*packed.initial.shape, 1), np.int64)
+    kernels.forward_laws(packed, pattern, policies, labels, 1.0, SETTLE, chains, none, none)
+    return chains.settled
 
-    Not by size: matrix products stand between these kernels, and their threads and ours, both
-    awake, would stall each other for longer than a small kernel takes.
-    """
-    saved = steps * (1.0 - 1.0 / followers)
-    return kernel.threaded if saved >= WORK_PER_SIZE * jit.THREADED_SIZE else kernel.serial
+
+def room(packed: Packed, pattern: Pattern, steps: int = 0) -> Chains:
+    """Make room for the chains of n policies, which stand at their initial laws."""
+    n, states = packed.initial.shape
+    return Chains(
+        np.empty((n, pattern.largest)),
+        np.empty((n, states)),
+        np.empty((n, states), np.bool_),
+        np.empty(n, np.bool_),
+        packed.initial.copy(),
+        np.empty((steps, n)),
+    )
 
 
 class Forward(NamedTuple):
@@ -70,6 +82,7 @@ class ForwardPass:
         packed = followers.packed
         absorbing = packed.absorbing[packed.model]
         self._moves_when_absorbed = bool((absorbing & ~packed.sink[packed.model]).any())
+        self._none = np.empty((0, *packed.initial.shape))
         self._edges = int(np.diff(self.pattern.base)[packed.model].sum())
         #: Whether a label is the number of the state.
         self.shows_states = leader.labels.shape[2] == 1 and bool(
@@ -120,113 +133,111 @@ class ForwardPass:
             are kept.
         """
         packed = self.followers.packed
-        n, states, _ = self.followers.shape
-        rest = np.empty((n, states))
-        weights = np.empty((n, self.pattern.largest))
-        settled = np.empty((n, states), np.bool_)
-        lost = np.empty(n, np.bool_)
-        form(kernels.chain_rows, n, 8 * self._edges)(
-            packed, self.pattern, policies, gamma, settles, weights, rest, settled, lost
-        )
-        certified, moving = settles, False
-        if settles:
-            moving = gradient and self._moves_when_absorbed
-            if lost.any():
-                # Some policy has states it never leaves: fine where the leader earns nothing.
-                certified = not visits and self.leader.magnitude(self.label_mask(settled)) == 0.0
-                moving = gradient and bool((settled & ~packed.sink[packed.model]).any())
-            if moving and gamma < 1.0:
-                certified = False
-        if not certified:
-            # A share of what the discount leaves; at 1 nothing is known.
-            rest.fill(1.0 / ((1.0 - gamma) * n) if gamma < 1.0 else np.inf)
-            certified = gamma < 1.0
         stop = tolerance / magnitude if magnitude > 0.0 else np.inf
-        masses = packed.initial.copy()
+        moving = settles and gradient and self._moves_when_absorbed
+        certified = settles and not (moving and gamma < 1.0)
+        state = room(packed, self.pattern)
+        stage = SETTLE if certified else WEIGH
+        if not certified:
+            self._discounted(state.rest, gamma)
         blocks: list[tuple[FloatArray, FloatArray]] = []
         done = 0
         while True:
             block = min(self._guess if done == 0 else max(16, done // 2), limit - done)
-            laws, marginals, remainder = self._steps(policies, rest, weights, masses, block, visits)
-            at, left = kernels.first_below(remainder, gamma, done, stop)
-            blocks.append((laws, marginals))
+            state, *kept = self._steps(policies, gamma, stage, state, block, visits)
+            if stage == SETTLE and any(state.lost.tolist()):
+                # Some policy has states it never leaves: fine where the leader earns nothing.
+                moving = gradient and bool((state.settled & ~packed.sink[packed.model]).any())
+                ends = not visits and self.leader.magnitude(self.label_mask(state.settled)) == 0.0
+                certified = ends and not (moving and gamma < 1.0)
+                if not certified:
+                    self._discounted(state.rest, gamma)
+                    state.masses[:] = packed.initial
+                    state, *kept = self._steps(policies, gamma, STEP, state, block, visits)
+            stage = STEP
+            at, left = kernels.first_below(state.remainder, gamma, done, stop)
+            blocks.append((kept[0], kept[1]))
             done += block
             # The bound at t covers t itself and all that follows; keep one step at least.
             horizon = done if at < 0 else max(done - block + at, 1)
             if at >= 0 or done == limit:
                 break
-        truncation = float(left) * magnitude if certified else np.inf
+        truncation = left * magnitude if certified or gamma < 1.0 else np.inf
         if moving and certified:
-            beyond = self._time_from_everywhere(policies, weights, rest, stop)
-            horizon = min(horizon + beyond, limit)
+            horizon = min(horizon + self._time_from_everywhere(policies, state, stop), limit)
             if horizon > done:
-                more = self._steps(policies, rest, weights, masses, horizon - done, visits)
-                blocks.append(more[:2])
+                _, *kept = self._steps(policies, gamma, STEP, state, horizon - done, visits)
+                blocks.append((kept[0], kept[1]))
         self._guess = min(horizon + 2, self.max_horizon)
         if len(blocks) == 1:
             laws, marginals = blocks[0]
         else:
-            marginals = np.concatenate([block[1] for block in blocks])
-            if self.shows_states:
-                laws = marginals
-            elif visits or marginals.shape[0] * n * states * 8 <= LAW_BYTES:
-                laws = np.concatenate([block[0] for block in blocks])
-            else:
-                laws = np.empty((0, n, states))
-        return Forward(marginals[:horizon], laws[:horizon], weights, truncation)
+            laws, marginals = self._joined(blocks, visits)
+        return Forward(marginals[:horizon], laws[:horizon], state.weights, truncation)
+
+    def _discounted(self, rest: FloatArray, gamma: float) -> None:
+        """Weigh every state by a share of what the discount leaves; at 1 nothing is known."""
+        rest.fill(1.0 / ((1.0 - gamma) * self.followers.n) if gamma < 1.0 else np.inf)
 
     def _steps(
         self,
         policies: FloatArray,
-        rest: FloatArray,
-        weights: FloatArray,
-        masses: FloatArray,
+        gamma: float,
+        stage: int,
+        state: Chains,
         count: int,
         visits: bool,
-    ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Laws, label marginals and remainders of the next ``count`` times; moves ``masses`` on."""
-        n, states, _ = self.followers.shape
+    ) -> tuple[Chains, FloatArray, FloatArray]:
+        """Go ``count`` times on: the chains after them, their laws and label marginals."""
+        n, states = self._none.shape[1:]
         keep = visits or self.shows_states or count * n * states * 8 <= LAW_BYTES
-        laws = np.empty((count if keep else 0, n, states))
-        marginals = np.empty((0 if self.shows_states else count, n, self.leader.n_labels))
-        remainder = np.empty((count, n))
-        form(kernels.forward_laws, n, count * self._edges)(
+        laws = np.empty((count, n, states)) if keep else self._none
+        marginals = self._none if self.shows_states else np.empty((count, n, self.leader.n_labels))
+        state = state._replace(remainder=np.empty((count, n)))
+        kernels.forward_laws.suited(count * self._edges, n)(
             self.followers.packed,
             self.pattern,
             policies,
             self.leader.labels,
-            rest,
-            weights,
-            masses,
+            gamma,
+            stage,
+            state,
             laws,
             marginals,
-            remainder,
         )
-        return laws, laws if self.shows_states else marginals, remainder
+        return state, laws, laws if self.shows_states else marginals
 
-    def _time_from_everywhere(
-        self, policies: FloatArray, weights: FloatArray, rest: FloatArray, stop: float
-    ) -> int:
+    def _joined(
+        self, blocks: list[tuple[FloatArray, FloatArray]], visits: bool
+    ) -> tuple[FloatArray, FloatArray]:
+        """State laws and label marginals of all blocks."""
+        marginals = np.concatenate([block[1] for block in blocks])
+        if self.shows_states:
+            return marginals, marginals
+        if visits or marginals.shape[0] * self._none[0:1].size * 8 <= LAW_BYTES:
+            return np.concatenate([block[0] for block in blocks]), marginals
+        return self._none, marginals
+
+    def _time_from_everywhere(self, policies: FloatArray, state: Chains, stop: float) -> int:
         """Count the steps until followers started in every state are settled."""
-        n, states, _ = self.followers.shape
-        masses = np.ones((n, states))
-        none = np.empty((0, n, states))
         block, done = 64, 0
+        state = state._replace(
+            masses=np.ones(state.masses.shape), remainder=np.empty((block, self.followers.n))
+        )
+        run = kernels.forward_laws.suited(block * self._edges, self.followers.n)
         while done < self.max_horizon:
-            remainder = np.empty((block, n))
-            form(kernels.forward_laws, n, block * self._edges)(
+            run(
                 self.followers.packed,
                 self.pattern,
                 policies,
                 self.leader.labels,
-                rest,
-                weights,
-                masses,
-                none,
-                none,
-                remainder,
+                1.0,
+                STEP,
+                state,
+                self._none,
+                self._none,
             )
-            at, _ = kernels.first_below(remainder, 1.0, 0, stop)
+            at, _ = kernels.first_below(state.remainder, 1.0, 0, stop)
             if at >= 0:
                 return int(done + at)
             done += block
@@ -234,11 +245,12 @@ class ForwardPass:
 
     def gradients(
         self, policies: FloatArray, found: Forward, conditional: FloatArray, gamma: float
-    ) -> FloatArray:
-        """dV/dpi (n, S, A) from conditional rewards (T, n, L): the backward pass."""
-        out = np.empty(self.followers.shape)
-        n = self.followers.n
-        form(kernels.leader_gradients, n, 2 * conditional.shape[0] * self._edges)(
+    ) -> tuple[float, FloatArray]:
+        """V and dV/dpi (n, S, A) from conditional rewards (T, n, L): the backward pass."""
+        out = np.empty(policies.shape)
+        n = policies.shape[0]
+        values = np.empty(n)
+        kernels.leader_gradients.suited(2 * conditional.shape[0] * self._edges, n)(
             self.followers.packed,
             self.pattern,
             policies,
@@ -249,5 +261,6 @@ class ForwardPass:
             gamma,
             found.truncation < np.inf,
             out,
+            values,
         )
-        return out
+        return float(values[0]), out

@@ -24,6 +24,7 @@ __all__ = [
     "JointReward",
     "LabelReward",
     "LeaderReward",
+    "conditional_rewards",
     "expected_rewards",
     "pair_rewards",
 ]
@@ -123,6 +124,11 @@ class _BoundTable:
         self._flat = table.reshape(-1)
 
     def expectations(self, marginals: FloatArray) -> tuple[FloatArray, FloatArray]:
+        conditional = self.conditional(marginals)
+        return np.einsum("tl,tl->t", conditional[:, 0], marginals[:, 0]), conditional
+
+    def conditional(self, marginals: FloatArray) -> FloatArray:
+        """E[R | label_i = l] (T, n, L) alone."""
         return contraction.conditional_rewards(self._table, marginals)
 
     def expected(self, marginals: FloatArray) -> FloatArray:
@@ -168,6 +174,13 @@ def expected_rewards(leader: BoundReward, marginals: FloatArray) -> FloatArray:
     if isinstance(leader, _BoundTable):
         return leader.expected(marginals)
     return leader.expectations(marginals)[0]
+
+
+def conditional_rewards(leader: BoundReward, marginals: FloatArray) -> FloatArray:
+    """E[R | label_i = l] (T, n, L) for label marginals (T, n, L): for tables without E[R]."""
+    if isinstance(leader, _BoundTable):
+        return leader.conditional(marginals)
+    return leader.expectations(marginals)[1]
 
 
 def pair_rewards(leader: BoundReward, marginals: FloatArray, i: int, j: int) -> FloatArray:

@@ -18,7 +18,7 @@ from fastincentive.costs import Cost, ExpectedSpend, LinearCost, Payouts, expect
 from fastincentive.errors import InputError, TruncationWarning, invalid
 from fastincentive.followers import Followers
 from fastincentive.forward import Forward, ForwardPass
-from fastincentive.leader import LeaderReward, expected_rewards
+from fastincentive.leader import LeaderReward, conditional_rewards, expected_rewards
 from fastincentive.mdp import FloatArray, TabularMDP
 from fastincentive.payments import ROUNDING, Payments
 
@@ -289,11 +289,11 @@ class IncentiveProblem:
             horizon, truncation = found.marginals.shape[0], found.truncation
         slopes = None
         if gradient:
-            expected, conditional = self.leader.expectations(found.marginals)
-            slopes = self.passes.gradients(policies, found, conditional, gamma)
+            conditional = conditional_rewards(self.leader, found.marginals)
+            value, slopes = self.passes.gradients(policies, found, conditional, gamma)
         else:
             expected = expected_rewards(self.leader, found.marginals)
-        value = float(gamma ** np.arange(horizon) @ expected)
+            value = float(gamma ** np.arange(horizon) @ expected)
         if warn:
             relative = truncation / max(self.magnitude, 1e-300)
             self._warn_if_cut("leader's value", horizon, truncation, relative)

@@ -6,6 +6,8 @@ the followers' marginals, and no table over the product space is ever needed.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numba
 import numpy as np
 
@@ -14,7 +16,10 @@ from fastincentive.kernels.jit import DENSE_STATES, jit, parallel_jit
 from fastincentive.kernels.pattern import weigh_rows
 
 __all__ = [
-    "chain_rows",
+    "SETTLE",
+    "STEP",
+    "WEIGH",
+    "Chains",
     "expected_rewards",
     "first_below",
     "forward_laws",
@@ -25,12 +30,30 @@ __all__ = [
     "varying_rewards",
 ]
 
+#: What the forward pass does before its first step.
+STEP, WEIGH, SETTLE = 0, 1, 2
+#: Less mass than this is left behind: products of such numbers are slow.
+NEGLIGIBLE = 1e-250
 #: Steps within which most policies settle half of what is left, from the worst state on.
 FIRST_SWEEPS = 64
 #: Slower ones, once states that are never left are known, are given these before a solve.
 MOST_SWEEPS = 512
 #: Up to this many states LU factors are quicker than sweeps.
 FACTORED_STATES = 64
+
+
+class Chains(NamedTuple):
+    """The followers' chains under their policies, on the pattern, and where they are.
+
+    Settled: in an absorbing state, or in one from which the policy never reaches any.
+    """
+
+    weights: np.ndarray  # (n, E) probability of every entry of the pattern
+    rest: np.ndarray  # (n, S) bound on the expected discounted time until settled, or other weights
+    settled: np.ndarray  # (n, S) bool
+    lost: np.ndarray  # (n,) bool, whether the policy has states that it never leaves
+    masses: np.ndarray  # (n, S) law at the first time on entry, after the last on return
+    remainder: np.ndarray  # (T, n) law at t times ``rest``: a share of what lies beyond t
 
 
 @jit
@@ -69,51 +92,33 @@ def bound_rest(start, column, weight, discount, settled, sweeps, rest):
 
 
 @jit
-def settle_one(packed, pattern, i, discount, weights, rest, settled):
-    """Settling time of follower i; returns whether it has states that it never leaves."""
-    m = packed.model[i]
-    states = rest.shape[1]
-    start = pattern.start[m]
-    column = pattern.column[pattern.base[m] : pattern.base[m + 1]]
-    weight = weights[i]
-    settled[i] = packed.absorbing[m]
+def settle_one(packed, start, column, m, discount, weight, rest, settled):
+    """Settling time of one follower; returns whether it has states that it never leaves."""
+    states = rest.shape[0]
+    settled[:] = packed.absorbing[m]
     # Where this succeeds every state leads to an absorbing one.
-    if bound_rest(start, column, weight, discount, settled[i], FIRST_SWEEPS, rest[i]):
+    if bound_rest(start, column, weight, discount, settled, FIRST_SWEEPS, rest):
         return False
     never = np.empty(states, np.bool_)
     lost = mark_never(start, column, weight, packed.absorbing[m], never)
     for s in range(states):
-        settled[i, s] |= never[s]
-    if bound_rest(start, column, weight, discount, settled[i], MOST_SWEEPS, rest[i]):
+        settled[s] |= never[s]
+    if bound_rest(start, column, weight, discount, settled, MOST_SWEEPS, rest):
         return lost
     killed = np.empty(column.shape[0])
     for s in range(states):
-        rest[i, s] = 0.0 if settled[i, s] else 1.0
+        rest[s] = 0.0 if settled[s] else 1.0
         for e in range(start[s], start[s + 1]):
-            killed[e] = 0.0 if settled[i, s] else discount * weight[e]
+            killed[e] = 0.0 if settled[s] else discount * weight[e]
     if states <= DENSE_STATES:
         lu = np.empty((states, states))
         last = np.empty(states, np.int64)
         factorize(start, column, killed, lu, last)
-        solve_factored(lu, last, rest[i])
+        solve_factored(lu, last, rest)
     else:
-        reward = rest[i].copy()
-        sweep_values(start, column, killed, reward, rest[i], 1e-6, 100_000)
+        reward = rest.copy()
+        sweep_values(start, column, killed, reward, rest, 1e-6, 100_000)
     return lost
-
-
-@parallel_jit
-def chain_rows(packed, pattern, policies, discount, settle, weights, rest, settled, lost):
-    """Weights (n,E) of the followers' chains on the pattern; ``settle``: and when they settle.
-
-    Settled: in an absorbing state, or in one from which the policy never reaches any (``lost`` (n,)
-    says who has such states). ``rest`` (n,S) bounds the expected discounted time until then.
-    """
-    for i in numba.prange(packed.model.shape[0]):
-        weigh_rows(packed, pattern, i, policies[i], weights[i])
-        lost[i] = False
-        if settle:
-            lost[i] = settle_one(packed, pattern, i, discount, weights, rest, settled)
 
 
 @jit
@@ -123,7 +128,7 @@ def step_forward(start, column, weight, rest, mass, following):
     left = 0.0
     for s in range(mass.shape[0]):
         p = mass[s]
-        if p != 0.0:
+        if p > NEGLIGIBLE:
             left += p * rest[s]
             for e in range(start[s], start[s + 1]):
                 following[column[e]] += p * weight[e]
@@ -141,18 +146,25 @@ def narrow_labels(labels):
 
 
 @jit
-def forward_one(packed, pattern, i, policies, labels, rest, weights, masses, laws, marginals, left):
+def forward_one(packed, pattern, i, policies, labels, discount, stage, chains, laws, marginals):
     """Forward pass of follower i."""
     _, states, actions = policies.shape
     m = packed.model[i]
     start = pattern.start[m]
     column = pattern.column[pattern.base[m] : pattern.base[m + 1]]
-    weight = weights[i]
+    weight = chains.weights[i]
+    rest = chains.rest[i]
+    left = chains.remainder
+    if stage >= WEIGH:
+        weigh_rows(packed, pattern, i, policies[i], weight)
+        chains.lost[i] = stage == SETTLE and settle_one(
+            packed, start, column, m, discount, weight, rest, chains.settled[i]
+        )
     keep = laws.shape[0] > 0
     show = marginals.shape[0] > 0
     shown = narrow_labels(labels[i])
     by_action = shown.shape[1] > 1
-    mass = masses[i].copy()
+    mass = chains.masses[i].copy()
     following = np.empty(states)
     for t in range(left.shape[0]):
         if keep:
@@ -166,35 +178,20 @@ def forward_one(packed, pattern, i, policies, labels, rest, weights, masses, law
                         seen[shown[s, a]] += mass[s] * policies[i, s, a]
                 else:
                     seen[shown[s, 0]] += mass[s]
-        left[t, i] = step_forward(start, column, weight, rest[i], mass, following)
+        left[t, i] = step_forward(start, column, weight, rest, mass, following)
         mass, following = following, mass
-    masses[i] = mass
+    chains.masses[i] = mass
 
 
 @parallel_jit
-def forward_laws(
-    packed, pattern, policies, labels, rest, weights, masses, laws, marginals, remainder
-):
+def forward_laws(packed, pattern, policies, labels, discount, stage, chains, laws, marginals):
     """State laws (T,n,S) and label marginals (T,n,L) of the next T times; no times: not asked for.
 
-    ``masses`` (n,S) is the state law at the first of them on entry, after the last on return.
-    ``labels`` is (n,S,1) or (n,S,A). ``rest`` (n,S) weighs a state by the time still to come, so
-    that ``remainder[t, i]`` bounds follower i's share of what lies beyond t.
+    ``labels`` is (n,S,1) or (n,S,A). ``stage`` says what is done before the first step: ``SETTLE``
+    writes the weights of the chains and how long they take to settle, ``WEIGH`` the weights alone.
     """
     for i in numba.prange(packed.model.shape[0]):
-        forward_one(
-            packed,
-            pattern,
-            i,
-            policies,
-            labels,
-            rest,
-            weights,
-            masses,
-            laws,
-            marginals,
-            remainder,
-        )
+        forward_one(packed, pattern, i, policies, labels, discount, stage, chains, laws, marginals)
 
 
 @jit
@@ -247,17 +244,13 @@ def contract_others(table, marginals, i, work):
 
 
 @parallel_jit
-def multilinear_rewards(table, marginals, expected, conditional):
-    """E[R] (T,) and E[R | label_i = l] (T,n,L) for a table over L^n, one time per task."""
-    horizon, n, count = marginals.shape
+def multilinear_rewards(table, marginals, conditional):
+    """E[R | label_i = l] (T,n,L) for a table over L^n, one time per task."""
+    horizon, n, _ = marginals.shape
     for t in numba.prange(horizon):
         work = np.empty(table.shape[0])
         for i in range(n):
             conditional[t, i] = contract_others(table, marginals[t], i, work)
-        total = 0.0
-        for label in range(count):
-            total += marginals[t, 0, label] * conditional[t, 0, label]
-        expected[t] = total
 
 
 @parallel_jit
@@ -352,7 +345,18 @@ def stationary_value(start, column, weight, reward, discount, ended, value):
 
 @jit
 def leader_gradient_one(
-    packed, pattern, i, policies, labels, weights, laws, conditional, discount, tail, gradient
+    packed,
+    pattern,
+    i,
+    policies,
+    labels,
+    weights,
+    laws,
+    conditional,
+    discount,
+    tail,
+    gradient,
+    value_of,
 ):
     """Backward pass of follower i."""
     _, states, actions = policies.shape
@@ -367,11 +371,11 @@ def leader_gradient_one(
     owner = np.int64(i)
     if laws.shape[0] == 0:
         masses = np.empty((horizon, 1, states))
-        owner = 0
+        owner = np.int64(0)
         masses[0, 0] = packed.initial[i]
-        unweighted = np.zeros(states)
+        none = np.zeros(states)
         for t in range(1, horizon):
-            step_forward(start, column, weight, unweighted, masses[t - 1, 0], masses[t, 0])
+            step_forward(start, column, weight, none, masses[t - 1, 0], masses[t, 0])
     reward = np.empty(states)
     value = np.zeros(states)
     if tail:
@@ -411,11 +415,16 @@ def leader_gradient_one(
                     total += weight[e] * value[column[e]]
             following[s] = here + discount * total
         value, following = following, value
+    value_of[i] = 0.0
     for s in range(states):
+        if not by_action:
+            value_of[i] += earned[s, 0]
         for a in range(actions):
             total = 0.0
             if packed.available[m, s, a]:
                 total = earned[s, a if by_action else 0]
+                if by_action:
+                    value_of[i] += policies[i, s, a] * total
                 row = (m * states + s) * actions + a
                 for e in range(packed.row_start[row], packed.row_start[row + 1]):
                     total += packed.probability[e] * flow[pattern.place[e]]
@@ -424,9 +433,21 @@ def leader_gradient_one(
 
 @parallel_jit
 def leader_gradients(
-    packed, pattern, policies, labels, weights, laws, conditional, discount, tail, gradient
+    packed,
+    pattern,
+    policies,
+    labels,
+    weights,
+    laws,
+    conditional,
+    discount,
+    tail,
+    gradient,
+    value_of,
 ):
     """dV/dpi (n,S,A) from the conditional rewards (T,n,L): the backward pass.
+
+    ``value_of[i]`` (n,) is the leader's value as follower i's rewards add up to it.
 
     ``laws`` are those of the forward pass, or of no times: then they are computed again, follower
     by follower. Beyond the horizon the conditional rewards are constant up to the certified tail,
@@ -446,4 +467,5 @@ def leader_gradients(
             discount,
             tail,
             gradient,
+            value_of,
         )

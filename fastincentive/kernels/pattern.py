@@ -7,6 +7,7 @@ that cannot be negative needs no check.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -32,7 +33,8 @@ class Pattern(NamedTuple):
     @property
     def largest(self) -> int:
         """Largest number of entries of a model."""
-        return int(np.diff(self.base).max())
+        ends = self.base.tolist()
+        return max(end - start for start, end in pairwise(ends))
 
 
 @jit
