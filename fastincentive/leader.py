@@ -26,8 +26,13 @@ __all__ = [
     "LeaderReward",
     "conditional_rewards",
     "expected_rewards",
+    "joint_table",
     "pair_rewards",
 ]
+
+
+#: Numbers in one block of label marginals, where joint states are gone through.
+BLOCK = 2**20
 
 
 class BoundReward(Protocol):
@@ -135,6 +140,13 @@ class _BoundTable:
         """E[R] (T,), without the conditional rewards."""
         return contraction.expected_rewards(self._table, marginals)
 
+    def at_states(self) -> FloatArray:
+        """R over joint states (S,)*n, for labels of states."""
+        labels = self.labels[:, :, 0]
+        if labels.shape[1] == self.n_labels and (labels == np.arange(self.n_labels)).all():
+            return self._table
+        return self._table[np.ix_(*labels)]
+
     def pair(self, marginals: FloatArray, i: int, j: int) -> FloatArray:
         """E[R | label_i = l, label_j = m] (T, L, L)."""
         count = self.n_labels
@@ -181,6 +193,33 @@ def conditional_rewards(leader: BoundReward, marginals: FloatArray) -> FloatArra
     if isinstance(leader, _BoundTable):
         return leader.conditional(marginals)
     return leader.expectations(marginals)[1]
+
+
+def joint_table(leader: BoundReward, policies: FloatArray) -> FloatArray:
+    """E[R | s_1, ..., s_n] (S,)*n of one step under policies (n, S, A)."""
+    n, states, actions = policies.shape
+    count = leader.n_labels
+    if isinstance(leader, _BoundTable) and leader.labels.shape[2] == 1:
+        return leader.at_states()
+    # Laws of the labels that each state shows.
+    shown = np.zeros((n, states, count))
+    labels = np.broadcast_to(leader.labels, policies.shape)
+    where = np.ogrid[:n, :states]
+    for a in range(actions):
+        np.add.at(shown, (*where, labels[:, :, a]), policies[:, :, a])
+    # The others in each of their joint states, in C order, stand for times.
+    others = np.indices((states,) * (n - 1)).reshape(n - 1, states ** (n - 1))
+    out = np.empty((states, others.shape[1]))
+    size = max(1, BLOCK // (n * count))
+    for first in range(0, out.shape[1], size):
+        block = others[:, first : first + size]
+        marginals = np.empty((block.shape[1], n, count))
+        marginals[:, 0] = 1.0 / count
+        for j in range(1, n):
+            marginals[:, j] = shown[j, block[j - 1]]
+        given = leader.expectations(marginals)[1][:, 0]
+        out[:, first : first + size] = shown[0] @ given.T
+    return out.reshape((states,) * n)
 
 
 def pair_rewards(leader: BoundReward, marginals: FloatArray, i: int, j: int) -> FloatArray:

@@ -9,15 +9,18 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastincentive import contraction
+from fastincentive.doubling import Powers, Sum, sum_terms
 from fastincentive.errors import ProductSpaceTooLargeError
 from fastincentive.followers import Followers
 from fastincentive.kernels import joint as kernels
+from fastincentive.kernels.pattern import Pattern
 from fastincentive.leader import BoundReward
 from fastincentive.mdp import FloatArray
 
-__all__ = ["Pair", "check_memory", "pair_pass", "summed_visitation"]
+__all__ = ["Pair", "check_memory", "joint_values", "pair_pass", "summed_visitation"]
 
 
 class Pair(NamedTuple):
@@ -28,12 +31,12 @@ class Pair(NamedTuple):
     converged: bool
 
 
-def check_memory(states: int, n: int, max_gib: float) -> None:
+def check_memory(what: str, states: int, n: int, max_gib: float) -> None:
     """Raise ProductSpaceTooLargeError if a table over S^n needs more than ``max_gib`` GiB."""
     need = 8.0 * float(states) ** n / 2**30
     if need > max_gib:
         raise ProductSpaceTooLargeError(
-            f"joint_occupancy over {states}^{n} joint states needs {need:.3g} GiB, more than "
+            f"{what} over {states}^{n} joint states needs {need:.3g} GiB, more than "
             f"max_gib={max_gib:g}. leader_value and leader_gradient do not need this table."
         )
 
@@ -56,10 +59,38 @@ def summed_visitation(followers: Followers, laws: FloatArray, discount: float) -
     return table
 
 
+def joint_values(
+    followers: Followers,
+    pattern: Pattern,
+    policies: FloatArray,
+    table: FloatArray,
+    discount: float,
+    unsettled: NDArray[np.bool_] | None,
+    limit: int,
+) -> Sum:
+    """Sum over time of what a table (S,)*n of rewards earns, from every joint state."""
+    count = first_steps(pattern, followers.n_states) if followers.n == 2 else 1
+    if count > 1:
+        total, left, right = np.empty((3, *table.shape))
+        kernels.pair_terms(
+            followers.packed, pattern, policies, table, discount, count, total, left, right
+        )
+        moves = [left, right]
+    else:
+        total, moves = table.copy(), list(chains(followers, policies))
+    return sum_terms(Powers(moves, discount, unsettled, count), total, limit)
+
+
+def first_steps(pattern: Pattern, states: int) -> int:
+    """Count the steps along the transitions that cost less than doubling (measured)."""
+    sparsity = states**2 / pattern.largest
+    return 1 if sparsity < 8 else 4 if sparsity < 40 else 8 if sparsity < 150 else 16
+
+
 def chains(followers: Followers, policies: FloatArray) -> FloatArray:
     """Dense P^pi (n, S, S)."""
     out = np.empty((followers.n, followers.n_states, followers.n_states))
-    kernels.policy_matrices(followers.packed, policies, out)
+    kernels.policy_matrices.suited(out.size, followers.n)(followers.packed, policies, out)
     return out
 
 
