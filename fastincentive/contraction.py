@@ -22,10 +22,12 @@ SCRATCH = 2**17
 
 def joint_laws(marginals: FloatArray) -> FloatArray:
     """Joint law (T, L^k) of k independent followers with marginals (T, k, L)."""
-    law = marginals[:, 0]
-    for j in range(1, marginals.shape[1]):
-        law = (law[:, :, None] * marginals[:, j, None, :]).reshape(law.shape[0], -1)
-    return law
+    horizon, k, count = marginals.shape
+    if k == 1:
+        return marginals[:, 0]
+    laws = np.empty((horizon, count**k))
+    kernels.joint_laws.suited(laws.size, horizon)(marginals, laws)
+    return laws
 
 
 def _halves(table: FloatArray) -> tuple[int, FloatArray]:
@@ -54,8 +56,10 @@ def expected_rewards(table: FloatArray, marginals: FloatArray) -> FloatArray:
     expected = np.empty(horizon)
     for times in _blocks(horizon, matrix):
         block = marginals[times]
-        given = joint_laws(block[:, :half]) @ matrix
-        expected[times] = np.einsum("tl,tl->t", given, joint_laws(block[:, half:]))
+        tables = joint_laws(block[:, :half]) @ matrix
+        kernels.varying_expected.suited(tables.size, tables.shape[0])(
+            tables, block[:, half:], expected[times]
+        )
     return expected
 
 

@@ -16,11 +16,14 @@ from fastincentive.kernels import marginals as kernels
 from fastincentive.kernels.jit import Packed
 from fastincentive.kernels.marginals import SETTLE, STEP, WEIGH, Chains
 from fastincentive.kernels.pattern import Pattern, stack_patterns
-from fastincentive.leader import BoundReward
+from fastincentive.kernels.short import short_pass
+from fastincentive.leader import BoundReward, small_table
 from fastincentive.mdp import FloatArray
 
 __all__ = ["Forward", "ForwardPass", "pattern_of", "room", "settled_states"]
 
+#: Two followers with at most so many labels and steps are passed over in one call.
+SHORT_LABELS, SHORT_STEPS = 64, 512
 #: State laws that need more bytes than this are not kept.
 LAW_BYTES = 2**26
 
@@ -90,6 +93,11 @@ class ForwardPass:
             and (leader.labels[:, :, 0] == np.arange(followers.n_states)).all()
         )
         self._guess = 64
+        #: A small table over two followers' labels of states, and its transpose.
+        self._table: tuple[FloatArray, FloatArray] | None = None
+        table = small_table(leader, SHORT_LABELS) if followers.n == 2 else None
+        if table is not None:
+            self._table = table, np.ascontiguousarray(table.T)
 
     def label_mask(self, states: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """(n, L) bool: the labels that the marked states (n, S) can show."""
@@ -174,6 +182,50 @@ class ForwardPass:
         else:
             laws, marginals = self._joined(blocks, visits)
         return Forward(marginals[:horizon], laws[:horizon], state.weights, truncation)
+
+    def short(
+        self,
+        policies: FloatArray,
+        gamma: float,
+        tolerance: float,
+        magnitude: float,
+        settles: bool,
+        gradient: bool,
+    ) -> tuple[float, FloatArray | None, int, float] | None:
+        """Value, gradient, horizon and truncation in one call, or None where that does not apply.
+
+        For two followers and a small table over labels of states, and what takes no special care.
+        """
+        if self._table is None:
+            return None
+        moving = settles and gradient and self._moves_when_absorbed
+        if gamma == 1.0 and (moving or not settles):
+            return None
+        table, turned = self._table
+        slopes = np.empty(policies.shape if gradient else (0, 0, 0))
+        horizon, steps, most = 0, 0, min(SHORT_STEPS, self.max_horizon)
+        # Whether this applies must not depend on earlier calls: other sums would round otherwise.
+        while horizon == 0 and steps < most:
+            steps = min(4 * steps if steps else self._guess, most)
+            horizon, left, value = short_pass(
+                self.followers.packed,
+                self.pattern,
+                policies,
+                self.leader.labels,
+                table,
+                turned,
+                gamma,
+                SETTLE if settles and not moving else WEIGH,
+                steps,
+                tolerance / magnitude if magnitude > 0.0 else np.inf,
+                self.shows_states,
+                gradient,
+                slopes,
+            )
+        if horizon < 1:
+            return None
+        self._guess = horizon + 2
+        return value, slopes if gradient else None, horizon, left * magnitude
 
     def _discounted(self, rest: FloatArray, gamma: float) -> None:
         """Weigh every state by a share of what the discount leaves; at 1 nothing is known."""

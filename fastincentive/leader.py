@@ -195,6 +195,13 @@ def conditional_rewards(leader: BoundReward, marginals: FloatArray) -> FloatArra
     return leader.expectations(marginals)[1]
 
 
+def small_table(leader: BoundReward, most: int) -> FloatArray | None:
+    """Table (L,)*n over labels of states, or None if there is none with at most so many labels."""
+    if isinstance(leader, _BoundTable) and leader.labels.shape[2] == 1 and leader.n_labels <= most:
+        return leader._table
+    return None
+
+
 def joint_table(leader: BoundReward, policies: FloatArray) -> FloatArray:
     """E[R | s_1, ..., s_n] (S,)*n of one step under policies (n, S, A)."""
     n, states, actions = policies.shape

@@ -278,6 +278,12 @@ class IncentiveProblem:
         solved by doubling on the product space instead.
         """
         gamma = self.leader_discount if discount is None else discount
+        tolerance = self._tolerance(gradient)
+        short = self.passes.short(
+            policies, gamma, tolerance, self.magnitude, self.free_when_absorbed, gradient
+        )
+        if short is not None:
+            return LeaderPass(*short)
         limit = min(PAIR_AFTER, self.max_horizon) if self._pair else self.max_horizon
         found = self.forward(policies, limit, gamma, gradient)
         horizon, truncation = found.marginals.shape[0], found.truncation
@@ -425,17 +431,21 @@ class IncentiveProblem:
     ) -> Forward:
         """State laws and label marginals up to the certified horizon or the limit, with the bound.
 
-        A ``gradient`` is as large as the values times the visits: its tail is cut later.
+        A ``gradient`` asks for more times than the value.
         """
         return self.passes.run(
             policies,
             self.leader_discount if discount is None else discount,
             self.max_horizon if limit is None else limit,
-            self.tail_tolerance * self.magnitude * (0.05 if gradient else 1.0),
+            self._tolerance(gradient),
             self.magnitude,
             self.free_when_absorbed,
             gradient,
         )
+
+    def _tolerance(self, gradient: bool) -> float:
+        """Bound on the tail: a gradient is as large as values times visits, so it is cut later."""
+        return self.tail_tolerance * self.magnitude * (0.05 if gradient else 1.0)
 
     # -- the cost -----------------------------------------------------------------------------
 

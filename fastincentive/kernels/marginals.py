@@ -23,10 +23,12 @@ __all__ = [
     "expected_rewards",
     "first_below",
     "forward_laws",
+    "joint_laws",
     "leader_gradients",
     "multilinear_rewards",
     "one_conditional",
     "varying_conditional",
+    "varying_expected",
     "varying_rewards",
 ]
 
@@ -146,9 +148,21 @@ def narrow_labels(labels):
 
 
 @jit
+def show_labels(mass, policy, shown, seen):
+    """Law (L,) of the labels that a state law (S,) shows."""
+    seen[:] = 0.0
+    for s in range(shown.shape[0]):
+        if shown.shape[1] > 1:
+            for a in range(shown.shape[1]):
+                seen[shown[s, a]] += mass[s] * policy[s, a]
+        else:
+            seen[shown[s, 0]] += mass[s]
+
+
+@jit
 def forward_one(packed, pattern, i, policies, labels, discount, stage, chains, laws, marginals):
     """Forward pass of follower i."""
-    _, states, actions = policies.shape
+    states = policies.shape[1]
     m = packed.model[i]
     start = pattern.start[m]
     column = pattern.column[pattern.base[m] : pattern.base[m + 1]]
@@ -160,27 +174,29 @@ def forward_one(packed, pattern, i, policies, labels, discount, stage, chains, l
         chains.lost[i] = stage == SETTLE and settle_one(
             packed, start, column, m, discount, weight, rest, chains.settled[i]
         )
+    horizon = left.shape[0]
     keep = laws.shape[0] > 0
     show = marginals.shape[0] > 0
     shown = narrow_labels(labels[i])
-    by_action = shown.shape[1] > 1
-    mass = chains.masses[i].copy()
-    following = np.empty(states)
-    for t in range(left.shape[0]):
-        if keep:
-            laws[t, i] = mass
+    last = chains.masses[i]
+    if keep and horizon > 0:
+        laws[0, i] = last
+        for t in range(horizon - 1):
+            left[t, i] = step_forward(start, column, weight, rest, laws[t, i], laws[t + 1, i])
+        t = horizon - 1
+        left[t, i] = step_forward(start, column, weight, rest, laws[t, i], last)
         if show:
-            seen = marginals[t, i]
-            seen[:] = 0.0
-            for s in range(states):
-                if by_action:
-                    for a in range(actions):
-                        seen[shown[s, a]] += mass[s] * policies[i, s, a]
-                else:
-                    seen[shown[s, 0]] += mass[s]
+            for t in range(horizon):
+                show_labels(laws[t, i], policies[i], shown, marginals[t, i])
+        return
+    mass = last.copy()
+    following = np.empty(states)
+    for t in range(horizon):
+        if show:
+            show_labels(mass, policies[i], shown, marginals[t, i])
         left[t, i] = step_forward(start, column, weight, rest, mass, following)
         mass, following = following, mass
-    chains.masses[i] = mass
+    last[:] = mass
 
 
 @parallel_jit
@@ -310,6 +326,42 @@ def varying_rewards(tables, marginals, conditional):
 
 
 @parallel_jit
+def varying_expected(tables, marginals, expected):
+    """E[R] (T,) for a table (T,L^k) of its own at each time."""
+    count = marginals.shape[2]
+    for t in numba.prange(tables.shape[0]):
+        source = tables[t]
+        for i in range(marginals.shape[1]):
+            # Row by row: the inner loop runs along memory.
+            rest = np.zeros(source.shape[0] // count)
+            for label in range(count):
+                m = marginals[t, i, label]
+                for r in range(rest.shape[0]):
+                    rest[r] += m * source[label * rest.shape[0] + r]
+            source = rest
+        expected[t] = source[0]
+
+
+@parallel_jit
+def joint_laws(marginals, laws):
+    """Joint laws (T,L^k) of k independent followers with marginals (T,k,L)."""
+    _, k, count = marginals.shape
+    for t in numba.prange(laws.shape[0]):
+        row = laws[t]
+        length = count
+        for label in range(count):
+            row[label] = marginals[t, 0, label]
+        for i in range(1, k):
+            # From behind, so that what is still needed is not overwritten.
+            for r in range(length - 1, -1, -1):
+                p = row[r]
+                place = row[r * count : (r + 1) * count]
+                for label in range(count):
+                    place[label] = p * marginals[t, i, label]
+            length *= count
+
+
+@parallel_jit
 def varying_conditional(tables, marginals, i, conditional):
     """As ``varying_rewards`` for follower i alone: (T,L)."""
     for t in numba.prange(tables.shape[0]):
@@ -389,12 +441,16 @@ def leader_gradient_one(
     flow = np.zeros(column.shape[0])
     earned = np.zeros(shown.shape)
     following = np.empty(states)
+    powers = np.empty(horizon)
+    power = 1.0
+    for t in range(horizon):
+        powers[t] = power
+        power *= discount
     for t in range(horizon - 1, -1, -1):
-        power = discount**t
         now = conditional[t, i]
         mass = masses[t, owner]
         for s in range(states):
-            p = power * mass[s]
+            p = powers[t] * mass[s]
             if by_action:
                 here = 0.0
                 for a in range(actions):
@@ -405,14 +461,10 @@ def leader_gradient_one(
                 earned[s, 0] += p * here
             p *= discount
             total = 0.0
-            if p != 0.0:
-                for e in range(start[s], start[s + 1]):
-                    ahead = value[column[e]]
-                    total += weight[e] * ahead
-                    flow[e] += p * ahead
-            else:
-                for e in range(start[s], start[s + 1]):
-                    total += weight[e] * value[column[e]]
+            for e in range(start[s], start[s + 1]):
+                ahead = value[column[e]]
+                total += weight[e] * ahead
+                flow[e] += p * ahead
             following[s] = here + discount * total
         value, following = following, value
     value_of[i] = 0.0
