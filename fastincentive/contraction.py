@@ -46,7 +46,7 @@ def expected_rewards(table: FloatArray, marginals: FloatArray) -> FloatArray:
     horizon, n, count = marginals.shape
     if n == 1:
         return marginals[:, 0] @ table
-    if count < PRODUCT_LABELS:
+    if count ** (n // 2) < PRODUCT_LABELS:
         expected = np.empty(horizon)
         kernels.expected_rewards(table.reshape(-1), marginals, expected)
         return expected
@@ -67,7 +67,7 @@ def conditional_rewards(table: FloatArray, marginals: FloatArray) -> FloatArray:
     """E[R | label_i = l] (T, n, L)."""
     n, count = marginals.shape[1:]
     conditional = np.empty(marginals.shape)
-    if n == 1 or count < PRODUCT_LABELS:
+    if n == 1 or count ** (n // 2) < PRODUCT_LABELS:
         kernels.multilinear_rewards(table.reshape(-1), marginals, conditional)
         return conditional
     if n == 2:
@@ -95,7 +95,7 @@ def one_conditional(table: FloatArray, marginals: FloatArray, i: int) -> FloatAr
     """E[R | label_i = l] (T, L) of follower i alone."""
     horizon, n, count = marginals.shape
     conditional = np.empty((horizon, count))
-    if n == 1 or count < PRODUCT_LABELS:
+    if n == 1 or count ** (n // 2) < PRODUCT_LABELS:
         kernels.one_conditional(table.reshape(-1), marginals, i, conditional)
         return conditional
     half, matrix = _halves(table)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fastincentive.mdp import FloatArray
 
-__all__ = ["MOST_TERMS", "Powers", "Sum", "sum_terms"]
+__all__ = ["MOST_TERMS", "Powers", "Sum", "sum_terms", "sum_visits"]
 
 #: What may be left out, as a share of the largest entry.
 TAIL = 1e-14
@@ -109,12 +109,27 @@ class Powers:
         return source
 
 
-def sum_terms(powers: Powers, total: FloatArray, limit: int = MOST_TERMS) -> Sum:
+def sum_terms(
+    powers: Powers,
+    total: FloatArray,
+    limit: int = MOST_TERMS,
+    visits: FloatArray | None = None,
+) -> Sum:
     """Sum A^t R over time until what lies beyond is rounding, or the limit.
 
-    ``total`` holds the first ``powers.terms`` terms and is added to.
+    Parameters
+    ----------
+    powers : Powers
+    total : array (S,)*n
+        The first ``powers.terms`` terms; added to.
+    limit : int
+        No more terms than this or twice as many.
+    visits : array (S,)*n, optional
+        As many terms of the sum of A' ^t mu, to be completed beside it.
     """
     while True:
+        if visits is not None:
+            visits += powers.apply(visits, adjoint=True)
         step = powers.apply(total)
         total += step
         last = 2 * powers.terms >= limit
@@ -122,12 +137,26 @@ def sum_terms(powers: Powers, total: FloatArray, limit: int = MOST_TERMS) -> Sum
         if last or size <= SMALL * largest:
             norm = powers.norm()
             left = size * norm / (1.0 - norm) if norm < 1.0 else np.inf
-            if last or left <= TAIL * largest:
+            complete = visits is None or norm**2 <= TAIL
+            if last or (left <= TAIL * largest and complete):
                 return Sum(total, 2 * powers.terms, left)
-            if left * norm <= TAIL * largest and total.ndim <= 2:
+            if left * norm <= TAIL * largest and total.ndim <= 2 and visits is None:
                 # No dearer than to square the powers, and enough.
                 total += powers.apply(step)
                 return Sum(total, 3 * powers.terms, left * norm)
+        powers.square()
+
+
+def sum_visits(powers: Powers, total: FloatArray) -> Sum:
+    """Sum A' ^t mu over time; what is left is bounded as a sum over joint states that count."""
+    while True:
+        total += powers.apply(total, adjoint=True)
+        norm = powers.norm()
+        # No more than the norm's square is still under way, of a mass of one.
+        if norm**2 <= TAIL * (1.0 - norm):
+            return Sum(total, 2 * powers.terms, norm**2 / (1.0 - norm))
+        if 2 * powers.terms >= MOST_TERMS:
+            return Sum(total, 2 * powers.terms, np.inf)
         powers.square()
 
 

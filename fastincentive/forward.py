@@ -20,7 +20,7 @@ from fastincentive.kernels.short import short_pass
 from fastincentive.leader import BoundReward, small_table
 from fastincentive.mdp import FloatArray
 
-__all__ = ["Forward", "ForwardPass", "pattern_of", "room", "settled_states"]
+__all__ = ["SHORT_STEPS", "Forward", "ForwardPass", "pattern_of", "room", "settled_states"]
 
 #: Two followers with at most so many labels and steps are passed over in one call.
 SHORT_LABELS, SHORT_STEPS = 64, 512
@@ -64,6 +64,8 @@ class Forward(NamedTuple):
     laws: FloatArray  # (T, n, S) state laws, or (0, n, S) where they would take too much memory
     weights: FloatArray  # (n, E) weights of the chains on the pattern
     truncation: float  # bound on what lies beyond T
+    settled: NDArray[np.bool_] | None  # (n, S) where the bound is by the time until all are settled
+    moving: bool  # whether more time was asked for, since followers could leave where they settle
 
 
 class ForwardPass:
@@ -181,12 +183,16 @@ class ForwardPass:
             laws, marginals = blocks[0]
         else:
             laws, marginals = self._joined(blocks, visits)
-        return Forward(marginals[:horizon], laws[:horizon], state.weights, truncation)
+        known = state.settled if certified else None
+        return Forward(
+            marginals[:horizon], laws[:horizon], state.weights, truncation, known, moving
+        )
 
     def short(
         self,
         policies: FloatArray,
         gamma: float,
+        limit: float,
         tolerance: float,
         magnitude: float,
         settles: bool,
@@ -194,16 +200,18 @@ class ForwardPass:
     ) -> tuple[float, FloatArray | None, int, float] | None:
         """Value, gradient, horizon and truncation in one call, or None where that does not apply.
 
-        For two followers and a small table over labels of states, and what takes no special care.
+        For two followers and a small table over labels of states, at most ``limit`` steps, and
+        what takes no special care.
         """
         if self._table is None:
             return None
+        most = int(limit)
         moving = settles and gradient and self._moves_when_absorbed
         if gamma == 1.0 and (moving or not settles):
             return None
         table, turned = self._table
         slopes = np.empty(policies.shape if gradient else (0, 0, 0))
-        horizon, steps, most = 0, 0, min(SHORT_STEPS, self.max_horizon)
+        horizon, steps = 0, 0
         # Whether this applies must not depend on earlier calls: other sums would round otherwise.
         while horizon == 0 and steps < most:
             steps = min(4 * steps if steps else self._guess, most)

@@ -18,17 +18,15 @@ from fastincentive.costs import Cost, ExpectedSpend, LinearCost, Payouts, expect
 from fastincentive.doubling import MOST_TERMS
 from fastincentive.errors import InputError, TruncationWarning, invalid
 from fastincentive.followers import Followers
-from fastincentive.forward import Forward, ForwardPass, settled_states
+from fastincentive.forward import SHORT_STEPS, Forward, ForwardPass, settled_states
 from fastincentive.leader import LeaderReward, conditional_rewards, expected_rewards, joint_table
 from fastincentive.mdp import FloatArray, TabularMDP
 from fastincentive.payments import ROUNDING, Payments
 
 __all__ = ["Evaluation", "IncentiveProblem"]
 
-#: Two followers that are not absorbed after this many steps are solved by doubling.
-PAIR_AFTER = 512
-#: Doubling works on dense matrices: up to this many states.
-PAIR_STATES = 200
+#: Sums over time take at least so many steps before doubling is tried.
+LEAST_STEPS = 64
 
 
 @dataclass(frozen=True)
@@ -166,13 +164,13 @@ class IncentiveProblem:
                 "Use leader_discount below 1, or give the followers a sink where the leader "
                 "earns nothing.",
             )
-        #: Whether two followers may be solved on the product space instead of step by step.
-        self._pair = (
-            followers.n == 2
-            and followers.n_states <= PAIR_STATES
-            and self.leader.labels.shape[2] == 1
-            and self.leader.n_labels <= PAIR_STATES
-        )
+        #: After so many steps doubling on the product space is cheaper.
+        self._most_steps = np.inf
+        if self.leader.labels.shape[2] == 1:
+            self._most_steps = max(
+                LEAST_STEPS,
+                product_space.break_even(followers, self.passes.pattern, self.leader.n_labels),
+            )
         #: The map behind a grid problem, for plots.
         self.grid: object | None = None
 
@@ -274,24 +272,37 @@ class IncentiveProblem:
     ) -> LeaderPass:
         """Forward marginals, conditional rewards, backward adjoint; policies are not checked.
 
-        ``discount`` stands in for the leader's own. Two followers that are absorbed slowly are
-        solved by doubling on the product space instead.
+        ``discount`` stands in for the leader's own. Doubling on the product space takes over
+        where so many steps would be needed that it is cheaper.
         """
         gamma = self.leader_discount if discount is None else discount
         tolerance = self._tolerance(gradient)
         short = self.passes.short(
-            policies, gamma, tolerance, self.magnitude, self.free_when_absorbed, gradient
+            policies,
+            gamma,
+            min(SHORT_STEPS, self._most_steps, self.max_horizon),
+            tolerance,
+            self.magnitude,
+            self.free_when_absorbed,
+            gradient,
         )
         if short is not None:
             return LeaderPass(*short)
-        limit = min(PAIR_AFTER, self.max_horizon) if self._pair else self.max_horizon
+        limit = int(min(self._most_steps, self.max_horizon))
         found = self.forward(policies, limit, gamma, gradient)
         horizon, truncation = found.marginals.shape[0], found.truncation
-        if self._pair and np.isfinite(truncation) and horizon == limit:
-            pair = product_space.pair_pass(self.followers, self.leader, policies, gamma)
-            if pair.converged:
-                return LeaderPass(pair.value, pair.gradient if gradient else None, limit, 0.0)
         if horizon == limit < self.max_horizon:
+            if np.isfinite(truncation) and not (found.moving and gamma == 1.0):
+                joint = product_space.joint_pass(
+                    self.followers,
+                    self.passes.pattern,
+                    policies,
+                    joint_table(self.leader, policies),
+                    gamma,
+                    ~found.settled if found.settled is not None else None,
+                    gradient,
+                )
+                return LeaderPass(joint.value, joint.gradient, limit, joint.left)
             found = self.forward(policies, None, gamma, gradient)
             horizon, truncation = found.marginals.shape[0], found.truncation
         slopes = None
@@ -348,11 +359,9 @@ class IncentiveProblem:
         if method == "stein":
             if n != 2:
                 raise invalid("method", '"sum" unless there are two followers', '"stein"')
-            moves = product_space.chains(self.followers, checked)
-            table, ends = product_space.pair_visitation(self.followers, moves, self.leader_discount)
-            if not ends:
-                self._warn_if_cut("joint occupancy", 2**60, np.inf)
-            return table
+            stein = product_space.stein_visitation(self.followers, checked, self.leader_discount)
+            self._warn_if_cut("joint occupancy", stein.terms, stein.left)
+            return stein.total
         gamma = self.leader_discount
         found = self.passes.run(
             checked,

@@ -21,7 +21,9 @@ def plain(table, marginals):
     return (conditional[:, 0] * marginals[:, 0]).sum(axis=1), conditional
 
 
-@pytest.mark.parametrize(("n", "count"), [(1, 9), (2, 3), (2, 9), (3, 3), (3, 10), (4, 8), (5, 2)])
+@pytest.mark.parametrize(
+    ("n", "count"), [(1, 9), (2, 3), (2, 9), (3, 3), (3, 10), (4, 8), (5, 2), (6, 2), (7, 3)]
+)
 def test_tables_are_contracted(monkeypatch, n, count):
     monkeypatch.setattr(contraction, "SCRATCH", 400)  # several blocks of times
     rng = np.random.default_rng([n, count])

@@ -426,6 +426,25 @@ def test_joint_values_of_followers_that_are_absorbed_slowly(discount, waits):
     assert_close(problem.joint_values(policies), kron_values(game), SWEEPS)
 
 
+@pytest.mark.parametrize("waits", [[0.99999], [0.9999, 0.5], [0.999, 0.5, 0.99999]])
+@pytest.mark.parametrize("discount", [1.0, 0.99999])
+def test_slow_absorption_is_doubled_for_any_number_of_followers(discount, waits):
+    rng = np.random.default_rng(6)
+    n = len(waits)
+    table = rng.normal(size=(3,) * n)
+    table[(2,) * n] = 0.0
+    problem = waiting_problem(table, leader_discount=discount)
+    policies = waiting_policies(*waits)
+    mdp = problem.followers[0]
+    arrays = Arrays(mdp.dense_transition(), mdp.reward, 0.9, mdp.initial, mdp.available)
+    game = Game([arrays] * n, table, discount, policies)
+    found = problem.leader_pass(policies)
+    assert found.horizon < 5000  # and not a hundred thousand steps
+    assert_close(found.value, game.value(), SWEEPS)
+    assert_close(found.gradient, game.gradient(), SWEEPS)
+    assert problem.leader_pass(policies, gradient=False).value == pytest.approx(found.value)
+
+
 def test_joint_values_of_a_loop():
     table = np.zeros((3, 3))
     table[0, 1] = 5.0  # follower 2 passes state 1 once, while follower 1 waits for ever

@@ -9,7 +9,7 @@ from fastincentive.kernels.chain import merge_rows, model_size
 from fastincentive.kernels.jit import jit, parallel_jit
 from fastincentive.kernels.pattern import weigh_rows
 
-__all__ = ["pair_terms", "policy_matrices"]
+__all__ = ["pair_terms", "policy_matrices", "row_gradient"]
 
 
 @parallel_jit
@@ -80,3 +80,22 @@ def pair_terms(packed, pattern, policies, table, discount, count, total, left, r
                 for e in range(start2[c], start2[c + 1]):
                     value += weight2[e] * row[column2[e]]
                 total[s, c] = value
+
+
+@jit
+def row_gradient(packed, i, here, onward, gradient):
+    """Gradient (S,A) of follower i into ``gradient[i]``.
+
+    A state earns ``here`` (S,), and leads to each other with the weight ``onward`` (S,S).
+    """
+    _, states, actions = gradient.shape
+    m = packed.model[i]
+    for s in range(states):
+        for a in range(actions):
+            total = 0.0
+            if packed.available[m, s, a]:
+                total = here[s]
+                row = (m * states + s) * actions + a
+                for e in range(packed.row_start[row], packed.row_start[row + 1]):
+                    total += packed.probability[e] * onward[s, packed.successor[e]]
+            gradient[i, s, a] = total

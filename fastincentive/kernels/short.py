@@ -67,8 +67,8 @@ def short_pass(
         return 0, left, 0.0
     horizon = max(at, 1)
     conditional = np.empty((horizon, n, count))
-    # BLAS wants contiguous rows.
-    shown = np.ascontiguousarray(marginals[:horizon, 0])
+    # BLAS wants contiguous rows; a copy even of one row, for it is overwritten.
+    shown = marginals[:horizon, 0].copy()
     given = np.dot(shown, table)
     conditional[:, 1] = given
     value = 0.0
