@@ -68,6 +68,15 @@ class Forward(NamedTuple):
     moving: bool  # whether more time was asked for, since followers could leave where they settle
 
 
+class Short(NamedTuple):
+    """What the passes in one call found."""
+
+    value: float
+    gradient: FloatArray | None  # (2, S, A)
+    horizon: int
+    truncation: float
+
+
 class ForwardPass:
     """The forward pass of one problem.
 
@@ -192,20 +201,20 @@ class ForwardPass:
         self,
         policies: FloatArray,
         gamma: float,
-        limit: float,
+        limit: int,
         tolerance: float,
         magnitude: float,
         settles: bool,
         gradient: bool,
-    ) -> tuple[float, FloatArray | None, int, float] | None:
-        """Value, gradient, horizon and truncation in one call, or None where that does not apply.
+    ) -> Short | None:
+        """Pass over two followers with a small table over labels of states in one call.
 
-        For two followers and a small table over labels of states, at most ``limit`` steps, and
-        what takes no special care.
+        None where that does not apply, or where more than ``SHORT_STEPS`` steps were needed and
+        are allowed; a horizon of 0 where the limit does not suffice.
         """
         if self._table is None:
             return None
-        most = int(limit)
+        most = min(limit, SHORT_STEPS)
         moving = settles and gradient and self._moves_when_absorbed
         if gamma == 1.0 and (moving or not settles):
             return None
@@ -230,10 +239,10 @@ class ForwardPass:
                 gradient,
                 slopes,
             )
-        if horizon < 1:
+        if horizon < 0 or (horizon == 0 and limit > SHORT_STEPS):
             return None
-        self._guess = horizon + 2
-        return value, slopes if gradient else None, horizon, left * magnitude
+        self._guess = horizon + 2 if horizon else most
+        return Short(value, slopes if gradient else None, horizon, left * magnitude)
 
     def _discounted(self, rest: FloatArray, gamma: float) -> None:
         """Weigh every state by a share of what the discount leaves; at 1 nothing is known."""

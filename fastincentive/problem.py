@@ -277,32 +277,21 @@ class IncentiveProblem:
         """
         gamma = self.leader_discount if discount is None else discount
         tolerance = self._tolerance(gradient)
-        short = self.passes.short(
-            policies,
-            gamma,
-            min(SHORT_STEPS, self._most_steps, self.max_horizon),
-            tolerance,
-            self.magnitude,
-            self.free_when_absorbed,
-            gradient,
-        )
-        if short is not None:
-            return LeaderPass(*short)
         limit = int(min(self._most_steps, self.max_horizon))
+        short = self.passes.short(
+            policies, gamma, limit, tolerance, self.magnitude, self.free_when_absorbed, gradient
+        )
+        if short is not None and short.horizon > 0:
+            return LeaderPass(*short)
+        if short is not None and limit <= SHORT_STEPS and limit < self.max_horizon:
+            packed = self.followers.packed
+            settled = packed.absorbing[packed.model] if self.free_when_absorbed else None
+            return self._doubled(policies, gamma, settled, limit, gradient)
         found = self.forward(policies, limit, gamma, gradient)
         horizon, truncation = found.marginals.shape[0], found.truncation
         if horizon == limit < self.max_horizon:
             if np.isfinite(truncation) and not (found.moving and gamma == 1.0):
-                joint = product_space.joint_pass(
-                    self.followers,
-                    self.passes.pattern,
-                    policies,
-                    joint_table(self.leader, policies),
-                    gamma,
-                    ~found.settled if found.settled is not None else None,
-                    gradient,
-                )
-                return LeaderPass(joint.value, joint.gradient, limit, joint.left)
+                return self._doubled(policies, gamma, found.settled, limit, gradient)
             found = self.forward(policies, None, gamma, gradient)
             horizon, truncation = found.marginals.shape[0], found.truncation
         slopes = None
@@ -316,6 +305,26 @@ class IncentiveProblem:
             relative = truncation / max(self.magnitude, 1e-300)
             self._warn_if_cut("leader's value", horizon, truncation, relative)
         return LeaderPass(value, slopes, horizon, truncation)
+
+    def _doubled(
+        self,
+        policies: FloatArray,
+        gamma: float,
+        settled: NDArray[np.bool_] | None,
+        steps: int,
+        gradient: bool,
+    ) -> LeaderPass:
+        """Value and gradient by doubling, where ``steps`` steps were not enough."""
+        found = product_space.joint_pass(
+            self.followers,
+            self.passes.pattern,
+            policies,
+            joint_table(self.leader, policies),
+            gamma,
+            None if settled is None else ~settled,
+            gradient,
+        )
+        return LeaderPass(found.value, found.gradient, steps, found.left)
 
     def _warn_if_cut(
         self, what: str, horizon: int, truncation: float, relative: float | None = None
