@@ -20,7 +20,15 @@ from fastincentive.kernels.short import short_pass
 from fastincentive.leader import BoundReward, small_table
 from fastincentive.mdp import FloatArray
 
-__all__ = ["SHORT_STEPS", "Forward", "ForwardPass", "pattern_of", "room", "settled_states"]
+__all__ = [
+    "SHORT_STEPS",
+    "Forward",
+    "ForwardPass",
+    "LeaderPass",
+    "pattern_of",
+    "room",
+    "settled_states",
+]
 
 #: Two followers with at most so many labels and steps are passed over in one call.
 SHORT_LABELS, SHORT_STEPS = 64, 512
@@ -68,11 +76,11 @@ class Forward(NamedTuple):
     moving: bool  # whether more time was asked for, since followers could leave where they settle
 
 
-class Short(NamedTuple):
-    """What the passes in one call found."""
+class LeaderPass(NamedTuple):
+    """The leader's value and what else the passes found."""
 
     value: float
-    gradient: FloatArray | None  # (2, S, A)
+    gradient: FloatArray | None  # (n, S, A), w.r.t. the policy entries
     horizon: int
     truncation: float
 
@@ -206,7 +214,7 @@ class ForwardPass:
         magnitude: float,
         settles: bool,
         gradient: bool,
-    ) -> Short | None:
+    ) -> LeaderPass | None:
         """Pass over two followers with a small table over labels of states in one call.
 
         None where that does not apply, or where more than ``SHORT_STEPS`` steps were needed and
@@ -242,7 +250,7 @@ class ForwardPass:
         if horizon < 0 or (horizon == 0 and limit > SHORT_STEPS):
             return None
         self._guess = horizon + 2 if horizon else most
-        return Short(value, slopes if gradient else None, horizon, left * magnitude)
+        return LeaderPass(value, slopes if gradient else None, horizon, left * magnitude)
 
     def _discounted(self, rest: FloatArray, gamma: float) -> None:
         """Weigh every state by a share of what the discount leaves; at 1 nothing is known."""

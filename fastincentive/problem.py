@@ -18,7 +18,7 @@ from fastincentive.costs import Cost, ExpectedSpend, LinearCost, Payouts, expect
 from fastincentive.doubling import MOST_TERMS
 from fastincentive.errors import InputError, TruncationWarning, invalid
 from fastincentive.followers import Followers
-from fastincentive.forward import SHORT_STEPS, Forward, ForwardPass, settled_states
+from fastincentive.forward import SHORT_STEPS, Forward, ForwardPass, LeaderPass, settled_states
 from fastincentive.leader import LeaderReward, conditional_rewards, expected_rewards, joint_table
 from fastincentive.mdp import FloatArray, TabularMDP
 from fastincentive.payments import ROUNDING, Payments
@@ -58,15 +58,6 @@ class Evaluation:
     best_values: FloatArray
     follower_gaps: FloatArray
     feasibility: float
-    horizon: int
-    truncation: float
-
-
-class LeaderPass(NamedTuple):
-    """What the leader's passes return."""
-
-    value: float
-    gradient: FloatArray | None  # (n, S, A), w.r.t. the policy entries
     horizon: int
     truncation: float
 
@@ -282,7 +273,7 @@ class IncentiveProblem:
             policies, gamma, limit, tolerance, self.magnitude, self.free_when_absorbed, gradient
         )
         if short is not None and short.horizon > 0:
-            return LeaderPass(*short)
+            return short
         if short is not None and limit <= SHORT_STEPS and limit < self.max_horizon:
             packed = self.followers.packed
             settled = packed.absorbing[packed.model] if self.free_when_absorbed else None
