@@ -230,7 +230,7 @@ def reference_labels(
     """Discounted label frequencies (n, L) of actions (n, S), mixed with a share of uniform ones."""
     policies = np.eye(problem.followers.n_actions)[actions]
     gamma = problem.leader_discount
-    marginals, _ = problem._label_marginals(policies, REFERENCE_STEPS, gamma)
+    marginals = problem.forward(policies, REFERENCE_STEPS).marginals
     seen = np.einsum("t,til->il", gamma ** np.arange(len(marginals)), marginals)
     uniform = possible / possible.sum(axis=1, keepdims=True)
     return (1.0 - share) * seen / seen.sum(axis=1, keepdims=True) + share * uniform

@@ -12,7 +12,7 @@ import numpy as np
 from fastincentive.kernels import marginals as kernels
 from fastincentive.mdp import FloatArray
 
-__all__ = ["conditional_rewards", "expected_rewards", "one_conditional"]
+__all__ = ["conditional_rewards", "expected_rewards", "joint_laws", "one_conditional"]
 
 #: Tables with fewer labels are contracted entry by entry.
 PRODUCT_LABELS = 8
@@ -20,12 +20,14 @@ PRODUCT_LABELS = 8
 SCRATCH = 2**17
 
 
-def _outer(marginals: FloatArray) -> FloatArray:
+def joint_laws(marginals: FloatArray) -> FloatArray:
     """Joint law (T, L^k) of k independent followers with marginals (T, k, L)."""
-    law = marginals[:, 0]
-    for j in range(1, marginals.shape[1]):
-        law = (law[:, :, None] * marginals[:, j, None, :]).reshape(law.shape[0], -1)
-    return law
+    horizon, k, count = marginals.shape
+    if k == 1:
+        return marginals[:, 0]
+    laws = np.empty((horizon, count**k))
+    kernels.joint_laws.suited(laws.size, horizon)(marginals, laws)
+    return laws
 
 
 def _halves(table: FloatArray) -> tuple[int, FloatArray]:
@@ -44,7 +46,7 @@ def expected_rewards(table: FloatArray, marginals: FloatArray) -> FloatArray:
     horizon, n, count = marginals.shape
     if n == 1:
         return marginals[:, 0] @ table
-    if count < PRODUCT_LABELS:
+    if count ** (n // 2) < PRODUCT_LABELS:
         expected = np.empty(horizon)
         kernels.expected_rewards(table.reshape(-1), marginals, expected)
         return expected
@@ -54,43 +56,46 @@ def expected_rewards(table: FloatArray, marginals: FloatArray) -> FloatArray:
     expected = np.empty(horizon)
     for times in _blocks(horizon, matrix):
         block = marginals[times]
-        given = _outer(block[:, :half]) @ matrix
-        expected[times] = np.einsum("tl,tl->t", given, _outer(block[:, half:]))
+        tables = joint_laws(block[:, :half]) @ matrix
+        kernels.varying_expected.suited(tables.size, tables.shape[0])(
+            tables, block[:, half:], expected[times]
+        )
     return expected
 
 
-def conditional_rewards(table: FloatArray, marginals: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """E[R] (T,) and E[R | label_i = l] (T, n, L)."""
-    horizon, n, count = marginals.shape
+def conditional_rewards(table: FloatArray, marginals: FloatArray) -> FloatArray:
+    """E[R | label_i = l] (T, n, L)."""
+    n, count = marginals.shape[1:]
     conditional = np.empty(marginals.shape)
-    if n == 1 or count < PRODUCT_LABELS:
-        expected = np.empty(horizon)
-        kernels.multilinear_rewards(table.reshape(-1), marginals, expected, conditional)
-        return expected, conditional
-    half, matrix = _halves(table)
+    if n == 1 or count ** (n // 2) < PRODUCT_LABELS:
+        kernels.multilinear_rewards(table.reshape(-1), marginals, conditional)
+        return conditional
     if n == 2:
-        np.matmul(marginals[:, 1], matrix.T, out=conditional[:, 0])
-        np.matmul(marginals[:, 0], matrix, out=conditional[:, 1])
-    else:
-        for times in _blocks(horizon, matrix):
-            block, out = marginals[times], conditional[times]
-            sides = (
-                (slice(0, half), _outer(block[:, half:]) @ matrix.T),
-                (slice(half, n), _outer(block[:, :half]) @ matrix),
-            )
-            for some, tables in sides:
-                if some.stop - some.start == 1:
-                    out[:, some.start] = tables
-                else:
-                    kernels.varying_rewards(tables, block[:, some], out[:, some])
-    return np.einsum("tl,tl->t", conditional[:, 0], marginals[:, 0]), conditional
+        np.matmul(marginals[:, 1], table.T, out=conditional[:, 0])
+        np.matmul(marginals[:, 0], table, out=conditional[:, 1])
+        return conditional
+    half, matrix = _halves(table)
+    for times in _blocks(marginals.shape[0], matrix):
+        block, out = marginals[times], conditional[times]
+        sides = (
+            (slice(0, half), joint_laws(block[:, half:]) @ matrix.T),
+            (slice(half, n), joint_laws(block[:, :half]) @ matrix),
+        )
+        for some, tables in sides:
+            if some.stop - some.start == 1:
+                out[:, some.start] = tables
+            else:
+                kernels.varying_rewards.suited(2 * tables.size, tables.shape[0])(
+                    tables, block[:, some], out[:, some]
+                )
+    return conditional
 
 
 def one_conditional(table: FloatArray, marginals: FloatArray, i: int) -> FloatArray:
     """E[R | label_i = l] (T, L) of follower i alone."""
     horizon, n, count = marginals.shape
     conditional = np.empty((horizon, count))
-    if n == 1 or count < PRODUCT_LABELS:
+    if n == 1 or count ** (n // 2) < PRODUCT_LABELS:
         kernels.one_conditional(table.reshape(-1), marginals, i, conditional)
         return conditional
     half, matrix = _halves(table)
@@ -98,11 +103,13 @@ def one_conditional(table: FloatArray, marginals: FloatArray, i: int) -> FloatAr
     for times in _blocks(horizon, matrix):
         block = marginals[times]
         if i < half:
-            tables = _outer(block[:, half:]) @ matrix.T
+            tables = joint_laws(block[:, half:]) @ matrix.T
         else:
-            tables = _outer(block[:, :half]) @ matrix
+            tables = joint_laws(block[:, :half]) @ matrix
         if some.stop - some.start == 1:
             conditional[times] = tables
         else:
-            kernels.varying_conditional(tables, block[:, some], i - some.start, conditional[times])
+            kernels.varying_conditional.suited(tables.size, tables.shape[0])(
+                tables, block[:, some], i - some.start, conditional[times]
+            )
     return conditional

@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastincentive.errors import invalid
 from fastincentive.followers import Followers
+from fastincentive.forward import settled_states
 from fastincentive.kernels import bellman
 from fastincentive.kernels.jit import TINY_PIVOT, Packed
-from fastincentive.kernels.marginals import settling_time
 from fastincentive.mdp import FloatArray, TransitionModel
 
 __all__ = [
@@ -221,8 +221,7 @@ def expected_payouts(
     # So small a chance to leave counts as none, as it does in the kernels.
     taken = np.where(policies > TINY_PIVOT, policies, 0.0)
     absorbing = packed.absorbing[packed.model]
-    settled = np.empty(absorbing.shape, bool)
-    settling_time(packed, taken, 1.0, np.empty(settled.shape), settled)
+    settled = settled_states(followers, taken)
     lasting = ((settled != absorbing) | (absorbing & payable.any(axis=2))).any(axis=1)
     near_one = np.where(lasting, 1.0 - 1.0 / PATIENCE, 1.0)
     values, visits, q_values = _evaluate(packed._replace(discount=near_one), rates, policies)

@@ -24,9 +24,15 @@ __all__ = [
     "JointReward",
     "LabelReward",
     "LeaderReward",
+    "conditional_rewards",
     "expected_rewards",
+    "joint_table",
     "pair_rewards",
 ]
+
+
+#: Numbers in one block of label marginals, where joint states are gone through.
+BLOCK = 2**20
 
 
 class BoundReward(Protocol):
@@ -123,11 +129,23 @@ class _BoundTable:
         self._flat = table.reshape(-1)
 
     def expectations(self, marginals: FloatArray) -> tuple[FloatArray, FloatArray]:
+        conditional = self.conditional(marginals)
+        return np.einsum("tl,tl->t", conditional[:, 0], marginals[:, 0]), conditional
+
+    def conditional(self, marginals: FloatArray) -> FloatArray:
+        """E[R | label_i = l] (T, n, L) alone."""
         return contraction.conditional_rewards(self._table, marginals)
 
     def expected(self, marginals: FloatArray) -> FloatArray:
         """E[R] (T,), without the conditional rewards."""
         return contraction.expected_rewards(self._table, marginals)
+
+    def at_states(self) -> FloatArray:
+        """R over joint states (S,)*n, for labels of states."""
+        labels = self.labels[:, :, 0]
+        if labels.shape[1] == self.n_labels and (labels == np.arange(self.n_labels)).all():
+            return self._table
+        return self._table[np.ix_(*labels)]
 
     def pair(self, marginals: FloatArray, i: int, j: int) -> FloatArray:
         """E[R | label_i = l, label_j = m] (T, L, L)."""
@@ -168,6 +186,47 @@ def expected_rewards(leader: BoundReward, marginals: FloatArray) -> FloatArray:
     if isinstance(leader, _BoundTable):
         return leader.expected(marginals)
     return leader.expectations(marginals)[0]
+
+
+def conditional_rewards(leader: BoundReward, marginals: FloatArray) -> FloatArray:
+    """E[R | label_i = l] (T, n, L) for label marginals (T, n, L): for tables without E[R]."""
+    if isinstance(leader, _BoundTable):
+        return leader.conditional(marginals)
+    return leader.expectations(marginals)[1]
+
+
+def small_table(leader: BoundReward, most: int) -> FloatArray | None:
+    """Table (L,)*n over labels of states, or None if there is none with at most so many labels."""
+    if isinstance(leader, _BoundTable) and leader.labels.shape[2] == 1 and leader.n_labels <= most:
+        return leader._table
+    return None
+
+
+def joint_table(leader: BoundReward, policies: FloatArray) -> FloatArray:
+    """E[R | s_1, ..., s_n] (S,)*n of one step under policies (n, S, A)."""
+    n, states, actions = policies.shape
+    count = leader.n_labels
+    if isinstance(leader, _BoundTable) and leader.labels.shape[2] == 1:
+        return leader.at_states()
+    # Laws of the labels that each state shows.
+    shown = np.zeros((n, states, count))
+    labels = np.broadcast_to(leader.labels, policies.shape)
+    where = np.ogrid[:n, :states]
+    for a in range(actions):
+        np.add.at(shown, (*where, labels[:, :, a]), policies[:, :, a])
+    # The others in each of their joint states, in C order, stand for times.
+    others = np.indices((states,) * (n - 1)).reshape(n - 1, states ** (n - 1))
+    out = np.empty((states, others.shape[1]))
+    size = max(1, BLOCK // (n * count))
+    for first in range(0, out.shape[1], size):
+        block = others[:, first : first + size]
+        marginals = np.empty((block.shape[1], n, count))
+        marginals[:, 0] = 1.0 / count
+        for j in range(1, n):
+            marginals[:, j] = shown[j, block[j - 1]]
+        given = leader.expectations(marginals)[1][:, 0]
+        out[:, first : first + size] = shown[0] @ given.T
+    return out.reshape((states,) * n)
 
 
 def pair_rewards(leader: BoundReward, marginals: FloatArray, i: int, j: int) -> FloatArray:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastincentive.errors import InputError, invalid
 from fastincentive.kernels.order import Ordered, backward_order, ordered_rows
+from fastincentive.kernels.pattern import Pattern, union_rows
 
 if TYPE_CHECKING:
     from scipy.sparse import sparray
@@ -83,6 +84,16 @@ class TransitionModel:
             self.row_start, self.successor, self.probability, order, successor, probability
         )
         return Ordered(order[None], successor[None], probability[None])
+
+    @cached_property
+    def pattern(self) -> Pattern:
+        """Successors of each state under any action, merged."""
+        states, actions = self.available.shape
+        start = np.empty(states + 1, np.uint32)
+        column = np.empty(self.successor.size, np.uint32)
+        place = np.empty(self.successor.size, np.uint32)
+        end = union_rows(self.row_start, self.successor, actions, start, column, place)
+        return Pattern(start[None], np.array([0, end]), column[:end].copy(), place)
 
     @cached_property
     def sink(self) -> NDArray[np.bool_]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive.errors import InputError
+from fastincentive.forward import room
 from fastincentive.kernels import marginals as kernels
 from fastincentive.mdp import FloatArray
 from fastincentive.problem import IncentiveProblem
@@ -290,8 +291,13 @@ def label_marginals(
     packed = repeat(followers.packed, owner)
     policies = np.eye(followers.n_actions)[actions]
     labels = np.ascontiguousarray(leader.labels[owner])
-    rest, certified = _time_left(problem, packed, owner, policies)
-    masses = packed.initial.copy()
+    pattern = problem.passes.pattern
+    chains = room(packed, pattern)
+    none = np.empty((0, *chains.rest.shape))
+    settles = problem.free_when_absorbed
+    stage = kernels.SETTLE if settles else kernels.WEIGH
+    kernels.forward_laws(packed, pattern, policies, labels, gamma, stage, chains, none, none)
+    certified = _weigh_by_time(problem, owner, chains, settles)
     per_step = owner.size * leader.n_labels * 8
     limit = int(np.clip(MOST_BYTES // per_step, 64, problem.max_horizon))
     tolerance = problem.tail_tolerance
@@ -300,11 +306,13 @@ def label_marginals(
     while True:
         block = min(block, limit - done)
         marginals = np.empty((block, owner.size, leader.n_labels))
-        remainder = np.empty((block, owner.size))
-        kernels.forward_marginals(packed, policies, labels, rest, masses, marginals, remainder)
+        chains = chains._replace(remainder=np.empty((block, owner.size)))
+        kernels.forward_laws(
+            packed, pattern, policies, labels, gamma, kernels.STEP, chains, none, marginals
+        )
         blocks.append(marginals)
         # The worst entry of each follower, summed over the followers.
-        worst = np.maximum.reduceat(remainder, first[:-1], axis=1).sum(axis=1)
+        worst = np.maximum.reduceat(chains.remainder, first[:-1], axis=1).sum(axis=1)
         left = gamma ** np.arange(done, done + block) * worst
         below = np.flatnonzero(left <= tolerance)
         done += block
@@ -321,26 +329,18 @@ def label_marginals(
     return joined[:horizon], tail
 
 
-def _time_left(
-    problem: IncentiveProblem,
-    packed: object,
-    owner: NDArray[np.int64],
-    policies: FloatArray,
-) -> tuple[FloatArray, bool]:
-    """Weight (C, S) of a state by the time until the leader's reward is settled at 0."""
-    gamma = problem.leader_discount
-    rest = np.empty((policies.shape[0], policies.shape[1]))
-    if problem.free_when_absorbed:
-        settled = np.empty(rest.shape, np.bool_)
-        kernels.settling_time(packed, policies, gamma, rest, settled)
-        each: NDArray[np.bool_] = np.zeros((problem.n, policies.shape[1]), np.bool_)
-        np.logical_or.at(each, owner, settled)
+def _weigh_by_time(
+    problem: IncentiveProblem, owner: NDArray[np.int64], chains: kernels.Chains, settles: bool
+) -> bool:
+    """Weigh states by the time until the leader's reward is settled; whether that is known."""
+    if settles:
+        each: NDArray[np.bool_] = np.zeros((problem.n, chains.rest.shape[1]), np.bool_)
+        np.logical_or.at(each, owner, chains.settled)
         if problem.leader.magnitude(problem.label_mask(each)) == 0.0:
-            return rest, True
-    if gamma < 1.0:
-        rest.fill(1.0 / ((1.0 - gamma) * problem.n))
-        return rest, True
-    return rest, False
+            return True
+    gamma = problem.leader_discount
+    chains.rest.fill(1.0 / ((1.0 - gamma) * problem.n) if gamma < 1.0 else np.inf)
+    return gamma < 1.0
 
 
 def check_unshared(problem: IncentiveProblem, what: str) -> None:

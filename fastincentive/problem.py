@@ -15,19 +15,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastincentive import product_space
 from fastincentive.costs import Cost, ExpectedSpend, LinearCost, Payouts, expected_payouts
+from fastincentive.doubling import MOST_TERMS
 from fastincentive.errors import InputError, TruncationWarning, invalid
 from fastincentive.followers import Followers
-from fastincentive.kernels import marginals as kernels
-from fastincentive.leader import LeaderReward, expected_rewards
+from fastincentive.forward import SHORT_STEPS, Forward, ForwardPass, LeaderPass, settled_states
+from fastincentive.leader import LeaderReward, conditional_rewards, expected_rewards, joint_table
 from fastincentive.mdp import FloatArray, TabularMDP
 from fastincentive.payments import ROUNDING, Payments
 
 __all__ = ["Evaluation", "IncentiveProblem"]
 
-#: Two followers that are not absorbed after this many steps are solved by doubling.
-PAIR_AFTER = 512
-#: Doubling works on dense matrices: up to this many states.
-PAIR_STATES = 200
+#: Sums over time take at least so many steps before doubling is tried.
+LEAST_STEPS = 64
 
 
 @dataclass(frozen=True)
@@ -59,15 +58,6 @@ class Evaluation:
     best_values: FloatArray
     follower_gaps: FloatArray
     feasibility: float
-    horizon: int
-    truncation: float
-
-
-class LeaderPass(NamedTuple):
-    """What the leader's passes return."""
-
-    value: float
-    gradient: FloatArray | None  # (n, S, A), w.r.t. the policy entries
     horizon: int
     truncation: float
 
@@ -148,6 +138,8 @@ class IncentiveProblem:
         self.tail_tolerance = float(tail_tolerance)
         self.max_horizon = int(max_horizon)
         packed = followers.packed
+        #: The forward and backward passes over the followers' chains.
+        self.passes = ForwardPass(followers, self.leader, self.max_horizon)
         #: Largest |reward| of the leader.
         self.magnitude = self.leader.magnitude(self.label_mask(packed.initial >= 0))
         absorbed = self.label_mask(packed.absorbing[packed.model])
@@ -163,14 +155,13 @@ class IncentiveProblem:
                 "Use leader_discount below 1, or give the followers a sink where the leader "
                 "earns nothing.",
             )
-        #: Whether two followers may be solved on the product space instead of step by step.
-        self._pair = (
-            followers.n == 2
-            and followers.n_states <= PAIR_STATES
-            and self.leader.labels.shape[2] == 1
-            and self.leader.n_labels <= PAIR_STATES
-        )
-        self._usual_horizon = 64
+        #: After so many steps doubling on the product space is cheaper.
+        self._most_steps = np.inf
+        if self.leader.labels.shape[2] == 1:
+            self._most_steps = max(
+                LEAST_STEPS,
+                product_space.break_even(followers, self.passes.pattern, self.leader.n_labels),
+            )
         #: The map behind a grid problem, for plots.
         self.grid: object | None = None
 
@@ -272,42 +263,59 @@ class IncentiveProblem:
     ) -> LeaderPass:
         """Forward marginals, conditional rewards, backward adjoint; policies are not checked.
 
-        ``discount`` stands in for the leader's own. Two followers that are absorbed slowly are
-        solved by doubling on the product space instead.
+        ``discount`` stands in for the leader's own. Doubling on the product space takes over
+        where so many steps would be needed that it is cheaper.
         """
         gamma = self.leader_discount if discount is None else discount
-        limit = min(PAIR_AFTER, self.max_horizon) if self._pair else self.max_horizon
-        marginals, truncation = self._label_marginals(policies, limit, gamma, gradient)
-        if self._pair and np.isfinite(truncation) and marginals.shape[0] == limit:
-            pair = product_space.pair_pass(self.followers, self.leader, policies, gamma)
-            if pair.converged:
-                return LeaderPass(pair.value, pair.gradient if gradient else None, limit, 0.0)
-        if marginals.shape[0] == limit < self.max_horizon:
-            marginals, truncation = self._label_marginals(
-                policies, self.max_horizon, gamma, gradient
-            )
+        tolerance = self._tolerance(gradient)
+        limit = int(min(self._most_steps, self.max_horizon))
+        short = self.passes.short(
+            policies, gamma, limit, tolerance, self.magnitude, self.free_when_absorbed, gradient
+        )
+        if short is not None and short.horizon > 0:
+            return short
+        if short is not None and limit <= SHORT_STEPS and limit < self.max_horizon:
+            packed = self.followers.packed
+            settled = packed.absorbing[packed.model] if self.free_when_absorbed else None
+            return self._doubled(policies, gamma, settled, limit, gradient)
+        found = self.forward(policies, limit, gamma, gradient)
+        horizon, truncation = found.marginals.shape[0], found.truncation
+        if horizon == limit < self.max_horizon:
+            if np.isfinite(truncation) and not (found.moving and gamma == 1.0):
+                return self._doubled(policies, gamma, found.settled, limit, gradient)
+            found = self.forward(policies, None, gamma, gradient)
+            horizon, truncation = found.marginals.shape[0], found.truncation
+        slopes = None
         if gradient:
-            expected, conditional = self.leader.expectations(marginals)
+            conditional = conditional_rewards(self.leader, found.marginals)
+            value, slopes = self.passes.gradients(policies, found, conditional, gamma)
         else:
-            expected = expected_rewards(self.leader, marginals)
-        horizon = marginals.shape[0]
-        value = float(gamma ** np.arange(horizon) @ expected)
+            expected = expected_rewards(self.leader, found.marginals)
+            value = float(gamma ** np.arange(horizon) @ expected)
         if warn:
             relative = truncation / max(self.magnitude, 1e-300)
             self._warn_if_cut("leader's value", horizon, truncation, relative)
-        slopes = None
-        if gradient:
-            slopes = np.empty(self.followers.shape)
-            kernels.leader_gradients(
-                self.followers.packed,
-                policies,
-                self.leader.labels,
-                conditional,
-                gamma,
-                truncation < np.inf,
-                slopes,
-            )
         return LeaderPass(value, slopes, horizon, truncation)
+
+    def _doubled(
+        self,
+        policies: FloatArray,
+        gamma: float,
+        settled: NDArray[np.bool_] | None,
+        steps: int,
+        gradient: bool,
+    ) -> LeaderPass:
+        """Value and gradient by doubling, where ``steps`` steps were not enough."""
+        found = product_space.joint_pass(
+            self.followers,
+            self.passes.pattern,
+            policies,
+            joint_table(self.leader, policies),
+            gamma,
+            None if settled is None else ~settled,
+            gradient,
+        )
+        return LeaderPass(found.value, found.gradient, steps, found.left)
 
     def _warn_if_cut(
         self, what: str, horizon: int, truncation: float, relative: float | None = None
@@ -347,132 +355,106 @@ class IncentiveProblem:
         n, states, _ = self.followers.shape
         if method not in ("auto", "sum", "stein"):
             raise invalid("method", '"auto", "sum" or "stein"', repr(method))
-        product_space.check_memory(states, n, max_gib)
+        product_space.check_memory("joint_occupancy", states, n, max_gib)
         if method == "stein":
             if n != 2:
                 raise invalid("method", '"sum" unless there are two followers', '"stein"')
-            moves = product_space.chains(self.followers, checked)
-            table, ends = product_space.pair_visitation(self.followers, moves, self.leader_discount)
-            if not ends:
-                self._warn_if_cut("joint occupancy", 2**60, np.inf)
-            return table
+            stein = product_space.stein_visitation(self.followers, checked, self.leader_discount)
+            self._warn_if_cut("joint occupancy", stein.terms, stein.left)
+            return stein.total
         gamma = self.leader_discount
-        marginals, truncation = self._label_marginals(checked, self.max_horizon, gamma, visits=True)
-        horizon = marginals.shape[0]
-        self._warn_if_cut("joint occupancy", horizon, truncation)
-        return product_space.summed_visitation(self.followers, checked, gamma, horizon)
+        found = self.passes.run(
+            checked,
+            gamma,
+            self.max_horizon,
+            self.tail_tolerance,
+            1.0,
+            settles=gamma == 1.0,
+            visits=True,
+        )
+        self._warn_if_cut("joint occupancy", found.marginals.shape[0], found.truncation)
+        return product_space.summed_visitation(self.followers, found.laws, gamma)
+
+    def joint_values(self, policies: ArrayLike, max_gib: float = 2.0) -> FloatArray:
+        """Leader's value W(s_1, ..., s_n) from every joint state, (S,)*n.
+
+        The solution of W = R + gamma (P_1 x ... x P_n) W, where R(s_1, ..., s_n) is the expected
+        reward of one step there, by doubling: a relative residual of about 1e-14. At discount 1
+        W is 0 where the leader earns nothing any more.
+
+        Parameters
+        ----------
+        policies : array (n, S, A)
+        max_gib : float
+            Refuse to allocate more than this for the result; a few more tables of its size are
+            needed on the way.
+
+        Returns
+        -------
+        array (S,)*n
+            ``leader_value`` is its mean over the independent initial states.
+
+        Raises
+        ------
+        ProductSpaceTooLargeError
+            If the table would need more than ``max_gib`` GiB.
+
+        Warns
+        -----
+        TruncationWarning
+            If at discount 1 some policy is never absorbed, from some joint state, where the leader
+            earns: what is returned are then the first ``max_horizon`` steps or somewhat more.
+        """
+        checked = self.followers.check_policies(policies)
+        n, states, _ = self.followers.shape
+        product_space.check_memory("joint_values", states, n, max_gib)
+        settled = self.followers.packed.absorbing[self.followers.packed.model]
+        ends = self.free_when_absorbed
+        if ends and self.leader_discount == 1.0:
+            settled = settled_states(self.followers, checked)
+            ends = self.leader.magnitude(self.label_mask(settled)) == 0.0
+        bounded = ends or self.leader_discount < 1.0
+        found = product_space.joint_values(
+            self.followers,
+            self.passes.pattern,
+            checked,
+            joint_table(self.leader, checked),
+            self.leader_discount,
+            ~settled if ends else None,
+            MOST_TERMS if bounded else self.max_horizon,
+        )
+        scale = max(1.0, float(np.abs(found.total).max()))
+        self._warn_if_cut("joint values", found.terms, found.left, found.left / scale)
+        return found.total
 
     def label_mask(self, states: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """(n, L) bool: the labels that the marked states (n, S) can show."""
-        mask = np.zeros((self.followers.n, self.leader.n_labels), bool)
-        exists = states[:, :, None] & self.followers.available
-        labels = np.broadcast_to(self.leader.labels, self.followers.shape)
-        mask[np.nonzero(exists)[0], labels[exists]] = True
-        return mask
+        return self.passes.label_mask(states)
 
-    def _label_marginals(
+    def forward(
         self,
         policies: FloatArray,
-        limit: int,
-        gamma: float,
+        limit: int | None = None,
+        discount: float | None = None,
         gradient: bool = False,
-        visits: bool = False,
-    ) -> tuple[FloatArray, float]:
-        """Label marginals (T, n, L) up to the certified horizon or the limit, and the bound.
+    ) -> Forward:
+        """State laws and label marginals up to the certified horizon or the limit, with the bound.
 
-        The bound is on the reward beyond T, or with ``visits`` on the joint visits beyond it. A
-        ``gradient`` asks what a deviation would earn: where followers settle in states that they
-        could leave, or move on within a closed class, it needs more time than the value.
+        A ``gradient`` asks for more times than the value.
         """
-        packed = self.followers.packed
-        n, states, _ = self.followers.shape
-        magnitude = 1.0 if visits else self.magnitude
-        rest = np.empty((n, states))
-        moving = False
-        certified = gamma == 1.0 if visits else self.free_when_absorbed
-        if certified:
-            settled = np.empty((n, states), bool)
-            kernels.settling_time(packed, policies, gamma, rest, settled)
-            if not np.array_equal(settled, packed.absorbing[packed.model]):
-                # Some policy has states it never leaves: fine where the leader earns nothing.
-                certified = not visits and (self.leader.magnitude(self.label_mask(settled)) == 0.0)
-            moving = gradient and bool((settled & ~packed.sink[packed.model]).any())
-            if moving and gamma < 1.0:
-                certified = False
-        if not certified and gamma < 1.0:
-            rest.fill(1.0 / ((1.0 - gamma) * n))
-            certified = True
-        masses = packed.initial.copy()
-        # A gradient is as large as the values times the visits: its tail is cut later.
-        tolerance = self.tail_tolerance * magnitude * (0.05 if gradient else 1.0)
-        block = self._usual_horizon
-        first = 0
-        blocks: list[FloatArray] = []
-        while True:
-            last = min(first + block, limit)
-            marginals = np.empty((last - first, n, self.leader.n_labels))
-            remainder = np.empty((last - first, n))
-            kernels.forward_marginals(
-                packed, policies, self.leader.labels, rest, masses, marginals, remainder
-            )
-            bound = magnitude * gamma ** np.arange(first, last) * remainder.sum(axis=1)
-            blocks.append(marginals)
-            if certified:
-                done = bound <= tolerance
-                if done.any():
-                    # The bound at t covers t itself and all that follows; keep one step at least.
-                    at = int(np.argmax(done))
-                    horizon = max(first + at, 1)
-                    truncation = float(bound[at])
-                    break
-            if last == limit:
-                horizon = last
-                truncation = float(bound[-1]) if certified else np.inf
-                break
-            first = last
-            block = 2 * block
-        if moving and certified:
-            horizon = min(horizon + self._time_from_everywhere(policies, rest, tolerance), limit)
-            if horizon > last:
-                marginals = np.empty((horizon - last, n, self.leader.n_labels))
-                kernels.forward_marginals(
-                    packed,
-                    policies,
-                    self.leader.labels,
-                    rest,
-                    masses,
-                    marginals,
-                    np.empty((horizon - last, n)),
-                )
-                blocks.append(marginals)
-        self._usual_horizon = min(max(horizon + horizon // 4 + 8, 64), self.max_horizon)
-        joined = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-        return joined[:horizon], truncation
+        return self.passes.run(
+            policies,
+            self.leader_discount if discount is None else discount,
+            self.max_horizon if limit is None else limit,
+            self._tolerance(gradient),
+            self.magnitude,
+            self.free_when_absorbed,
+            gradient,
+        )
 
-    def _time_from_everywhere(
-        self, policies: FloatArray, rest: FloatArray, tolerance: float
-    ) -> int:
-        """Count the steps until followers started in every state are settled."""
-        n, states, _ = self.followers.shape
-        masses = np.ones((n, states))
-        block = 64
-        steps = 0
-        while steps < self.max_horizon:
-            remainder = np.empty((block, n))
-            kernels.forward_marginals(
-                self.followers.packed,
-                policies,
-                self.leader.labels,
-                rest,
-                masses,
-                np.empty((block, n, self.leader.n_labels)),
-                remainder,
-            )
-            done = self.magnitude * remainder.sum(axis=1) <= tolerance
-            if done.any():
-                return steps + int(np.argmax(done))
-            steps += block
-        return self.max_horizon
+    def _tolerance(self, gradient: bool) -> float:
+        """Bound on the tail: a gradient is as large as values times visits, so it is cut later."""
+        return self.tail_tolerance * self.magnitude * (0.05 if gradient else 1.0)
 
     # -- the cost -----------------------------------------------------------------------------
 

@@ -16,7 +16,6 @@ from fastincentive import (
     LabelReward,
     LeaderReward,
     SumReward,
-    product_space,
 )
 from fastincentive.kernels import counts
 from fastincentive.kernels import marginals as marginal_kernels
@@ -304,14 +303,16 @@ def test_problems_equal_those_with_the_explicit_table(kind, n, by_action, discou
     assert problem.fingerprint() != explicit.fingerprint()
 
 
+@pytest.mark.parametrize("n", [1, 2, 3])
 @pytest.mark.parametrize("kind", KINDS)
-def test_two_followers_by_doubling(kind):
+def test_leaders_by_doubling(kind, n):
     rng = np.random.default_rng(0)
-    game = random_game(rng, 2, STATES, ACTIONS)
-    problem = game.problem(leader=draw(kind, rng, 2, by_action=False)[0])
-    pair = product_space.pair_pass(problem.followers, problem.leader, game.policies, game.discount)
-    assert_close(pair.value, problem.leader_value(game.policies))
-    assert_close(pair.gradient, problem.leader_gradient(game.policies))
+    game = random_game(rng, n, STATES, ACTIONS)
+    problem = game.problem(leader=draw(kind, rng, n, by_action=False)[0])
+    value, gradient = problem.leader_value(game.policies), problem.leader_gradient(game.policies)
+    problem._most_steps = 1
+    assert_close(problem.leader_value(game.policies), value)
+    assert_close(problem.leader_gradient(game.policies), gradient)
 
 
 @pytest.mark.parametrize("discount", [0.9, 1.0])

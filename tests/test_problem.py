@@ -20,6 +20,7 @@ from conftest import (
 )
 
 from fastincentive import (
+    CountReward,
     ImproperPolicyError,
     IncentiveProblem,
     InputError,
@@ -32,6 +33,7 @@ from fastincentive import (
     TruncationWarning,
     evaluate_policy,
     occupancy_measure,
+    product_space,
 )
 from fastincentive.kernels.jit import DENSE_STATES
 from fastincentive.models import grid_mdp, random_problem
@@ -72,6 +74,47 @@ def test_joint_occupancy_equals_the_product_space(game):
         assert_close((1 - game.discount) * occupancy.sum(), 1.0)
     if game.table.ndim == occupancy.ndim:
         assert_close(np.sum(occupancy * game.table), game.value())
+
+
+def kron_values(game):
+    """The leader's value of every joint state by an explicit solve."""
+    values = reference._kron_joint_values(
+        [each.transition for each in game.followers],
+        list(game.policies),
+        game.table,
+        game.discount,
+        [each.absorbing for each in game.followers],
+    )
+    return values.reshape((len(game.followers[0].initial),) * len(game.followers))
+
+
+def test_joint_values_equal_the_explicit_solve(game):
+    problem = game.problem()
+    values = problem.joint_values(game.policies)
+    assert_close(values, kron_values(game))
+    for each in reversed(game.followers):
+        values = values @ each.initial
+    assert_close(values, problem.leader_value(game.policies))
+
+
+@pytest.mark.parametrize("count", [1, 4, 16])
+@pytest.mark.parametrize("discount", [0.9, 0.999, 1.0])
+def test_joint_values_do_not_depend_on_how_they_are_begun(monkeypatch, count, discount):
+    rng = np.random.default_rng(3)
+    game = random_game(rng, 2, 9, 2, discount, closed=1, sparse=True)
+    monkeypatch.setattr(product_space, "first_steps", lambda *_: count)
+    assert_close(game.problem().joint_values(game.policies), kron_values(game), 1e-12)
+
+
+def test_joint_values_of_rewards_without_a_table():
+    rng = np.random.default_rng(2)
+    game = random_game(rng, 3, 4, 2, 0.9)
+    labels = rng.integers(2, size=(3, 4, 2))
+    problem = game.problem(leader=CountReward(labels, rng.normal(size=4)))
+    values = problem.joint_values(game.policies)
+    for each in reversed(game.followers):
+        values = values @ each.initial
+    assert_close(values, problem.leader_value(game.policies))
 
 
 def test_stein_doubling_equals_the_sum_over_time(game):
@@ -254,6 +297,12 @@ def test_memory_guard_says_how_much():
         big.joint_occupancy(uniform)
 
 
+def test_memory_guard_of_joint_values():
+    game = random_game(np.random.default_rng(0), 3, 5, 2)
+    with pytest.raises(ProductSpaceTooLargeError, match=r"joint_values over 5\^3 joint states"):
+        game.problem().joint_values(game.policies, max_gib=1e-9)
+
+
 def test_joint_occupancy_method():
     game = random_game(np.random.default_rng(0), 2, 3, 2)
     with pytest.raises(InputError, match=r"method: expected .*got 'fast'"):
@@ -361,6 +410,52 @@ def test_two_followers_that_are_absorbed_slowly(discount, waits):
     # a condition number of 1e6 in the reference, against which nothing can be closer
     assert_close(answer.leader_value, game.value(), SWEEPS)
     assert_close(gradient, game.gradient(), SWEEPS)
+
+
+@pytest.mark.parametrize("waits", [(0.9999, 0.99999), (0.5, 0.999999)])
+@pytest.mark.parametrize("discount", [1.0, 0.9999])
+def test_joint_values_of_followers_that_are_absorbed_slowly(discount, waits):
+    rng = np.random.default_rng(5)
+    table = rng.normal(size=(3, 3))
+    table[2, 2] = 0.0
+    problem = waiting_problem(table, leader_discount=discount)
+    policies = waiting_policies(*waits)
+    (mdp, _) = problem.followers
+    arrays = Arrays(mdp.dense_transition(), mdp.reward, 0.9, mdp.initial, mdp.available)
+    game = Game([arrays, arrays], table, discount, policies)
+    assert_close(problem.joint_values(policies), kron_values(game), SWEEPS)
+
+
+@pytest.mark.parametrize("waits", [[0.99999], [0.9999, 0.5], [0.999, 0.5, 0.99999]])
+@pytest.mark.parametrize("discount", [1.0, 0.99999])
+def test_slow_absorption_is_doubled_for_any_number_of_followers(discount, waits):
+    rng = np.random.default_rng(6)
+    n = len(waits)
+    table = rng.normal(size=(3,) * n)
+    table[(2,) * n] = 0.0
+    problem = waiting_problem(table, leader_discount=discount)
+    policies = waiting_policies(*waits)
+    mdp = problem.followers[0]
+    arrays = Arrays(mdp.dense_transition(), mdp.reward, 0.9, mdp.initial, mdp.available)
+    game = Game([arrays] * n, table, discount, policies)
+    found = problem.leader_pass(policies)
+    assert found.horizon < 5000  # and not a hundred thousand steps
+    assert_close(found.value, game.value(), SWEEPS)
+    assert_close(found.gradient, game.gradient(), SWEEPS)
+    assert problem.leader_pass(policies, gradient=False).value == pytest.approx(found.value)
+
+
+def test_joint_values_of_a_loop():
+    table = np.zeros((3, 3))
+    table[0, 1] = 5.0  # follower 2 passes state 1 once, while follower 1 waits for ever
+    policies = waiting_policies(1.0, 0.0)
+    values = waiting_problem(table, leader_discount=1.0).joint_values(policies)
+    expected = np.zeros((3, 3))
+    expected[0, :2] = 5.0
+    assert_close(values, expected)
+    table[0, 2] = 1.0  # now it earns for ever
+    with pytest.warns(TruncationWarning, match="joint values was cut after .* bounded by inf"):
+        waiting_problem(table, leader_discount=1.0).joint_values(policies)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])

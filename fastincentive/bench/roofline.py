@@ -235,7 +235,7 @@ def _forward_step(size: int) -> Trial:
     expected = moves.T @ mass
 
     def run() -> FloatArray:
-        step_forward(*chain, mass, following)
+        step_forward(*chain, mass, mass, following)
         return following
 
     return Trial(

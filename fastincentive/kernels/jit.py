@@ -24,6 +24,8 @@ __all__ = [
 DENSE_STATES = 400
 #: Kernels use threads from this many entries of their largest array on.
 THREADED_SIZE = 20_000
+#: Beside matrix products threads must save this many steps for each of those entries.
+STEPS_PER_SIZE = 100
 #: Actions within this many units of reward (the size of values and rewards) of the best are tied.
 TIE = 2e-11
 #: A pivot of I - P below this belongs to a class of states that the policy never leaves.
@@ -77,6 +79,15 @@ class Switch:
             if isinstance(argument, np.ndarray) and argument.size >= THREADED_SIZE:
                 return self.threaded(*args)
         return self.serial(*args)
+
+    def suited(self, steps: float, tasks: int) -> Any:
+        """Choose a form by the work: so many short steps, split over so many tasks.
+
+        For kernels between matrix products, whose threads and ours, both awake, stall each other
+        for longer than a small kernel takes.
+        """
+        saved = steps * (1.0 - 1.0 / tasks)
+        return self.threaded if saved >= STEPS_PER_SIZE * THREADED_SIZE else self.serial
 
 
 def parallel_jit(function: Callable[..., Any]) -> Switch:

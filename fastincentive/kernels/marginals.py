@@ -6,122 +6,227 @@ the followers' marginals, and no table over the product space is ever needed.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numba
 import numpy as np
 
-from fastincentive.kernels.chain import (
-    factorize,
-    mark_never,
-    merge_rows,
-    model_size,
-    solve_factored,
-    sweep_values,
-)
+from fastincentive.kernels.chain import factorize, mark_never, solve_factored, sweep_values
 from fastincentive.kernels.jit import DENSE_STATES, jit, parallel_jit
+from fastincentive.kernels.pattern import weigh_rows
 
 __all__ = [
+    "SETTLE",
+    "STEP",
+    "WEIGH",
+    "Chains",
     "expected_rewards",
-    "forward_marginals",
+    "first_below",
+    "forward_laws",
+    "joint_laws",
     "leader_gradients",
     "multilinear_rewards",
     "one_conditional",
-    "settling_time",
     "varying_conditional",
+    "varying_expected",
     "varying_rewards",
 ]
 
-
-@jit
-def settling_time_one(packed, i, policies, discount, rest, settled):
-    """Settling time of follower i."""
-    _, states, actions = policies.shape
-    absorbing = packed.absorbing[packed.model[i]]
-    size = model_size(packed, i, states, actions)
-    start = np.empty(states + 1, np.int64)
-    column = np.empty(size, np.int64)
-    weight = np.empty(size)
-    merge_rows(packed, i, discount, policies[i], True, start, column, weight)
-    never = np.empty(states, np.bool_)
-    if mark_never(start, column, weight, absorbing, never):
-        for s in range(states):
-            if never[s]:
-                for e in range(start[s], start[s + 1]):
-                    weight[e] = 0.0
-    for s in range(states):
-        settled[i, s] = absorbing[s] or never[s]
-        rest[i, s] = 0.0 if settled[i, s] else 1.0
-    if states <= DENSE_STATES:
-        lu = np.empty((states, states))
-        last = np.empty(states, np.int64)
-        factorize(start, column, weight, lu, last)
-        solve_factored(lu, last, rest[i])
-    else:
-        reward = rest[i].copy()
-        sweep_values(start, column, weight, reward, rest[i], 1e-6, 100_000)
+#: What the forward pass does before its first step.
+STEP, WEIGH, SETTLE = 0, 1, 2
+#: Less mass than this is left behind: products of such numbers are slow.
+NEGLIGIBLE = 1e-250
+#: Steps within which most policies settle half of what is left, from the worst state on.
+FIRST_SWEEPS = 64
+#: Slower ones, once states that are never left are known, are given these before a solve.
+MOST_SWEEPS = 512
+#: Up to this many states LU factors are quicker than sweeps.
+FACTORED_STATES = 64
 
 
-@parallel_jit
-def settling_time(packed, policies, discount, rest, settled):
-    """Compute the expected discounted time (n,S) until followers are settled, and where that is.
+class Chains(NamedTuple):
+    """The followers' chains under their policies, on the pattern, and where they are.
 
     Settled: in an absorbing state, or in one from which the policy never reaches any.
     """
-    for i in numba.prange(packed.model.shape[0]):
-        settling_time_one(packed, i, policies, discount, rest, settled)
+
+    weights: np.ndarray  # (n, E) probability of every entry of the pattern
+    rest: np.ndarray  # (n, S) bound on the expected discounted time until settled, or other weights
+    settled: np.ndarray  # (n, S) bool
+    lost: np.ndarray  # (n,) bool, whether the policy has states that it never leaves
+    masses: np.ndarray  # (n, S) law at the first time on entry, after the last on return
+    remainder: np.ndarray  # (T, n) law at t times ``rest``: a share of what lies beyond t
 
 
 @jit
-def step_forward(start, column, weight, mass, following):
-    """One step of the chain; states without mass are skipped."""
+def bound_rest(start, column, weight, discount, settled, sweeps, rest):
+    """Bound the expected discounted time (S,) until settled; returns whether half are by then.
+
+    A walk survives k steps with probability u_k(s), at most c from any state; what follows is no
+    more than u_k / (1 - c) times the time so far. Good as soon as c is a half.
+    """
+    states = rest.shape[0]
+    now = np.empty(states)
+    ahead = np.empty(states)
+    for s in range(states):
+        now[s] = 0.0 if settled[s] else 1.0
+        rest[s] = now[s]
+    for _ in range(sweeps):
+        most = 0.0
+        longest = 0.0
+        for s in range(states):
+            total = 0.0
+            if not settled[s]:
+                for e in range(start[s], start[s + 1]):
+                    total += weight[e] * now[column[e]]
+                total *= discount
+            ahead[s] = total
+            most = max(most, total)
+            longest = max(longest, rest[s])
+        if most <= 0.5:
+            for s in range(states):
+                rest[s] += ahead[s] * longest / (1.0 - most)
+            return True
+        for s in range(states):
+            rest[s] += ahead[s]
+        now, ahead = ahead, now
+    return False
+
+
+@jit
+def settle_one(packed, start, column, m, discount, weight, rest, settled):
+    """Settling time of one follower; returns whether it has states that it never leaves."""
+    states = rest.shape[0]
+    settled[:] = packed.absorbing[m]
+    # Where this succeeds every state leads to an absorbing one.
+    if bound_rest(start, column, weight, discount, settled, FIRST_SWEEPS, rest):
+        return False
+    never = np.empty(states, np.bool_)
+    lost = mark_never(start, column, weight, packed.absorbing[m], never)
+    for s in range(states):
+        settled[s] |= never[s]
+    if bound_rest(start, column, weight, discount, settled, MOST_SWEEPS, rest):
+        return lost
+    killed = np.empty(column.shape[0])
+    for s in range(states):
+        rest[s] = 0.0 if settled[s] else 1.0
+        for e in range(start[s], start[s + 1]):
+            killed[e] = 0.0 if settled[s] else discount * weight[e]
+    if states <= DENSE_STATES:
+        lu = np.empty((states, states))
+        last = np.empty(states, np.int64)
+        factorize(start, column, killed, lu, last)
+        solve_factored(lu, last, rest)
+    else:
+        reward = rest.copy()
+        sweep_values(start, column, killed, reward, rest, 1e-6, 100_000)
+    return lost
+
+
+@jit
+def step_forward(start, column, weight, rest, mass, following):
+    """One step of the chain; states without mass are skipped. Returns the mass times ``rest``."""
     following[:] = 0.0
+    left = 0.0
     for s in range(mass.shape[0]):
         p = mass[s]
-        if p != 0.0:
+        if p > NEGLIGIBLE:
+            left += p * rest[s]
             for e in range(start[s], start[s + 1]):
                 following[column[e]] += p * weight[e]
+    return left
 
 
 @jit
-def forward_one(packed, i, policies, labels, rest, masses, marginals, remainder):
+def narrow_labels(labels):
+    """Labels (S,1) or (S,A) of one follower as unsigned numbers, whose use needs no check."""
+    narrow = np.empty(labels.shape, np.uint32)
+    for s in range(labels.shape[0]):
+        for a in range(labels.shape[1]):
+            narrow[s, a] = labels[s, a]
+    return narrow
+
+
+@jit
+def show_labels(mass, policy, shown, seen):
+    """Law (L,) of the labels that a state law (S,) shows."""
+    seen[:] = 0.0
+    for s in range(shown.shape[0]):
+        if shown.shape[1] > 1:
+            for a in range(shown.shape[1]):
+                seen[shown[s, a]] += mass[s] * policy[s, a]
+        else:
+            seen[shown[s, 0]] += mass[s]
+
+
+@jit
+def forward_one(packed, pattern, i, policies, labels, discount, stage, chains, laws, marginals):
     """Forward pass of follower i."""
-    _, states, actions = policies.shape
-    by_action = labels.shape[2] > 1
-    size = model_size(packed, i, states, actions)
-    start = np.empty(states + 1, np.int64)
-    column = np.empty(size, np.int64)
-    weight = np.empty(size)
-    merge_rows(packed, i, 1.0, policies[i], False, start, column, weight)
-    mass = masses[i].copy()
+    states = policies.shape[1]
+    m = packed.model[i]
+    start = pattern.start[m]
+    column = pattern.column[pattern.base[m] : pattern.base[m + 1]]
+    weight = chains.weights[i]
+    rest = chains.rest[i]
+    left = chains.remainder
+    if stage >= WEIGH:
+        weigh_rows(packed, pattern, i, policies[i], weight)
+        chains.lost[i] = stage == SETTLE and settle_one(
+            packed, start, column, m, discount, weight, rest, chains.settled[i]
+        )
+    horizon = left.shape[0]
+    keep = laws.shape[0] > 0
+    show = marginals.shape[0] > 0
+    shown = narrow_labels(labels[i])
+    last = chains.masses[i]
+    if keep and horizon > 0:
+        laws[0, i] = last
+        for t in range(horizon - 1):
+            left[t, i] = step_forward(start, column, weight, rest, laws[t, i], laws[t + 1, i])
+        t = horizon - 1
+        left[t, i] = step_forward(start, column, weight, rest, laws[t, i], last)
+        if show:
+            for t in range(horizon):
+                show_labels(laws[t, i], policies[i], shown, marginals[t, i])
+        return
+    mass = last.copy()
     following = np.empty(states)
-    for t in range(marginals.shape[0]):
-        left = 0.0
-        for label in range(marginals.shape[2]):
-            marginals[t, i, label] = 0.0
-        for s in range(states):
-            p = mass[s]
-            if p != 0.0:
-                left += p * rest[i, s]
-                if by_action:
-                    for a in range(actions):
-                        marginals[t, i, labels[i, s, a]] += p * policies[i, s, a]
-                else:
-                    marginals[t, i, labels[i, s, 0]] += p
-        remainder[t, i] = left
-        step_forward(start, column, weight, mass, following)
+    for t in range(horizon):
+        if show:
+            show_labels(mass, policies[i], shown, marginals[t, i])
+        left[t, i] = step_forward(start, column, weight, rest, mass, following)
         mass, following = following, mass
-    masses[i] = mass
+    last[:] = mass
 
 
 @parallel_jit
-def forward_marginals(packed, policies, labels, rest, masses, marginals, remainder):
-    """Label marginals of the next T times, written to ``marginals`` (T,n,L).
+def forward_laws(packed, pattern, policies, labels, discount, stage, chains, laws, marginals):
+    """State laws (T,n,S) and label marginals (T,n,L) of the next T times; no times: not asked for.
 
-    ``masses`` (n,S) is the state law at the first of them on entry, after the last on return.
-    ``labels`` is (n,S,1) or (n,S,A). ``rest`` (n,S) weighs a state by the time still to come, so
-    that ``remainder[t, i]`` bounds follower i's share of what lies beyond t.
+    ``labels`` is (n,S,1) or (n,S,A). ``stage`` says what is done before the first step: ``SETTLE``
+    writes the weights of the chains and how long they take to settle, ``WEIGH`` the weights alone.
     """
     for i in numba.prange(packed.model.shape[0]):
-        forward_one(packed, i, policies, labels, rest, masses, marginals, remainder)
+        forward_one(packed, pattern, i, policies, labels, discount, stage, chains, laws, marginals)
+
+
+@jit
+def first_below(remainder, discount, first, tolerance):
+    """First time at which discount^(first + t) sum_i remainder[t, i] <= tolerance.
+
+    Returns it (-1: never) and the sum there, or the last one.
+    """
+    bound = 0.0
+    power = discount**first
+    for t in range(remainder.shape[0]):
+        bound = 0.0
+        for i in range(remainder.shape[1]):
+            bound += remainder[t, i]
+        bound *= power
+        if bound <= tolerance:
+            return t, bound
+        power *= discount
+    return -1, bound
 
 
 @jit
@@ -155,17 +260,13 @@ def contract_others(table, marginals, i, work):
 
 
 @parallel_jit
-def multilinear_rewards(table, marginals, expected, conditional):
-    """E[R] (T,) and E[R | label_i = l] (T,n,L) for a table over L^n, one time per task."""
-    horizon, n, count = marginals.shape
+def multilinear_rewards(table, marginals, conditional):
+    """E[R | label_i = l] (T,n,L) for a table over L^n, one time per task."""
+    horizon, n, _ = marginals.shape
     for t in numba.prange(horizon):
         work = np.empty(table.shape[0])
         for i in range(n):
             conditional[t, i] = contract_others(table, marginals[t], i, work)
-        total = 0.0
-        for label in range(count):
-            total += marginals[t, 0, label] * conditional[t, 0, label]
-        expected[t] = total
 
 
 @parallel_jit
@@ -225,6 +326,42 @@ def varying_rewards(tables, marginals, conditional):
 
 
 @parallel_jit
+def varying_expected(tables, marginals, expected):
+    """E[R] (T,) for a table (T,L^k) of its own at each time."""
+    count = marginals.shape[2]
+    for t in numba.prange(tables.shape[0]):
+        source = tables[t]
+        for i in range(marginals.shape[1]):
+            # Row by row: the inner loop runs along memory.
+            rest = np.zeros(source.shape[0] // count)
+            for label in range(count):
+                m = marginals[t, i, label]
+                for r in range(rest.shape[0]):
+                    rest[r] += m * source[label * rest.shape[0] + r]
+            source = rest
+        expected[t] = source[0]
+
+
+@parallel_jit
+def joint_laws(marginals, laws):
+    """Joint laws (T,L^k) of k independent followers with marginals (T,k,L)."""
+    _, k, count = marginals.shape
+    for t in numba.prange(laws.shape[0]):
+        row = laws[t]
+        length = count
+        for label in range(count):
+            row[label] = marginals[t, 0, label]
+        for i in range(1, k):
+            # From behind, so that what is still needed is not overwritten.
+            for r in range(length - 1, -1, -1):
+                p = row[r]
+                place = row[r * count : (r + 1) * count]
+                for label in range(count):
+                    place[label] = p * marginals[t, i, label]
+            length *= count
+
+
+@parallel_jit
 def varying_conditional(tables, marginals, i, conditional):
     """As ``varying_rewards`` for follower i alone: (T,L)."""
     for t in numba.prange(tables.shape[0]):
@@ -233,111 +370,154 @@ def varying_conditional(tables, marginals, i, conditional):
 
 
 @jit
-def leader_gradient_one(packed, i, policies, labels, conditional, discount, tail, gradient):
+def stationary_value(start, column, weight, reward, discount, ended, value):
+    """Solve v = reward + discount P v; at discount 1 v is 0 where ``ended``."""
+    states = reward.shape[0]
+    killed = np.empty(column.shape[0])
+    for s in range(states):
+        scale = 0.0 if ended[s] and discount == 1.0 else discount
+        for e in range(start[s], start[s + 1]):
+            killed[e] = scale * weight[e]
+    value[:] = 0.0
+    if states > FACTORED_STATES:
+        for sweeps in (200, 20_000):
+            change = sweep_values(start, column, killed, reward, value, 1e-13, sweeps)
+            if change <= 1e-13 * np.abs(value).max():
+                return
+            if states <= DENSE_STATES:
+                break
+        else:
+            return
+    lu = np.empty((states, states))
+    last = np.empty(states, np.int64)
+    factorize(start, column, killed, lu, last)
+    value[:] = reward
+    solve_factored(lu, last, value)
+
+
+@jit
+def leader_gradient_one(
+    packed,
+    pattern,
+    i,
+    policies,
+    labels,
+    weights,
+    laws,
+    conditional,
+    discount,
+    tail,
+    gradient,
+    value_of,
+):
     """Backward pass of follower i."""
     _, states, actions = policies.shape
     horizon = conditional.shape[0]
-    by_action = labels.shape[2] > 1
     m = packed.model[i]
-    size = model_size(packed, i, states, actions)
-    start = np.empty(states + 1, np.int64)
-    column = np.empty(size, np.int64)
-    weight = np.empty(size)
-    merge_rows(packed, i, 1.0, policies[i], False, start, column, weight)
-    masses = np.empty((horizon, states))
-    masses[0] = packed.initial[i]
-    for t in range(1, horizon):
-        step_forward(start, column, weight, masses[t - 1], masses[t])
+    start = pattern.start[m]
+    column = pattern.column[pattern.base[m] : pattern.base[m + 1]]
+    weight = weights[i]
+    shown = narrow_labels(labels[i])
+    by_action = shown.shape[1] > 1
+    masses = laws
+    owner = np.int64(i)
+    if laws.shape[0] == 0:
+        masses = np.empty((horizon, 1, states))
+        owner = np.int64(0)
+        masses[0, 0] = packed.initial[i]
+        none = np.zeros(states)
+        for t in range(1, horizon):
+            step_forward(start, column, weight, none, masses[t - 1, 0], masses[t, 0])
     reward = np.empty(states)
     value = np.zeros(states)
     if tail:
+        earned_last = conditional[horizon - 1, i]
         for s in range(states):
             reward[s] = 0.0
             for a in range(actions):
-                label = labels[i, s, a] if by_action else labels[i, s, 0]
-                reward[s] += policies[i, s, a] * conditional[horizon - 1, i, label]
-        killed_start = np.empty(states + 1, np.int64)
-        killed_column = np.empty(size, np.int64)
-        killed_weight = np.empty(size)
-        merge_rows(
-            packed,
-            i,
-            discount,
-            policies[i],
-            discount == 1.0,
-            killed_start,
-            killed_column,
-            killed_weight,
-        )
-        if states <= DENSE_STATES:
-            lu = np.empty((states, states))
-            last = np.empty(states, np.int64)
-            factorize(killed_start, killed_column, killed_weight, lu, last)
-            value[:] = reward
-            solve_factored(lu, last, value)
-        else:
-            sweep_values(killed_start, killed_column, killed_weight, reward, value, 1e-13, 20_000)
-    # Successors of a state under any action, merged: the only pairs the gradient needs.
-    union = np.empty(states + 1, np.int64)
-    successor = np.empty(size, np.int64)
-    flow = np.zeros(size)
-    place = np.full(states, -1, np.int64)
-    pair = np.empty(size, np.int64)
-    offset = packed.row_start[m * states * actions]
-    end = 0
-    for s in range(states):
-        union[s] = end
-        row = (m * states + s) * actions
-        for e in range(packed.row_start[row], packed.row_start[row + actions]):
-            c = packed.successor[e]
-            if place[c] < union[s]:
-                place[c] = end
-                successor[end] = c
-                end += 1
-            pair[e - offset] = place[c]
-    union[states] = end
-    earned = np.zeros((states, labels.shape[2]))
+                reward[s] += policies[i, s, a] * earned_last[shown[s, a if by_action else 0]]
+        stationary_value(start, column, weight, reward, discount, packed.absorbing[m], value)
+    # With what weight each state leads to each of its successors, and what it earns at once.
+    flow = np.zeros(column.shape[0])
+    earned = np.zeros(shown.shape)
     following = np.empty(states)
+    powers = np.empty(horizon)
+    power = 1.0
+    for t in range(horizon):
+        powers[t] = power
+        power *= discount
     for t in range(horizon - 1, -1, -1):
-        power = discount**t
+        now = conditional[t, i]
+        mass = masses[t, owner]
         for s in range(states):
-            total = 0.0
-            for e in range(start[s], start[s + 1]):
-                total += weight[e] * value[column[e]]
+            p = powers[t] * mass[s]
             if by_action:
                 here = 0.0
                 for a in range(actions):
-                    here += policies[i, s, a] * conditional[t, i, labels[i, s, a]]
+                    here += policies[i, s, a] * now[shown[s, a]]
+                    earned[s, a] += p * now[shown[s, a]]
             else:
-                here = conditional[t, i, labels[i, s, 0]]
+                here = now[shown[s, 0]]
+                earned[s, 0] += p * here
+            p *= discount
+            total = 0.0
+            for e in range(start[s], start[s + 1]):
+                ahead = value[column[e]]
+                total += weight[e] * ahead
+                flow[e] += p * ahead
             following[s] = here + discount * total
-            p = power * masses[t, s]
-            if p != 0.0:
-                for k in range(labels.shape[2]):
-                    earned[s, k] += p * conditional[t, i, labels[i, s, k]]
-                p *= discount
-                for u in range(union[s], union[s + 1]):
-                    flow[u] += p * value[successor[u]]
         value, following = following, value
+    value_of[i] = 0.0
     for s in range(states):
+        if not by_action:
+            value_of[i] += earned[s, 0]
         for a in range(actions):
-            if not packed.available[m, s, a]:
-                gradient[i, s, a] = 0.0
-                continue
-            total = earned[s, a] if by_action else earned[s, 0]
-            row = (m * states + s) * actions + a
-            for e in range(packed.row_start[row], packed.row_start[row + 1]):
-                total += packed.probability[e] * flow[pair[e - offset]]
+            total = 0.0
+            if packed.available[m, s, a]:
+                total = earned[s, a if by_action else 0]
+                if by_action:
+                    value_of[i] += policies[i, s, a] * total
+                row = (m * states + s) * actions + a
+                for e in range(packed.row_start[row], packed.row_start[row + 1]):
+                    total += packed.probability[e] * flow[pattern.place[e]]
             gradient[i, s, a] = total
 
 
 @parallel_jit
-def leader_gradients(packed, policies, labels, conditional, discount, tail, gradient):
+def leader_gradients(
+    packed,
+    pattern,
+    policies,
+    labels,
+    weights,
+    laws,
+    conditional,
+    discount,
+    tail,
+    gradient,
+    value_of,
+):
     """dV/dpi (n,S,A) from the conditional rewards (T,n,L): the backward pass.
 
-    The forward law is recomputed, so memory is O(T S) per thread. Beyond the horizon the
-    conditional rewards are constant up to the certified tail, and ``tail`` says whether the
-    adjoint starts from the stationary value of the last ones (else from 0).
+    ``value_of[i]`` (n,) is the leader's value as follower i's rewards add up to it.
+
+    ``laws`` are those of the forward pass, or of no times: then they are computed again, follower
+    by follower. Beyond the horizon the conditional rewards are constant up to the certified tail,
+    and ``tail`` says whether the adjoint starts from the stationary value of the last ones (else
+    from 0).
     """
     for i in numba.prange(packed.model.shape[0]):
-        leader_gradient_one(packed, i, policies, labels, conditional, discount, tail, gradient)
+        leader_gradient_one(
+            packed,
+            pattern,
+            i,
+            policies,
+            labels,
+            weights,
+            laws,
+            conditional,
+            discount,
+            tail,
+            gradient,
+            value_of,
+        )

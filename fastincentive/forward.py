@@ -1,0 +1,343 @@
+"""The first of the leader's passes: how the followers' laws evolve, and when to stop.
+
+The sum over time stops where what is left is certified to be below the tolerance: by the discount,
+or by the mass that is not yet in states where the leader earns nothing any more.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastincentive.followers import Followers
+from fastincentive.kernels import marginals as kernels
+from fastincentive.kernels.jit import Packed
+from fastincentive.kernels.marginals import SETTLE, STEP, WEIGH, Chains
+from fastincentive.kernels.pattern import Pattern, stack_patterns
+from fastincentive.kernels.short import short_pass
+from fastincentive.leader import BoundReward, small_table
+from fastincentive.mdp import FloatArray
+
+__all__ = [
+    "SHORT_STEPS",
+    "Forward",
+    "ForwardPass",
+    "LeaderPass",
+    "pattern_of",
+    "room",
+    "settled_states",
+]
+
+#: Two followers with at most so many labels and steps are passed over in one call.
+SHORT_LABELS, SHORT_STEPS = 64, 512
+#: State laws that need more bytes than this are not kept.
+LAW_BYTES = 2**26
+
+
+def pattern_of(followers: Followers) -> Pattern:
+    """Merge the successor rows of the followers' models."""
+    _, first = np.unique(followers.packed.model, return_index=True)
+    return stack_patterns([followers[i].transition.pattern for i in first.tolist()])
+
+
+def settled_states(followers: Followers, policies: FloatArray) -> NDArray[np.bool_]:
+    """(n, S) bool: where a follower is absorbed, or will never be under its policy."""
+    packed, pattern = followers.packed, pattern_of(followers)
+    chains = room(packed, pattern)
+    none = np.empty((0, *packed.initial.shape))
+    labels = np.zeros((*packed.initial.shape, 1), np.int64)
+    kernels.forward_laws(packed, pattern, policies, labels, 1.0, SETTLE, chains, none, none)
+    return chains.settled
+
+
+def room(packed: Packed, pattern: Pattern, steps: int = 0) -> Chains:
+    """Make room for the chains of n policies, which stand at their initial laws."""
+    n, states = packed.initial.shape
+    return Chains(
+        np.empty((n, pattern.largest)),
+        np.empty((n, states)),
+        np.empty((n, states), np.bool_),
+        np.empty(n, np.bool_),
+        packed.initial.copy(),
+        np.empty((steps, n)),
+    )
+
+
+class Forward(NamedTuple):
+    """What the forward pass found, for T times."""
+
+    marginals: FloatArray  # (T, n, L) label marginals
+    laws: FloatArray  # (T, n, S) state laws, or (0, n, S) where they would take too much memory
+    weights: FloatArray  # (n, E) weights of the chains on the pattern
+    truncation: float  # bound on what lies beyond T
+    settled: NDArray[np.bool_] | None  # (n, S) where the bound is by the time until all are settled
+    moving: bool  # whether more time was asked for, since followers could leave where they settle
+
+
+class LeaderPass(NamedTuple):
+    """The leader's value and what else the passes found."""
+
+    value: float
+    gradient: FloatArray | None  # (n, S, A), w.r.t. the policy entries
+    horizon: int
+    truncation: float
+
+
+class ForwardPass:
+    """The forward pass of one problem.
+
+    Parameters
+    ----------
+    followers : Followers
+    leader : BoundReward
+    max_horizon : int
+        Sums over time stop here in any case.
+    """
+
+    def __init__(self, followers: Followers, leader: BoundReward, max_horizon: int) -> None:
+        self.followers = followers
+        self.leader = leader
+        self.max_horizon = max_horizon
+        self.pattern = pattern_of(followers)
+        packed = followers.packed
+        absorbing = packed.absorbing[packed.model]
+        self._moves_when_absorbed = bool((absorbing & ~packed.sink[packed.model]).any())
+        self._none = np.empty((0, *packed.initial.shape))
+        self._edges = int(np.diff(self.pattern.base)[packed.model].sum())
+        #: Whether a label is the number of the state.
+        self.shows_states = leader.labels.shape[2] == 1 and bool(
+            leader.n_labels == followers.n_states
+            and (leader.labels[:, :, 0] == np.arange(followers.n_states)).all()
+        )
+        self._guess = 64
+        #: A small table over two followers' labels of states, and its transpose.
+        self._table: tuple[FloatArray, FloatArray] | None = None
+        table = small_table(leader, SHORT_LABELS) if followers.n == 2 else None
+        if table is not None:
+            self._table = table, np.ascontiguousarray(table.T)
+
+    def label_mask(self, states: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """(n, L) bool: the labels that the marked states (n, S) can show."""
+        mask = np.zeros((self.followers.n, self.leader.n_labels), bool)
+        exists = states[:, :, None] & self.followers.available
+        labels = np.broadcast_to(self.leader.labels, self.followers.shape)
+        mask[np.nonzero(exists)[0], labels[exists]] = True
+        return mask
+
+    def run(
+        self,
+        policies: FloatArray,
+        gamma: float,
+        limit: int,
+        tolerance: float,
+        magnitude: float,
+        settles: bool,
+        gradient: bool = False,
+        visits: bool = False,
+    ) -> Forward:
+        """Laws and label marginals up to the certified horizon or the limit.
+
+        Parameters
+        ----------
+        policies : array (n, S, A)
+        gamma : float
+            The leader's discount.
+        limit : int
+            Most steps.
+        tolerance : float
+            Bound on what may lie beyond the horizon.
+        magnitude : float
+            Largest reward of a step.
+        settles : bool
+            Whether nothing is earned once all followers are absorbed.
+        gradient : bool
+            Where followers settle in states that they could leave, or move on within a closed
+            class, what a deviation would earn takes more time than the value.
+        visits : bool
+            Joint visits are asked for: a policy's states that it never leaves count, and all laws
+            are kept.
+        """
+        packed = self.followers.packed
+        stop = tolerance / magnitude if magnitude > 0.0 else np.inf
+        moving = settles and gradient and self._moves_when_absorbed
+        certified = settles and not (moving and gamma < 1.0)
+        state = room(packed, self.pattern)
+        stage = SETTLE if certified else WEIGH
+        if not certified:
+            self._discounted(state.rest, gamma)
+        blocks: list[tuple[FloatArray, FloatArray]] = []
+        done = 0
+        while True:
+            block = min(self._guess if done == 0 else max(16, done // 2), limit - done)
+            state, *kept = self._steps(policies, gamma, stage, state, block, visits)
+            if stage == SETTLE and any(state.lost.tolist()):
+                # Some policy has states it never leaves: fine where the leader earns nothing.
+                moving = gradient and bool((state.settled & ~packed.sink[packed.model]).any())
+                ends = not visits and self.leader.magnitude(self.label_mask(state.settled)) == 0.0
+                certified = ends and not (moving and gamma < 1.0)
+                if not certified:
+                    self._discounted(state.rest, gamma)
+                    state.masses[:] = packed.initial
+                    state, *kept = self._steps(policies, gamma, STEP, state, block, visits)
+            stage = STEP
+            at, left = kernels.first_below(state.remainder, gamma, done, stop)
+            blocks.append((kept[0], kept[1]))
+            done += block
+            # The bound at t covers t itself and all that follows; keep one step at least.
+            horizon = done if at < 0 else max(done - block + at, 1)
+            if at >= 0 or done == limit:
+                break
+        truncation = left * magnitude if certified or gamma < 1.0 else np.inf
+        if moving and certified:
+            horizon = min(horizon + self._time_from_everywhere(policies, state, stop), limit)
+            if horizon > done:
+                _, *kept = self._steps(policies, gamma, STEP, state, horizon - done, visits)
+                blocks.append((kept[0], kept[1]))
+        self._guess = min(horizon + 2, self.max_horizon)
+        if len(blocks) == 1:
+            laws, marginals = blocks[0]
+        else:
+            laws, marginals = self._joined(blocks, visits)
+        known = state.settled if certified else None
+        return Forward(
+            marginals[:horizon], laws[:horizon], state.weights, truncation, known, moving
+        )
+
+    def short(
+        self,
+        policies: FloatArray,
+        gamma: float,
+        limit: int,
+        tolerance: float,
+        magnitude: float,
+        settles: bool,
+        gradient: bool,
+    ) -> LeaderPass | None:
+        """Pass over two followers with a small table over labels of states in one call.
+
+        None where that does not apply, or where more than ``SHORT_STEPS`` steps were needed and
+        are allowed; a horizon of 0 where the limit does not suffice.
+        """
+        if self._table is None:
+            return None
+        most = min(limit, SHORT_STEPS)
+        moving = settles and gradient and self._moves_when_absorbed
+        if gamma == 1.0 and (moving or not settles):
+            return None
+        table, turned = self._table
+        slopes = np.empty(policies.shape if gradient else (0, 0, 0))
+        horizon, steps = 0, 0
+        # Whether this applies must not depend on earlier calls: other sums would round otherwise.
+        while horizon == 0 and steps < most:
+            steps = min(4 * steps if steps else self._guess, most)
+            horizon, left, value = short_pass(
+                self.followers.packed,
+                self.pattern,
+                policies,
+                self.leader.labels,
+                table,
+                turned,
+                gamma,
+                SETTLE if settles and not moving else WEIGH,
+                steps,
+                tolerance / magnitude if magnitude > 0.0 else np.inf,
+                self.shows_states,
+                gradient,
+                slopes,
+            )
+        if horizon < 0 or (horizon == 0 and limit > SHORT_STEPS):
+            return None
+        self._guess = horizon + 2 if horizon else most
+        return LeaderPass(value, slopes if gradient else None, horizon, left * magnitude)
+
+    def _discounted(self, rest: FloatArray, gamma: float) -> None:
+        """Weigh every state by a share of what the discount leaves; at 1 nothing is known."""
+        rest.fill(1.0 / ((1.0 - gamma) * self.followers.n) if gamma < 1.0 else np.inf)
+
+    def _steps(
+        self,
+        policies: FloatArray,
+        gamma: float,
+        stage: int,
+        state: Chains,
+        count: int,
+        visits: bool,
+    ) -> tuple[Chains, FloatArray, FloatArray]:
+        """Go ``count`` times on: the chains after them, their laws and label marginals."""
+        n, states = self._none.shape[1:]
+        keep = visits or self.shows_states or count * n * states * 8 <= LAW_BYTES
+        laws = np.empty((count, n, states)) if keep else self._none
+        marginals = self._none if self.shows_states else np.empty((count, n, self.leader.n_labels))
+        state = state._replace(remainder=np.empty((count, n)))
+        kernels.forward_laws.suited(count * self._edges, n)(
+            self.followers.packed,
+            self.pattern,
+            policies,
+            self.leader.labels,
+            gamma,
+            stage,
+            state,
+            laws,
+            marginals,
+        )
+        return state, laws, laws if self.shows_states else marginals
+
+    def _joined(
+        self, blocks: list[tuple[FloatArray, FloatArray]], visits: bool
+    ) -> tuple[FloatArray, FloatArray]:
+        """State laws and label marginals of all blocks."""
+        marginals = np.concatenate([block[1] for block in blocks])
+        if self.shows_states:
+            return marginals, marginals
+        if visits or marginals.shape[0] * self._none[0:1].size * 8 <= LAW_BYTES:
+            return np.concatenate([block[0] for block in blocks]), marginals
+        return self._none, marginals
+
+    def _time_from_everywhere(self, policies: FloatArray, state: Chains, stop: float) -> int:
+        """Count the steps until followers started in every state are settled."""
+        block, done = 64, 0
+        state = state._replace(
+            masses=np.ones(state.masses.shape), remainder=np.empty((block, self.followers.n))
+        )
+        run = kernels.forward_laws.suited(block * self._edges, self.followers.n)
+        while done < self.max_horizon:
+            run(
+                self.followers.packed,
+                self.pattern,
+                policies,
+                self.leader.labels,
+                1.0,
+                STEP,
+                state,
+                self._none,
+                self._none,
+            )
+            at, _ = kernels.first_below(state.remainder, 1.0, 0, stop)
+            if at >= 0:
+                return int(done + at)
+            done += block
+        return self.max_horizon
+
+    def gradients(
+        self, policies: FloatArray, found: Forward, conditional: FloatArray, gamma: float
+    ) -> tuple[float, FloatArray]:
+        """V and dV/dpi (n, S, A) from conditional rewards (T, n, L): the backward pass."""
+        out = np.empty(policies.shape)
+        n = policies.shape[0]
+        values = np.empty(n)
+        kernels.leader_gradients.suited(2 * conditional.shape[0] * self._edges, n)(
+            self.followers.packed,
+            self.pattern,
+            policies,
+            self.leader.labels,
+            found.weights,
+            found.laws,
+            conditional,
+            gamma,
+            found.truncation < np.inf,
+            out,
+            values,
+        )
+        return float(values[0]), out
