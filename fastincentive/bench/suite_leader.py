@@ -29,7 +29,7 @@ JOINT_TOLERANCE = 1e-12
 PROFILE_OF = {(2, 6): "smoke", (2, 15): "regular", (2, 30): "regular", (3, 6): "regular"}
 DISCOUNTS = (0.95, 0.99)
 #: The Kronecker system has this many joint states at most.
-_KRONECKER = 60_000
+_KRONECKER = 5_000
 
 
 def leader_cases(beside_peers: bool) -> list[Case]:
