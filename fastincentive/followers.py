@@ -10,16 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive.errors import ImproperPolicyError, invalid
+from fastincentive.evaluation import ROUTES, evaluate_large
 from fastincentive.kernels import bellman
 from fastincentive.kernels.jit import DENSE_STATES, Packed
 from fastincentive.kernels.order import Ordered
-from fastincentive.large import (
-    ROUTES,
-    ResponseMemory,
-    evaluate_large,
-    respond_large,
-    stack_ordered,
-)
+from fastincentive.large import ResponseMemory, respond_large, stack_ordered
 from fastincentive.mdp import FloatArray, TabularMDP, TransitionModel, as_mdp
 
 __all__ = ["Followers"]
