@@ -1,6 +1,8 @@
 """One follower's policy: values and occupancy of many states, by sweeps or by factors.
 
-The rule between the two counts operations, so that answers do not depend on timing.
+Sweeps are quick where the discount or the flow of the policy makes them converge soon, sparse LU
+factors elsewhere. The rule between the two counts operations, so that answers do not depend on
+timing.
 """
 
 from __future__ import annotations
@@ -12,27 +14,34 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastincentive.kernels import bellman, chain, occupancy, sweeps
+from fastincentive.errors import invalid
+from fastincentive.kernels import bellman, chain, elimination, fronts, occupancy, sweeps
 from fastincentive.kernels.jit import Packed
-from fastincentive.kernels.order import Ordered
-from fastincentive.mdp import FloatArray
+from fastincentive.mdp import FloatArray, TransitionModel
 
 __all__ = ["ROUTES", "constant_lengths", "direct_cost", "evaluate_large", "evaluate_one"]
 
-#: How a policy may be evaluated: by a measured rule, by sweeps, or by SuperLU factors.
+#: How a policy may be evaluated: by a measured rule, by sweeps, or by factors.
 ROUTES = ("auto", "sweeps", "direct")
 #: Rows up to this long have kernels of their own, with unrolled loops.
 LONGEST_UNROLLED = 8
-#: SuperLU's time in the unit of a row entry swept: this, and so much for each (states)^1.5.
-DIRECT_START, DIRECT_COST = 1.1e6, 15.0
+#: Row entries swept in the time of an operation of the elimination.
+ENTRIES_PER_OPERATION = 1.8
+#: Before the elimination is laid out, its cost is guessed as this, in entries, and so much for each
+#: (states)^1.5.
+DIRECT_START, DIRECT_COST = 1e5, 8.0
+#: Factors are laid out where sweeps are expected to cost this share of the guess.
+WORTH_A_LOOK = 0.3
 #: Sweeps that an evaluation is expected to take, times the square root of 1 - gamma.
-SWEEPS = 12.0
+SWEEPS = 15.0
+#: The same for a graph of few levels, which mixes soon: so many, and so many for each level.
+MIXING, PER_LEVEL = 30.0, 6.0
+#: Times the cost that was expected of them after which sweeps give up, where factors are at hand.
+PATIENCE = 2.0
 #: Extrapolations after which sweeps give up: rounding may keep them from a goal near its level.
 MOST_CYCLES = 20_000
-#: Share of the factors' cost for which sweeps are tried first.
-TRIAL = 0.03
-#: Not more than about this many entries in SuperLU's factors (12 bytes each).
-MOST_FILL = 4e8
+#: Not more than about this many entries in the factors.
+MOST_FILL = 1e8
 
 
 def constant_lengths(actions: int, width: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -42,24 +51,8 @@ def constant_lengths(actions: int, width: int) -> tuple[tuple[int, ...], tuple[i
     return (0,) * actions, (0,) * width
 
 
-def superlu(start: NDArray[np.int32], column: NDArray[np.int32], weight: FloatArray) -> Any:
-    """Factors of the transpose of an M-matrix given by rows: no pivoting, symmetric ordering."""
-    from scipy.sparse import csc_array
-    from scipy.sparse.linalg import splu
-
-    size = start.size - 1
-    # Rows of a matrix are the columns of its transpose.
-    transposed = csc_array((weight, column, start), shape=(size, size))
-    return splu(
-        transposed,
-        permc_spec="MMD_AT_PLUS_A",
-        diag_pivot_thresh=0.0,
-        options={"SymmetricMode": True},
-    )
-
-
 def direct_cost(states: int, breadth: int) -> float:
-    """Cost of SuperLU's factors in row entries swept, inf where they would not fit.
+    """Guess the cost of factors in row entries swept; inf where they would not fit.
 
     ``breadth`` is the widest level of the breadth-first order, the size of a separator.
     """
@@ -69,31 +62,45 @@ def direct_cost(states: int, breadth: int) -> float:
     return DIRECT_START + DIRECT_COST * size**1.5
 
 
+def sweeps_cost(model: TransitionModel, gamma: float) -> float:
+    """Row entries that sweeps for values and occupancy are expected to go over."""
+    order, breadth = model.sweep_order
+    slow = SWEEPS / math.sqrt(max(1.0 - gamma, 1e-12))
+    expected = min(slow, MIXING + PER_LEVEL * order.size / breadth)
+    return 2.0 * expected * (model.pairs + 3.0 * order.size)
+
+
 def evaluate_large(
+    models: Sequence[TransitionModel],
     packed: Packed,
-    ordered: Ordered,
-    breadth: Sequence[int],
     rewards: FloatArray,
     policies: FloatArray,
     route: str = "auto",
     tolerance: float = 0.0,
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """V (n,S), Q (n,S,A) and occupancy (n,S) of policies (n,S,A), discounts below 1.
+) -> tuple[FloatArray, FloatArray, FloatArray, NDArray[np.int64]]:
+    """V (n,S), Q (n,S,A) and occupancy (n,S) of policies (n,S,A).
 
-    ``breadth`` (one for each model) is the widest level of its order. ``tolerance`` bounds the
-    residuals that sweeps leave, of values and of the occupancy; 0 means close to rounding.
+    ``tolerance`` bounds the residuals that sweeps leave, of values and of the occupancy; 0 means
+    close to rounding. At discount 1 the last array (n,) holds a state from which follower i is
+    never absorbed, -1 where all is well.
     """
     n, states, _ = rewards.shape
     values = np.empty((n, states))
     q_values = np.empty(rewards.shape)
     visits = np.empty((n, states))
+    singular = np.empty(n, np.int64)
 
     def evaluate(i: int) -> None:
-        values[i], visits[i] = evaluate_one(
-            packed, ordered, breadth, i, rewards[i], policies[i], route, tolerance
+        singular[i] = evaluate_follower(
+            models[packed.model[i]],
+            packed,
+            i,
+            rewards[i],
+            policies[i],
+            (values[i], q_values[i], visits[i]),
+            route,
+            tolerance,
         )
-        gamma = float(packed.discount[i])
-        bellman.action_values(packed, i, gamma, rewards[i], values[i], q_values[i])
 
     if n == 1:
         evaluate(0)
@@ -102,15 +109,139 @@ def evaluate_large(
 
         from numba import get_num_threads
 
-        # Kernels and SuperLU release the lock; each follower is computed by one thread alone.
+        # Kernels release the lock; each follower is computed by one thread alone.
         with ThreadPoolExecutor(min(n, get_num_threads())) as pool:
             list(pool.map(evaluate, range(n)))
-    return values, q_values, visits
+    return values, q_values, visits, singular
+
+
+def evaluate_follower(
+    model: TransitionModel,
+    packed: Packed,
+    i: int,
+    rewards: FloatArray,
+    policy: FloatArray,
+    out: tuple[FloatArray, FloatArray, FloatArray],
+    route: str,
+    tolerance: float,
+) -> int:
+    """Write V (S,), Q (S,A) and occupancy (S,) of follower i; returns as ``evaluate_large``."""
+    gamma = float(packed.discount[i])
+    rows = None
+    if gamma == 1.0:
+        rows = _merged_rows(packed, i, policy)
+        never = np.empty(policy.shape[0], np.bool_)
+        if chain.mark_never(*rows, packed.absorbing[packed.model[i]], never):
+            return int(np.argmax(never))
+    direct, budget = route == "direct", math.inf
+    if route == "auto":
+        expected = sweeps_cost(model, gamma)
+        limit = direct_cost(policy.shape[0], model.breadth)
+        if expected > WORTH_A_LOOK * limit and model.fronts is not None:
+            limit = ENTRIES_PER_OPERATION * model.fronts.work
+            direct = expected > limit
+        budget = max(PATIENCE * expected, WORTH_A_LOOK * limit)
+    if not direct:
+        rows = _merged_rows(packed, i, policy) if rows is None else rows
+        if _by_sweeps(model, packed, i, rewards, policy, rows, out, budget, tolerance):
+            return -1
+        if model.fronts is None:
+            _by_sweeps(model, packed, i, rewards, policy, rows, out, math.inf, tolerance)
+            return -1
+    if model.fronts is None:
+        raise invalid(
+            "route",
+            '"auto" or "sweeps", because factors would take too much memory',
+            repr(route),
+        )
+    values, q_values, visits = out
+    return int(
+        fronts.evaluate_fronts(model.fronts, packed, i, rewards, policy, values, q_values, visits)
+    )
+
+
+def _merged_rows(packed: Packed, i: int, policy: FloatArray) -> Any:
+    """Rows of gamma P^pi in CSR; at discount 1 those of absorbing states are empty."""
+    gamma = float(packed.discount[i])
+    start = np.empty(policy.shape[0] + 1, np.int64)
+    size = chain.model_size(packed, i, *policy.shape)
+    column = np.empty(size, np.int64)
+    weight = np.empty(size)
+    end = chain.merge_rows(packed, i, gamma, policy, gamma == 1.0, start, column, weight)
+    return start, column[:end], weight[:end]
+
+
+def _by_sweeps(
+    model: TransitionModel,
+    packed: Packed,
+    i: int,
+    rewards: FloatArray,
+    policy: FloatArray,
+    merged: Any,
+    out: tuple[FloatArray, FloatArray, FloatArray],
+    budget: float,
+    tolerance: float,
+) -> bool:
+    """Evaluate by sweeps over at most about ``budget`` row entries; returns whether these did."""
+    gamma = float(packed.discount[i])
+    start, column, weight = merged
+    order, _ = model.sweep_order
+    states = order.size
+    widest = int(np.diff(start).max())
+    if states * widest > 2 * column.size + 1000:  # ragged: long rows are split
+        widest = max(4, 2 * column.size // states)
+    widest = max(widest, 2)
+    count = occupancy.count_rows(start, column, widest)
+    reward = np.empty(states)
+    bellman.mean_reward(policy, rewards, reward)
+    row = np.empty(states, np.int64)
+    places = np.empty((count, widest), np.uint32)
+    weights = np.empty((count, widest))
+    earned = np.empty(count)
+    scale = np.empty(count)
+    occupancy.policy_rows(start, column, weight, order, reward, row, places, weights, earned, scale)
+    width = constant_lengths(1, widest)[1]
+    cycles = int(min(MOST_CYCLES, max(1.0, budget / (16.0 * count * (widest + 3)))))
+    scratch = np.empty((8, count))
+    values = np.zeros(count)
+    goal, share = tolerance, tolerance
+    if tolerance <= 0.0:
+        share = 1e-14
+        size = float(np.abs(earned).max())
+        goal = max(1e-14 * (1.0 - gamma), 1e-15) * size / max(1.0 - gamma, 1e-3)
+    while True:
+        _, change = sweeps.settle_values(
+            places, weights, earned, values, scratch[:3], scratch[3], goal, cycles, True, width
+        )
+        if change > goal and budget < math.inf:
+            return False
+        # Values may be much smaller than the rewards and the discount would allow.
+        size = float(np.abs(values).max())
+        if tolerance > 0.0 or goal <= 1e-14 * size or size == 0.0:
+            break
+        goal = 4e-15 * size
+    counted = np.zeros(count)
+    initial = np.zeros(count)
+    initial[row] = packed.initial[i]
+    for _ in range(2):  # the second time from the true residual, for rounding adds up in it
+        pending = initial.copy()
+        occupancy.leave_over(places, weights, counted, pending)
+        _, left = occupancy.push_occupancy(
+            places, weights, pending, counted, scratch[:4], scratch[4:], share, cycles, width
+        )
+        if left > share and budget < math.inf:
+            return False
+    out[0][:] = values[row]
+    out[2][:] = (scale * counted)[row]
+    if gamma == 1.0:
+        out[2][packed.absorbing[packed.model[i]]] = 0.0
+    bellman.action_values(packed, i, gamma, rewards, out[0], out[1])
+    return True
 
 
 def evaluate_one(
     packed: Packed,
-    ordered: Ordered,
+    ordered: Any,
     breadth: Sequence[int],
     i: int,
     rewards: FloatArray,
@@ -118,70 +249,12 @@ def evaluate_one(
     route: str,
     tolerance: float,
 ) -> tuple[FloatArray, FloatArray]:
-    """V (S,) and occupancy (S,) of follower i; the policy's rows are merged once for both."""
+    """V (S,) and occupancy (S,) of follower i by factors that are laid out anew."""
     states, actions = rewards.shape
-    m = int(packed.model[i])
-    gamma = float(packed.discount[i])
-    order = ordered.order[m]
-    start = np.empty(states + 1, np.int64)
-    size = chain.model_size(packed, i, states, actions)
-    column = np.empty(size, np.int64)
-    weight = np.empty(size)
-    end = chain.merge_rows(packed, i, gamma, policy, False, start, column, weight)
-    reward = np.empty(states)
-    bellman.mean_reward(policy, rewards, reward)
-    widest = int(np.diff(start).max())
-    places = np.empty((states, widest), np.uint32)
-    weights = np.empty((states, widest))
-    earned = np.empty(states)
-    scale = np.empty(states)
-    occupancy.policy_rows(start, column, weight, order, reward, places, weights, earned, scale)
-    width = constant_lengths(1, widest)[1]
-    values = np.zeros(states)
-    counted = np.zeros(states)
-    expected = SWEEPS / math.sqrt(1.0 - gamma)
-    limit = direct_cost(states, breadth[m])
-    direct = route == "direct" or (
-        route == "auto" and 2.0 * expected * states * (widest + 3) > limit
-    )
-    may_change = route == "auto" and limit < math.inf
-    cycles = MOST_CYCLES
-    if may_change:
-        # Where three times the sweeps that were expected do not do, factors are the better bet;
-        # where factors are expected to be, a small share of their cost goes to trying sweeps.
-        cycles = 1 + int(0.4 * expected)
-        if direct:
-            cycles = int(TRIAL * limit / (8 * states * (widest + 3)))
-            direct = cycles == 0
-    if not direct:
-        scratch = np.empty((8, states))
-        goal, share = tolerance, tolerance
-        if tolerance <= 0.0:
-            goal = max(1e-14 * (1.0 - gamma), 1e-15) * float(np.abs(earned).max()) / (1.0 - gamma)
-            share = 1e-14
-        _, change = sweeps.settle_values(
-            places, weights, earned, values, scratch[:3], scratch[3], goal, cycles, True, width
-        )
-        direct = may_change and change > goal
-    if not direct:
-        for _ in range(2):  # the second time from the true residual, for rounding adds up in it
-            pending = packed.initial[i][order]
-            occupancy.leave_over(places, weights, counted, pending)
-            _, left = occupancy.push_occupancy(
-                places, weights, pending, counted, scratch[:4], scratch[4:], share, cycles, width
-            )
-        direct = may_change and left > share
-    if direct:
-        factors = superlu(*occupancy.identity_minus(start, column[:end], weight[:end]))
-        values[:] = factors.solve(reward, trans="T")[order]
-        counted[:] = factors.solve(packed.initial[i])[order] / scale
-        # One sweep each makes up for what rounding left in the factors.
-        pending = packed.initial[i][order]
-        occupancy.leave_over(places, weights, counted, pending)
-        sweeps.sweep(places, weights, earned, values, width)
-        occupancy.push(places, weights, pending, counted, width)
-    ordered_values = np.empty(states)
-    ordered_values[order] = values
-    visits = np.empty(states)
-    visits[order] = scale * counted
-    return ordered_values, visits
+    first = int(packed.model[i]) * states * actions
+    row_start = packed.row_start[first : first + states * actions + 1]
+    successor = packed.successor[row_start[0] : row_start[-1]]
+    layout = elimination.analyse(row_start - row_start[0], successor, states, 1 << 62)
+    values, q_values, visits = np.empty(states), np.empty(rewards.shape), np.empty(states)
+    fronts.evaluate_fronts(layout, packed, i, rewards, policy, values, q_values, visits)
+    return values, visits

@@ -195,8 +195,8 @@ class Followers:
     ) -> PolicyValues:
         """Values, Q-values and unnormalised state occupancies of policies under rewards (n, S, A).
 
-        ``route`` is "auto", "sweeps" or "direct" (SuperLU), for more than ``DENSE_STATES`` states
-        at discounts below 1; ``tolerance`` bounds the residual of sweeps, 0 means rounding.
+        ``route`` is "auto", "sweeps" or "direct" (sparse factors), for more than ``DENSE_STATES``
+        states; ``tolerance`` bounds the residual of sweeps, 0 means rounding.
 
         Raises
         ------
@@ -206,13 +206,12 @@ class Followers:
         if route not in ROUTES:
             raise invalid("route", f"one of {ROUTES}", repr(route))
         n, states, _ = self.shape
-        if states > DENSE_STATES and self.ordered is not None:
-            breadth = [model.breadth for model in self._models]
-            return PolicyValues(
-                *evaluate_large(
-                    self.packed, self.ordered, breadth, rewards, policies, route, tolerance
-                )
+        if states > DENSE_STATES:
+            *found, singular = evaluate_large(
+                self._models, self.packed, rewards, policies, route, tolerance
             )
+            self._check_absorbed(singular)
+            return PolicyValues(*found)
         values = np.empty((n, states))
         q_values = np.empty(self.shape)
         visits = np.empty((n, states))
@@ -220,10 +219,14 @@ class Followers:
         bellman.evaluate_policies(
             self.packed, rewards, policies, values, q_values, visits, singular
         )
+        self._check_absorbed(singular)
+        return PolicyValues(values, q_values, visits)
+
+    def _check_absorbed(self, singular: NDArray[np.int64]) -> None:
+        """Raise if some follower has a state (-1: none) from which it is never absorbed."""
         if singular.max() >= 0:
             i = int(np.argmax(singular >= 0))
             self.raise_improper(i, int(singular[i]))
-        return PolicyValues(values, q_values, visits)
 
     def best_responses(
         self,

@@ -135,7 +135,8 @@ def _rows(size: int) -> _Rows:
     places, weights = np.empty((states, widest), np.uint32), np.empty((states, widest))
     earned, scale = np.empty(states), np.empty(states)
     reward = _values(states)
-    policy_rows(start, column, weight, order, reward, places, weights, earned, scale)
+    row = np.empty(states, np.int64)
+    policy_rows(start, column, weight, order, reward, row, places, weights, earned, scale)
     return _Rows(places, weights, earned, constant_lengths(1, widest)[1])
 
 

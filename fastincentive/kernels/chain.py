@@ -20,7 +20,6 @@ __all__ = [
     "model_size",
     "solve_factored",
     "solve_factored_transposed",
-    "sweep_occupancy",
     "sweep_values",
 ]
 
@@ -59,18 +58,35 @@ def merge_rows(packed, i, gamma, policy, killed, start, column, weight):
 def mark_never(start, column, weight, absorbing, never):
     """Mark the states that cannot reach an absorbing one; returns whether there are any."""
     states = absorbing.shape[0]
-    never[:] = ~absorbing
-    grown = True
-    while grown:
-        grown = False
-        for s in range(states):
-            if never[s]:
-                for e in range(start[s], start[s + 1]):
-                    if weight[e] > 0.0 and not never[column[e]]:
-                        never[s] = False
-                        grown = True
-                        break
-    return never.any()
+    before = np.zeros(states + 1, np.int64)
+    for e in range(start[states]):
+        before[column[e] + 1] += 1
+    for s in range(states):
+        before[s + 1] += before[s]
+    predecessor = np.empty(start[states], np.int64)
+    free = before[:-1].copy()
+    for s in range(states):
+        for e in range(start[s], start[s + 1]):
+            c = column[e]
+            predecessor[free[c]] = s if weight[e] > 0.0 else -1
+            free[c] += 1
+    met = np.empty(states, np.int64)
+    end = 0
+    for s in range(states):
+        never[s] = not absorbing[s]
+        if absorbing[s]:
+            met[end] = s
+            end += 1
+    k = 0
+    while k < end:
+        for e in range(before[met[k]], before[met[k] + 1]):
+            p = predecessor[e]
+            if p >= 0 and never[p]:
+                never[p] = False
+                met[end] = p
+                end += 1
+        k += 1
+    return end < states
 
 
 @jit
@@ -176,26 +192,3 @@ def sweep_values(start, column, weight, reward, out, tolerance, sweeps):
         if change <= tolerance * size:
             break
     return change
-
-
-@jit
-def sweep_occupancy(start, column, weight, initial, out, tolerance, steps):
-    """Sum over time of the mass that W carries from ``initial``; returns the mass left over."""
-    states = out.shape[0]
-    mass = initial.copy()
-    out[:] = initial
-    left = 1.0
-    for _ in range(steps):
-        following = np.zeros(states)
-        for s in range(states):
-            if mass[s] != 0.0:
-                for e in range(start[s], start[s + 1]):
-                    following[column[e]] += mass[s] * weight[e]
-        left = 0.0
-        for s in range(states):
-            out[s] += following[s]
-            left += following[s]
-        mass = following
-        if left <= tolerance:
-            break
-    return left

@@ -4,42 +4,78 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from fastincentive.kernels.jit import jit
 from fastincentive.kernels.sweeps import PLAIN, mixture
 
-__all__ = ["identity_minus", "leave_over", "policy_rows", "push", "push_occupancy"]
+__all__ = ["count_rows", "leave_over", "policy_rows", "push", "push_occupancy"]
 
 
 @jit
-def policy_rows(start, column, weight, order, reward, places, weights, earned, scale):
-    """Write merged rows W of a policy in sweep order, (S, K), their own loops solved away.
+def count_rows(start, column, width):
+    """Rows of ``width`` entries that ``policy_rows`` needs."""
+    count = 0
+    for s in range(start.shape[0] - 1):
+        own = 0
+        for e in range(start[s], start[s + 1]):
+            own += column[e] == s
+        length = start[s + 1] - start[s] - own
+        count += 1
+        if length > width:
+            count += (length - 2) // (width - 1)
+    return count
 
-    ``scale`` (S,) is 1 / (1 - loop).
+
+@jit
+def policy_rows(start, column, weight, order, reward, row, places, weights, earned, scale):
+    """Write merged rows W of a policy in sweep order, (R, K), their own loops solved away.
+
+    State s has row ``row[s]``. What exceeds K entries is summed up in further rows, each the last
+    entry of the next: they come just before, so that a sweep does the same as over long rows.
+    ``scale`` (R,) is 1 / (1 - loop), 1 in further rows.
     """
-    states, width = places.shape
-    place = np.empty(states, np.uint32)
-    for k in range(states):
-        place[order[k]] = k
+    states = order.shape[0]
+    width = places.shape[1]
+    end = 0
     for k in range(states):
         s = order[k]
+        own = 0
+        for e in range(start[s], start[s + 1]):
+            own += column[e] == s
+        length = start[s + 1] - start[s] - own
+        if length > width:
+            end += (length - 2) // (width - 1)
+        row[s] = end
+        end += 1
+    first = 0
+    for k in range(states):
+        s = order[k]
+        last = row[s]
         loop = 0.0
+        r = first
         j = 0
         for e in range(start[s], start[s + 1]):
             if column[e] == s:
                 loop += weight[e]
-            else:
-                places[k, j] = place[column[e]]
-                weights[k, j] = weight[e]
-                j += 1
-        scale[k] = 1.0 / (1.0 - loop)
-        for f in range(j):
-            weights[k, f] *= scale[k]
+                continue
+            if j == width:
+                r += 1
+                places[r, 0] = r - 1
+                weights[r, 0] = 1.0
+                j = 1
+            places[r, j] = row[column[e]]
+            weights[r, j] = weight[e]
+            j += 1
         for f in range(j, width):
-            places[k, f] = k
-            weights[k, f] = 0.0
-        earned[k] = scale[k] * reward[s]
+            places[r, f] = r
+            weights[r, f] = 0.0
+        for h in range(first, last):
+            scale[h] = 1.0
+            earned[h] = 0.0
+        scale[last] = 1.0 / (1.0 - loop)
+        for f in range(width):
+            weights[last, f] *= scale[last]
+        earned[last] = scale[last] * reward[s]
+        first = last + 1
 
 
 @jit
@@ -102,31 +138,6 @@ def push_occupancy(column, weight, pending, visits, seen, left, goal, cycles, wi
             visits[:] = seen[3]
             pending[:] = left[3]
     return count, total
-
-
-@jit
-def identity_minus(start, column, weight):
-    """Return I - W for merged rows W: index pointer, columns and entries of a CSR matrix."""
-    states = start.shape[0] - 1
-    first = np.empty(states + 1, np.int32)
-    at = np.empty(column.shape[0] + states, np.int32)
-    entry = np.empty(at.shape[0])
-    end = 0
-    for s in range(states):
-        first[s] = end
-        at[end] = s
-        entry[end] = 1.0
-        own = end
-        end += 1
-        for e in range(start[s], start[s + 1]):
-            if column[e] == s:
-                entry[own] -= weight[e]
-            else:
-                at[end] = column[e]
-                entry[end] = -weight[e]
-                end += 1
-    first[states] = end
-    return first, at[:end], entry[:end]
 
 
 @jit
