@@ -205,7 +205,7 @@ class Followers:
         """
         if route not in ROUTES:
             raise invalid("route", f"one of {ROUTES}", repr(route))
-        n, states, _ = self.shape
+        n, states, _ = rewards.shape
         if states > DENSE_STATES:
             *found, singular = evaluate_large(
                 self._models, self.packed, rewards, policies, route, tolerance
@@ -213,7 +213,7 @@ class Followers:
             self._check_absorbed(singular)
             return PolicyValues(*found)
         values = np.empty((n, states))
-        q_values = np.empty(self.shape)
+        q_values = np.empty(rewards.shape)
         visits = np.empty((n, states))
         singular = np.empty(n, np.int64)
         bellman.evaluate_policies(
@@ -224,7 +224,7 @@ class Followers:
 
     def _check_absorbed(self, singular: NDArray[np.int64]) -> None:
         """Raise if some follower has a state (-1: none) from which it is never absorbed."""
-        if singular.max() >= 0:
+        if max(singular.tolist()) >= 0:
             i = int(np.argmax(singular >= 0))
             self.raise_improper(i, int(singular[i]))
 
