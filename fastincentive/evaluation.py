@@ -30,14 +30,16 @@ ENTRIES_PER_OPERATION = 1.8
 #: Before the elimination is laid out, its cost is guessed as this, in entries, and so much for each
 #: (states)^1.5.
 DIRECT_START, DIRECT_COST = 1e5, 8.0
-#: Factors are laid out where sweeps are expected to cost this share of the guess.
-WORTH_A_LOOK = 0.3
 #: Sweeps that an evaluation is expected to take, times the square root of 1 - gamma.
 SWEEPS = 15.0
 #: The same for a graph of few levels, which mixes soon: so many, and so many for each level.
 MIXING, PER_LEVEL = 30.0, 6.0
-#: Times the cost that was expected of them after which sweeps give up, where factors are at hand.
+#: Entries of rows too long to be unrolled take so many times as long.
+LONG_ROWS = 2.5
+#: Sweeps give up after so many times the cost that was expected of them.
 PATIENCE = 2.0
+#: The occupancy is swept at most so many times from its true residual.
+MOST_ROUNDS = 8
 #: Extrapolations after which sweeps give up: rounding may keep them from a goal near its level.
 MOST_CYCLES = 20_000
 #: Not more than about this many entries in the factors.
@@ -67,7 +69,8 @@ def sweeps_cost(model: TransitionModel, gamma: float) -> float:
     order, breadth = model.sweep_order
     slow = SWEEPS / math.sqrt(max(1.0 - gamma, 1e-12))
     expected = min(slow, MIXING + PER_LEVEL * order.size / breadth)
-    return 2.0 * expected * (model.pairs + 3.0 * order.size)
+    entries = model.pairs * (1.0 if model.pairs <= LONGEST_UNROLLED * order.size else LONG_ROWS)
+    return 2.0 * expected * (entries + 3.0 * order.size)
 
 
 def evaluate_large(
@@ -133,31 +136,33 @@ def evaluate_follower(
         never = np.empty(policy.shape[0], np.bool_)
         if chain.mark_never(*rows, packed.absorbing[packed.model[i]], never):
             return int(np.argmax(never))
-    direct, budget = route == "direct", math.inf
-    if route == "auto":
-        expected = sweeps_cost(model, gamma)
-        limit = direct_cost(policy.shape[0], model.breadth)
-        if expected > WORTH_A_LOOK * limit and model.fronts is not None:
-            limit = ENTRIES_PER_OPERATION * model.fronts.work
-            direct = expected > limit
-        budget = max(PATIENCE * expected, WORTH_A_LOOK * limit)
-    if not direct:
-        rows = _merged_rows(packed, i, policy) if rows is None else rows
-        if _by_sweeps(model, packed, i, rewards, policy, rows, out, budget, tolerance):
-            return -1
-        if model.fronts is None:
-            _by_sweeps(model, packed, i, rewards, policy, rows, out, math.inf, tolerance)
-            return -1
-    if model.fronts is None:
+    layout = model.fronts() if route == "direct" else None
+    if route != "direct":
+        budget = math.inf
+        if route == "auto":
+            budget = sweeps_cost(model, gamma)
+            layout = _affordable(model, budget)
+            budget *= PATIENCE
+        while layout is None:
+            rows = _merged_rows(packed, i, policy) if rows is None else rows
+            if _by_sweeps(model, packed, i, rewards, policy, rows, out, budget, tolerance):
+                return -1
+            # Factors that cost no more than what was tried in vain, or more of the same.
+            layout = _affordable(model, 1.5 * budget)
+            budget *= 4.0
+    if layout is None:
         raise invalid(
             "route",
             '"auto" or "sweeps", because factors would take too much memory',
             repr(route),
         )
-    values, q_values, visits = out
-    return int(
-        fronts.evaluate_fronts(model.fronts, packed, i, rewards, policy, values, q_values, visits)
-    )
+    return int(fronts.evaluate_fronts(layout, packed, i, rewards, policy, *out))
+
+
+def _affordable(model: TransitionModel, entries: float) -> elimination.Fronts | None:
+    """Where the factors lie, or None if they cost more than so many row entries swept."""
+    layout = model.fronts(entries / ENTRIES_PER_OPERATION)
+    return None if layout is None or ENTRIES_PER_OPERATION * layout.work > entries else layout
 
 
 def _merged_rows(packed: Packed, i: int, policy: FloatArray) -> Any:
@@ -201,7 +206,10 @@ def _by_sweeps(
     scale = np.empty(count)
     occupancy.policy_rows(start, column, weight, order, reward, row, places, weights, earned, scale)
     width = constant_lengths(1, widest)[1]
-    cycles = int(min(MOST_CYCLES, max(1.0, budget / (16.0 * count * (widest + 3)))))
+    entries = count * (widest * (1.0 if widest <= LONGEST_UNROLLED else LONG_ROWS) + 3.0)
+    cycles = int(min(MOST_CYCLES, max(1.0, budget / (16.0 * entries))))
+    if cycles == MOST_CYCLES:  # nothing more can come
+        budget = math.inf
     scratch = np.empty((8, count))
     values = np.zeros(count)
     goal, share = tolerance, tolerance
@@ -213,22 +221,28 @@ def _by_sweeps(
         _, change = sweeps.settle_values(
             places, weights, earned, values, scratch[:3], scratch[3], goal, cycles, True, width
         )
-        if change > goal and budget < math.inf:
+        size = float(np.abs(values).max())
+        if change > max(goal, 1e-14 * size) and budget < math.inf:
             return False
         # Values may be much smaller than the rewards and the discount would allow.
-        size = float(np.abs(values).max())
         if tolerance > 0.0 or goal <= 1e-14 * size or size == 0.0:
             break
-        goal = 4e-15 * size
+        goal = 1e-14 * size
     counted = np.zeros(count)
     initial = np.zeros(count)
     initial[row] = packed.initial[i]
-    for _ in range(2):  # the second time from the true residual, for rounding adds up in it
+    for k in range(MOST_ROUNDS):
+        # Rounding adds up: what is pending is taken from the equation anew, and counted apart.
         pending = initial.copy()
         occupancy.leave_over(places, weights, counted, pending)
+        largest = float(np.abs(counted).max())
+        if k > 1 and float(np.abs(pending).max()) <= max(share, 1e-14 * largest):
+            break
+        extra = np.zeros(count)
         _, left = occupancy.push_occupancy(
-            places, weights, pending, counted, scratch[:4], scratch[4:], share, cycles, width
+            places, weights, pending, extra, scratch[:4], scratch[4:], share, cycles, width
         )
+        counted += extra
         if left > share and budget < math.inf:
             return False
     out[0][:] = values[row]
@@ -254,7 +268,7 @@ def evaluate_one(
     first = int(packed.model[i]) * states * actions
     row_start = packed.row_start[first : first + states * actions + 1]
     successor = packed.successor[row_start[0] : row_start[-1]]
-    layout = elimination.analyse(row_start - row_start[0], successor, states, 1 << 62)
+    layout = elimination.analyse(row_start - row_start[0], successor, states, 1 << 62, math.inf)
     values, q_values, visits = np.empty(states), np.empty(rewards.shape), np.empty(states)
     fronts.evaluate_fronts(layout, packed, i, rewards, policy, values, q_values, visits)
     return values, visits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,8 @@ class TransitionModel:
         self.successor = successor
         self.probability = probability
         self.available = available
+        self._fronts: Fronts | None = None
+        self._too_much_work = 0.0  # there are no fronts up to this
         for array in (row_start, successor, probability, available):
             array.setflags(write=False)
 
@@ -88,10 +91,16 @@ class TransitionModel:
         """How many (state, successor) pairs there are, whatever the action."""
         return int(count_pairs(self.row_start, self.successor, self.available.shape[0]))
 
-    @cached_property
-    def fronts(self) -> Fronts | None:
-        """Where the factors of I - gamma P lie under any policy; None where they get too big."""
-        return analyse(self.row_start, self.successor, self.available.shape[0], MOST_FILL)
+    def fronts(self, most_work: float = math.inf) -> Fronts | None:
+        """Where the factors of I - gamma P lie under any policy, laid out once.
+
+        None where they get too big or take more than ``most_work``, as counted in ``Fronts``.
+        """
+        if self._fronts is None and most_work > self._too_much_work:
+            states = self.available.shape[0]
+            self._fronts = analyse(self.row_start, self.successor, states, MOST_FILL, most_work)
+            self._too_much_work = most_work
+        return self._fronts
 
     @cached_property
     def ordered(self) -> Ordered | None:

@@ -24,6 +24,8 @@ __all__ = [
     "postorder",
 ]
 
+#: Nanoseconds for each product, entry of the factors, stored transition and front.
+PRODUCT, ENTRY, TRANSITION, FRONT = 0.08, 3.0, 3.0, 500.0
 #: A front takes in its last child if it then has at most FEW pivots; or at most so many, and no
 #: more than this share of what is stored would be zeros.
 FEW = 4
@@ -363,23 +365,30 @@ def gather_fronts(row_start, successor, start, neighbour, order, parent, count):
     )
 
 
-def analyse(row_start: np.ndarray, successor: np.ndarray, states: int, most: int) -> Fronts | None:
-    """Order and lay out the elimination; None where L would have more than ``most`` entries."""
+def analyse(
+    row_start: np.ndarray, successor: np.ndarray, states: int, most: int, most_work: float
+) -> Fronts | None:
+    """Order and lay out the elimination.
+
+    None where L would have more than ``most`` entries, or where the work is certain to be above
+    ``most_work``.
+    """
     start, neighbour = neighbours(row_start, successor, states)
-    order, total = minimum_degree(start, neighbour, most)
-    if total > most:
+    order, found = minimum_degree(start, neighbour, most, most_work / PRODUCT)
+    if not found:
         return None
     order = order[postorder(elimination_tree(start, neighbour, order))]
     parent = elimination_tree(start, neighbour, order)
     count = column_counts(start, neighbour, order, parent)
-    found = gather_fronts(row_start, successor, start, neighbour, order, parent, count)
-    return Fronts._make([*found, measured_work(found)])
+    layout = gather_fronts(row_start, successor, start, neighbour, order, parent, count)
+    return Fronts._make([*layout, measured_work(layout)])
 
 
-def measured_work(found: Any) -> float:
+def measured_work(layout: Any) -> float:
     """Time of an evaluation in nanoseconds, from counts, as one machine took it."""
-    first, begin, factor, address = found[1], found[2], found[8], found[10]
+    first, begin, factor, address = layout[1], layout[2], layout[8], layout[10]
     pivots, rows = np.diff(first).astype(float), np.diff(begin).astype(float)
     # Each pivot updates the rows and columns that come after it.
     products = pivots * (rows * (rows - pivots) + pivots**2 / 3.0)
-    return float(products.sum() / 6.0 + factor[-1] + 3.0 * address.size + 500.0 * pivots.size)
+    entries = ENTRY * factor[-1] + TRANSITION * address.size
+    return float(PRODUCT * products.sum() + entries + FRONT * pivots.size)

@@ -29,10 +29,11 @@ def pack_elements(element_start, element_size, alive, made, count, pool):
 
 
 @jit
-def minimum_degree(start, neighbour, most):
-    """Order of elimination (S,) of a symmetric pattern, and the entries of L off the diagonal.
+def minimum_degree(start, neighbour, most, most_products):
+    """Order of elimination (S,) of a symmetric pattern, and whether there is one.
 
-    Stops once these are more than ``most``; the order is then of no use.
+    There is none where L would have more than ``most`` entries off the diagonal, or where
+    eliminating takes more than ``most_products`` products.
     """
     states = start.shape[0] - 1
     # Of each state not yet eliminated: the elements it is in, then the states it is joined to else.
@@ -63,6 +64,7 @@ def minimum_degree(start, neighbour, most):
         head[d] = s
     order = np.empty(states, np.int64)
     total = 0
+    products = 0.0
     least = 0
     for k in range(states):
         while head[least] < 0:
@@ -99,8 +101,9 @@ def minimum_degree(start, neighbour, most):
         element_size[p] = size
         alive[p] = True
         total += size
-        if total > most:
-            break
+        products += size * float(size)
+        if total > most or products > most_products:
+            return order, False
         for j in range(begin, end):
             s = pool[j]
             for e in range(start[s], start[s] + elements[s]):
@@ -158,4 +161,4 @@ def minimum_degree(start, neighbour, most):
                 before[head[d]] = s
             head[d] = s
             least = min(least, d)
-    return order, total
+    return order, True
