@@ -168,17 +168,6 @@ def test_policy_iteration_takes_over(monkeypatch):
     assert bellman_residual(mdp, answer.values) <= 1e-13 * np.abs(answer.values).max()
 
 
-@pytest.mark.slow
-def test_factors_take_over_where_sweeps_are_slow(monkeypatch):
-    mdp = random_mdp("ring", 2, discount=0.9999)
-    monkeypatch.setattr(evaluation, "SWEEPS", 0.01)
-    monkeypatch.setattr(evaluation, "WORTH_A_LOOK", 0.0)
-    policy = np.full((mdp.n_states, mdp.n_actions), 1.0 / mdp.n_actions)
-    values, _ = fi.evaluate_policy(mdp, policy)
-    P, R = under(mdp, policy)
-    np.testing.assert_allclose(R + mdp.discount * (P @ values), values, atol=1e-12)
-
-
 def test_ragged_rows_are_not_padded():
     transition = np.full((12, 2, 12), 0.0)
     transition[:, :, 0] = 1.0

@@ -2,7 +2,7 @@
 
 Small state spaces use LU factors of ``I - gamma P``: an M-matrix, so no pivoting is needed, and
 the row envelope keeps the factors of a grid narrow. One factorisation serves the values and, with
-its transpose, the occupancy. Larger ones use sweeps over the merged rows.
+its transpose, the occupancy.
 """
 
 from __future__ import annotations

@@ -21,7 +21,8 @@ __all__ = [
     "parallel_jit",
 ]
 
-#: Up to this many states a policy is evaluated by LU factors of I - gamma P, beyond by sweeps.
+#: Up to this many states a policy is evaluated by dense LU factors of I - gamma P, beyond by sweeps
+#: or sparse factors.
 DENSE_STATES = 400
 #: Kernels use threads from this many entries of their largest array on.
 THREADED_SIZE = 20_000
