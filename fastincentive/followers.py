@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive.errors import ImproperPolicyError, invalid
+from fastincentive.evaluation import ROUTES, evaluate_large
 from fastincentive.kernels import bellman
 from fastincentive.kernels.jit import DENSE_STATES, Packed
 from fastincentive.large import (
-    ROUTES,
     ResponseMemory,
     Sweepable,
-    evaluate_large,
     recall_bytes,
+    respond_by_policies,
     respond_large,
     sweepable,
 )
@@ -198,8 +198,8 @@ class Followers:
     ) -> PolicyValues:
         """Values, Q-values and unnormalised state occupancies of policies under rewards (n, S, A).
 
-        ``route`` is "auto", "sweeps" or "direct" (SuperLU), for more than ``DENSE_STATES`` states
-        at discounts below 1; ``tolerance`` bounds the residual of sweeps, 0 means rounding.
+        ``route`` is "auto", "sweeps" or "direct" (sparse factors), for more than ``DENSE_STATES``
+        states; ``tolerance`` bounds the residual of sweeps, 0 means rounding.
 
         Raises
         ------
@@ -208,25 +208,28 @@ class Followers:
         """
         if route not in ROUTES:
             raise invalid("route", f"one of {ROUTES}", repr(route))
-        n, states, _ = self.shape
-        known = self.sweepable
-        if states > DENSE_STATES and known is not None:
-            return PolicyValues(
-                *evaluate_large(
-                    self.packed, known.ordered, known.breadth, rewards, policies, route, tolerance
-                )
+        n, states, _ = rewards.shape
+        if states > DENSE_STATES:
+            *found, singular = evaluate_large(
+                self._models, self.packed, rewards, policies, route, tolerance
             )
+            self._check_absorbed(singular)
+            return PolicyValues(*found)
         values = np.empty((n, states))
-        q_values = np.empty(self.shape)
+        q_values = np.empty(rewards.shape)
         visits = np.empty((n, states))
         singular = np.empty(n, np.int64)
         bellman.evaluate_policies(
             self.packed, rewards, policies, values, q_values, visits, singular
         )
-        if singular.max() >= 0:
+        self._check_absorbed(singular)
+        return PolicyValues(values, q_values, visits)
+
+    def _check_absorbed(self, singular: NDArray[np.int64]) -> None:
+        """Raise if some follower has a state (-1: none) from which it is never absorbed."""
+        if max(singular.tolist()) >= 0:
             i = int(np.argmax(singular >= 0))
             self.raise_improper(i, int(singular[i]))
-        return PolicyValues(values, q_values, visits)
 
     def best_responses(
         self,
@@ -248,26 +251,31 @@ class Followers:
         """
         n, states, _ = self.shape
         known = self.sweepable
-        if states > DENSE_STATES and known is not None:
-            return ResponseValues(
-                *respond_large(self.packed, known, rewards, warm, memory, tolerance)
-            )
+        if states > DENSE_STATES:
+            if known is None:
+                found = respond_by_policies(self._models, self.packed, rewards, warm)
+            else:
+                found = respond_large(
+                    self._models, self.packed, known, rewards, warm, memory, tolerance
+                )
+            return self._bounded(ResponseValues(*found))
         actions = np.empty((n, states), np.int64)
         values = np.empty((n, states))
         q_values = np.empty(self.shape)
         residual = np.empty(n)
         iterations = np.empty(n, np.int64)
+        answer = ResponseValues(actions, values, q_values, residual, iterations)
         if warm is None and known is not None:
-            bellman.first_responses(
-                self.packed, known.ordered, rewards, actions, values, q_values, residual, iterations
-            )
-            return ResponseValues(actions, values, q_values, residual, iterations)
+            bellman.first_responses(self.packed, known.ordered, rewards, *answer)
+            return answer
         actions[:] = -1 if warm is None else warm
-        bellman.best_responses(
-            self.packed, rewards, actions, values, q_values, residual, iterations
-        )
-        if iterations.min() < 0:
-            i = int(np.argmax(iterations < 0))
+        bellman.best_responses(self.packed, rewards, *answer)
+        return self._bounded(answer)
+
+    def _bounded(self, answer: ResponseValues) -> ResponseValues:
+        """Raise if some follower's total reward is unbounded (negative iterations)."""
+        if answer.iterations.min() < 0:
+            i = int(np.argmax(answer.iterations < 0))
             raise invalid(
                 "reward",
                 "a bounded best total reward, because the discount is 1",
@@ -275,7 +283,7 @@ class Followers:
                 f"follower {i}",
                 "Use a discount below 1, or lower the reward or the payment on the loop.",
             )
-        return ResponseValues(actions, values, q_values, residual, iterations)
+        return answer
 
     def response_memory(self, most_gib: float = 1.0) -> ResponseMemory | None:
         """Return a memory for repeated ``best_responses``; None where it is of no use or too large.

@@ -1,20 +1,16 @@
-"""Followers with many states: which route evaluates a policy, and what the last answer tells.
-
-Best responses always go by sweeps. Policies are evaluated by sweeps where the discount makes them
-converge soon, else by SuperLU; the rule counts operations, so that answers do not depend on
-timing.
-"""
+"""Best responses of followers with many states, and what the last answer tells about the next."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastincentive.kernels import bellman, chain, sweeps
+from fastincentive.evaluation import constant_lengths, direct_cost, evaluate_follower
+from fastincentive.kernels import bellman, sweeps
 from fastincentive.kernels.jit import Packed
 from fastincentive.kernels.order import Ordered
 from fastincentive.kernels.recall import (
@@ -27,38 +23,18 @@ from fastincentive.kernels.recall import (
 from fastincentive.mdp import FloatArray, TransitionModel
 
 __all__ = [
-    "ROUTES",
     "ResponseMemory",
     "Sweepable",
-    "evaluate_large",
     "recall_bytes",
+    "respond_by_policies",
     "respond_large",
     "sweepable",
 ]
 
-#: How a policy may be evaluated: by a measured rule, by sweeps, or by SuperLU factors.
-ROUTES = ("auto", "sweeps", "direct")
-#: Rows up to this long have kernels of their own, with unrolled loops.
-LONGEST_UNROLLED = 8
-#: SuperLU's time in the unit of a row entry swept: this, and so much for each (states)^1.5.
-DIRECT_START, DIRECT_COST = 1.1e6, 15.0
-#: Sweeps that an evaluation is expected to take, times the square root of 1 - gamma.
-SWEEPS = 12.0
 #: Best responses change from sweeps to policy iteration after the cost of so many factorisations.
 PATIENCE = 3.0
-#: Extrapolations after which sweeps give up: rounding may keep them from a goal near its level.
-MOST_CYCLES = 20_000
-#: Share of the factors' cost for which sweeps are tried first.
-TRIAL = 0.03
-#: Not more than about this many entries in SuperLU's factors (12 bytes each).
-MOST_FILL = 4e8
-
-
-def constant_lengths(actions: int, width: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Tuples whose lengths the kernels take for constants; empty where rows are long."""
-    if max(actions, width) > LONGEST_UNROLLED:
-        return (), ()
-    return (0,) * actions, (0,) * width
+#: Rounds of policy iteration after which gains near rounding are left.
+MOST_ROUNDS = 50
 
 
 def stack_ordered(models: Sequence[TransitionModel]) -> Ordered | None:
@@ -81,7 +57,6 @@ class Sweepable(NamedTuple):
     """What sweeps need to know of the followers' models."""
 
     ordered: Ordered
-    breadth: tuple[int, ...]  # of each model, the widest level of its order
     budget: FloatArray  # (n,) row entries to sweep before factors are tried, inf: never
     uniform: bool  # whether all rows of the models are as long as the ordered ones
     lengths: tuple[tuple[int, ...], tuple[int, ...]]  # see ``constant_lengths``
@@ -97,7 +72,6 @@ def sweepable(packed: Packed, models: Sequence[TransitionModel]) -> Sweepable | 
     breadth = tuple(1 if width == 1 else model.breadth for model in models)
     return Sweepable(
         ordered,
-        breadth,
         PATIENCE * np.array([direct_cost(states, breadth[m]) for m in packed.model]),
         packed.successor.size == count * states * actions * width,
         constant_lengths(actions, width),
@@ -164,34 +138,8 @@ def empty_recall(n: int, ordered: Ordered) -> Recall:
     )
 
 
-def superlu(start: NDArray[np.int32], column: NDArray[np.int32], weight: FloatArray) -> Any:
-    """Factors of the transpose of an M-matrix given by rows: no pivoting, symmetric ordering."""
-    from scipy.sparse import csc_array
-    from scipy.sparse.linalg import splu
-
-    size = start.size - 1
-    # Rows of a matrix are the columns of its transpose.
-    transposed = csc_array((weight, column, start), shape=(size, size))
-    return splu(
-        transposed,
-        permc_spec="MMD_AT_PLUS_A",
-        diag_pivot_thresh=0.0,
-        options={"SymmetricMode": True},
-    )
-
-
-def direct_cost(states: int, breadth: int) -> float:
-    """Cost of SuperLU's factors in row entries swept, inf where they would not fit.
-
-    ``breadth`` is the widest level of the breadth-first order, the size of a separator.
-    """
-    size = max(states, breadth**2 / 6.0)
-    if 10.0 * size * math.log2(size + 2.0) > MOST_FILL:
-        return math.inf
-    return DIRECT_START + DIRECT_COST * size**1.5
-
-
 def respond_large(
+    models: Sequence[TransitionModel],
     packed: Packed,
     known: Sweepable,
     rewards: FloatArray,
@@ -232,8 +180,9 @@ def respond_large(
     )
     for i in np.flatnonzero(residual > goal).tolist():
         if known.budget[i] < math.inf:
+            model = models[packed.model[i]]
             residual[i], extra = iterate_policies(
-                packed, known, i, rewards[i], actions[i], values[i], q_values[i]
+                model, packed, i, rewards[i], actions[i], values[i], q_values[i]
             )
             iterations[i] += extra
             if recall is not None:
@@ -241,148 +190,76 @@ def respond_large(
     return actions, values, q_values, residual, iterations
 
 
-def iterate_policies(
+def respond_by_policies(
+    models: Sequence[TransitionModel],
     packed: Packed,
-    known: Sweepable,
+    rewards: FloatArray,
+    warm: NDArray[np.int64] | None,
+) -> tuple[NDArray[np.int64], FloatArray, FloatArray, FloatArray, NDArray[np.int64]]:
+    """As ``respond_large`` for any discounts and rows, by policy iteration from the start.
+
+    Iterations are negative where at discount 1 the total reward is unbounded.
+    """
+    n, states, n_actions = rewards.shape
+    actions = np.full((n, states), -1)
+    values = np.empty((n, states))
+    q_values = np.empty(rewards.shape)
+    residual = np.empty(n)
+    iterations = np.empty(n, np.int64)
+    ordered = stack_ordered(models) if warm is None else None
+    for i in range(n):
+        answer = (actions[i], values[i], q_values[i])
+        if warm is not None:
+            actions[i] = warm[i]
+        elif ordered is not None:
+            bellman.guess_actions(packed, ordered, i, rewards, values[i], actions)
+        model = models[packed.model[i]]
+        residual[i], iterations[i] = iterate_policies(model, packed, i, rewards[i], *answer)
+        if iterations[i] < 0 and packed.discount[i] == 1.0 and actions[i].max() >= 0:
+            # The start was a policy that is never absorbed: a little of every action leads out.
+            actions[i] = -1
+            residual[i], iterations[i] = iterate_policies(model, packed, i, rewards[i], *answer)
+        bellman.approach_absorption(packed, i, actions[i], n_actions)
+        if warm is None and packed.discount[i] < 1.0:
+            bellman.prefer_first(actions[i], q_values[i], values[i])
+    return actions, values, q_values, residual, iterations
+
+
+def iterate_policies(
+    model: TransitionModel,
+    packed: Packed,
     i: int,
     rewards: FloatArray,
     actions: NDArray[np.int64],
     values: FloatArray,
     q_values: FloatArray,
 ) -> tuple[float, int]:
-    """Policy iteration with SuperLU from ``actions``; all in place, returns residual and rounds."""
-    gamma = float(packed.discount[i])
-    each = np.arange(actions.size)
+    """Policy iteration from ``actions`` (-1: uniform); in place, returns residual and rounds.
+
+    An action changes only for a strict gain, so that policies stay proper at discount 1. The number
+    of rounds is negative if one is not.
+    """
+    states, n_actions = rewards.shape
+    available = model.available
+    uniform = available / available.sum(axis=1, keepdims=True)
+    largest = float(np.abs(rewards[available]).max())
+    each = np.arange(states)
+    visits = np.empty(states)
     count = 0
     while True:
         count += 1
-        policy = np.eye(rewards.shape[1])[actions]
-        values[:], _ = evaluate_one(
-            packed, known.ordered, known.breadth, i, rewards, policy, "direct", 0.0
-        )
-        bellman.action_values(packed, i, gamma, rewards, values, q_values)
+        policy = np.where(actions[:, None] < 0, uniform, np.eye(n_actions)[actions])
+        out = (values, q_values, visits)
+        if evaluate_follower(model, packed, i, rewards, policy, out, "auto", 0.0) >= 0:
+            return math.inf, -1
         best = q_values.argmax(axis=1)
         top = q_values[each, best]
-        better = top > q_values[each, actions] + 1e-13 * max(float(np.abs(values).max()), 1e-300)
-        if not better.any():
-            break
+        gain = top - np.where(actions < 0, values, q_values[each, actions])
+        size = max(largest, float(np.abs(values).max()))
+        better = gain > 1e-13 * size
+        if packed.discount[i] < 1.0:
+            better |= actions < 0
+        # Values from sweeps are not exact to the last digit: ties may go round.
+        if not better.any() or (count > MOST_ROUNDS and float(gain.max()) <= 1e-11 * size):
+            return float(np.abs(top - values).max()), count
         actions[better] = best[better]
-    return float(np.abs(top - values).max()), count
-
-
-def evaluate_large(
-    packed: Packed,
-    ordered: Ordered,
-    breadth: Sequence[int],
-    rewards: FloatArray,
-    policies: FloatArray,
-    route: str = "auto",
-    tolerance: float = 0.0,
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """V (n,S), Q (n,S,A) and occupancy (n,S) of policies (n,S,A), discounts below 1.
-
-    ``breadth`` (one for each model) is the widest level of its order. ``tolerance`` bounds the
-    residuals that sweeps leave, of values and of the occupancy; 0 means close to rounding.
-    """
-    n, states, _ = rewards.shape
-    values = np.empty((n, states))
-    q_values = np.empty(rewards.shape)
-    visits = np.empty((n, states))
-
-    def evaluate(i: int) -> None:
-        values[i], visits[i] = evaluate_one(
-            packed, ordered, breadth, i, rewards[i], policies[i], route, tolerance
-        )
-        gamma = float(packed.discount[i])
-        bellman.action_values(packed, i, gamma, rewards[i], values[i], q_values[i])
-
-    if n == 1:
-        evaluate(0)
-    else:
-        from concurrent.futures import ThreadPoolExecutor
-
-        from numba import get_num_threads
-
-        # Kernels and SuperLU release the lock; each follower is computed by one thread alone.
-        with ThreadPoolExecutor(min(n, get_num_threads())) as pool:
-            list(pool.map(evaluate, range(n)))
-    return values, q_values, visits
-
-
-def evaluate_one(
-    packed: Packed,
-    ordered: Ordered,
-    breadth: Sequence[int],
-    i: int,
-    rewards: FloatArray,
-    policy: FloatArray,
-    route: str,
-    tolerance: float,
-) -> tuple[FloatArray, FloatArray]:
-    """V (S,) and occupancy (S,) of follower i; the policy's rows are merged once for both."""
-    states, actions = rewards.shape
-    m = int(packed.model[i])
-    gamma = float(packed.discount[i])
-    order = ordered.order[m]
-    start = np.empty(states + 1, np.int64)
-    size = chain.model_size(packed, i, states, actions)
-    column = np.empty(size, np.int64)
-    weight = np.empty(size)
-    end = chain.merge_rows(packed, i, gamma, policy, False, start, column, weight)
-    reward = np.empty(states)
-    bellman.mean_reward(policy, rewards, reward)
-    widest = int(np.diff(start).max())
-    places = np.empty((states, widest), np.uint32)
-    weights = np.empty((states, widest))
-    earned = np.empty(states)
-    scale = np.empty(states)
-    sweeps.policy_rows(start, column, weight, order, reward, places, weights, earned, scale)
-    width = constant_lengths(1, widest)[1]
-    values = np.zeros(states)
-    counted = np.zeros(states)
-    expected = SWEEPS / math.sqrt(1.0 - gamma)
-    limit = direct_cost(states, breadth[m])
-    direct = route == "direct" or (
-        route == "auto" and 2.0 * expected * states * (widest + 3) > limit
-    )
-    may_change = route == "auto" and limit < math.inf
-    cycles = MOST_CYCLES
-    if may_change:
-        # Where three times the sweeps that were expected do not do, factors are the better bet;
-        # where factors are expected to be, a small share of their cost goes to trying sweeps.
-        cycles = 1 + int(0.4 * expected)
-        if direct:
-            cycles = int(TRIAL * limit / (8 * states * (widest + 3)))
-            direct = cycles == 0
-    if not direct:
-        scratch = np.empty((8, states))
-        goal, share = tolerance, tolerance
-        if tolerance <= 0.0:
-            goal = max(1e-14 * (1.0 - gamma), 1e-15) * float(np.abs(earned).max()) / (1.0 - gamma)
-            share = 1e-14
-        _, change = sweeps.settle_values(
-            places, weights, earned, values, scratch[:3], scratch[3], goal, cycles, True, width
-        )
-        direct = may_change and change > goal
-    if not direct:
-        for _ in range(2):  # the second time from the true residual, for rounding adds up in it
-            pending = packed.initial[i][order]
-            sweeps.leave_over(places, weights, counted, pending)
-            _, left = sweeps.push_occupancy(
-                places, weights, pending, counted, scratch[:4], scratch[4:], share, cycles, width
-            )
-        direct = may_change and left > share
-    if direct:
-        factors = superlu(*sweeps.identity_minus(start, column[:end], weight[:end]))
-        values[:] = factors.solve(reward, trans="T")[order]
-        counted[:] = factors.solve(packed.initial[i])[order] / scale
-        # One sweep each makes up for what rounding left in the factors.
-        pending = packed.initial[i][order]
-        sweeps.leave_over(places, weights, counted, pending)
-        sweeps.sweep(places, weights, earned, values, width)
-        sweeps.push(places, weights, pending, counted, width)
-    ordered_values = np.empty(states)
-    ordered_values[order] = values
-    visits = np.empty(states)
-    visits[order] = scale * counted
-    return ordered_values, visits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastincentive.errors import InputError, invalid
-from fastincentive.kernels.order import Ordered, backward_order, ordered_rows
+from fastincentive.kernels.elimination import Fronts, analyse
+from fastincentive.kernels.order import Ordered, backward_order, count_pairs, ordered_rows
 from fastincentive.kernels.pattern import Pattern, union_rows
 
 if TYPE_CHECKING:
@@ -20,6 +22,9 @@ __all__ = ["ROW_SUM_TOLERANCE", "TabularMDP"]
 
 #: Transition rows and initial distributions may miss 1 by this much; they are then rescaled.
 ROW_SUM_TOLERANCE = 1e-9
+
+#: No factors of I - gamma P with more than about so many entries in L (0.2 GB).
+MOST_FILL = 25_000_000
 
 FloatArray = NDArray[np.float64]
 
@@ -42,8 +47,8 @@ class TransitionModel:
         self.successor = successor
         self.probability = probability
         self.available = available
-        #: Widest level of the breadth-first order, the size of a separator; set by ``ordered``.
-        self.breadth = 0
+        self._fronts: Fronts | None = None
+        self._too_much_work = 0.0  # there are no fronts up to this
         for array in (row_start, successor, probability, available):
             array.setflags(write=False)
 
@@ -70,14 +75,42 @@ class TransitionModel:
         return np.asarray(closed[component])
 
     @cached_property
+    def sweep_order(self) -> tuple[NDArray[np.int64], int]:
+        """The states (S,) in the order of sweeps, and the widest level of that order."""
+        order = np.empty(self.available.shape[0], np.int64)
+        breadth = int(backward_order(self.row_start, self.successor, self.sink, order))
+        order.setflags(write=False)
+        return order, breadth
+
+    @property
+    def breadth(self) -> int:
+        """Widest level of the breadth-first order, the size of a separator."""
+        return self.sweep_order[1]
+
+    @cached_property
+    def pairs(self) -> int:
+        """How many (state, successor) pairs there are, whatever the action."""
+        return int(count_pairs(self.row_start, self.successor, self.available.shape[0]))
+
+    def fronts(self, most_work: float = math.inf) -> Fronts | None:
+        """Where the factors of I - gamma P lie under any policy, laid out once.
+
+        None where they get too big or take more than ``most_work``, as counted in ``Fronts``.
+        """
+        if self._fronts is None and most_work > self._too_much_work:
+            states = self.available.shape[0]
+            self._fronts = analyse(self.row_start, self.successor, states, MOST_FILL, most_work)
+            self._too_much_work = most_work
+        return self._fronts
+
+    @cached_property
     def ordered(self) -> Ordered | None:
         """One model's transitions in sweep order, or None if padded rows would waste too much."""
         states, actions = self.available.shape
         width = int(np.diff(self.row_start).max())
         if states * actions * width > 2 * self.successor.size + 1000:
             return None
-        order = np.empty(states, np.int64)
-        self.breadth = backward_order(self.row_start, self.successor, self.sink, order)
+        order, _ = self.sweep_order
         successor = np.empty((states, actions, width), np.uint32)
         probability = np.empty((states, actions, width))
         ordered_rows(

@@ -54,8 +54,8 @@ def evaluate_policy(
     mdp : TabularMDP
     policy : array (S, A)
     route : "auto", "sweeps" or "direct"
-        How more than 400 states are evaluated at a discount below 1: by Gauss-Seidel sweeps, by
-        SuperLU factors, or by whichever is expected to be quicker. Fewer states have exact factors.
+        How more than 400 states are evaluated: by Gauss-Seidel sweeps, by sparse factors, or by
+        whichever is expected to be quicker. Fewer states have dense factors.
     tolerance : float
         Bound on the Bellman residual of sweeps, in units of reward; 0 means close to rounding.
 

@@ -9,9 +9,9 @@ import pytest
 from scipy import sparse
 
 import fastincentive as fi
-from fastincentive import large
+from fastincentive import evaluation, large
 from fastincentive.followers import Followers
-from fastincentive.kernels import order, recall, sweeps
+from fastincentive.kernels import occupancy, order, recall, sweeps
 from fastincentive.large import ResponseMemory
 
 KINDS = ["sparse", "ring", "local", "absorbing", "deterministic"]
@@ -83,7 +83,7 @@ def test_best_responses_leave_no_residual(kind, seed):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("route", large.ROUTES)
+@pytest.mark.parametrize("route", evaluation.ROUTES)
 @pytest.mark.slow
 def test_evaluation_and_occupancy(kind, route):
     mdp = random_mdp(kind, 10, discount=0.99)
@@ -217,16 +217,6 @@ def test_policy_iteration_takes_over(monkeypatch):
     assert bellman_residual(mdp, answer.values) <= 1e-13 * np.abs(answer.values).max()
 
 
-@pytest.mark.slow
-def test_factors_take_over_where_sweeps_are_slow(monkeypatch):
-    mdp = random_mdp("ring", 2, discount=0.9999)
-    monkeypatch.setattr(large, "SWEEPS", 0.01)
-    policy = np.full((mdp.n_states, mdp.n_actions), 1.0 / mdp.n_actions)
-    values, _ = fi.evaluate_policy(mdp, policy)
-    P, R = under(mdp, policy)
-    np.testing.assert_allclose(R + mdp.discount * (P @ values), values, atol=1e-12)
-
-
 def test_ragged_rows_are_not_padded():
     transition = np.full((12, 2, 12), 0.0)
     transition[:, :, 0] = 1.0
@@ -341,17 +331,17 @@ def test_pushed_occupancy_obeys_its_flow(width):
     column, weight, dense, _ = rows_of(3)
     initial = np.full(8, 0.125)
     visits, pending = np.zeros(8), initial.copy()
-    sweeps.push(column, weight, pending, visits, width)
+    occupancy.push(column, weight, pending, visits, width)
     # What is pending is the residual of the flow equation, after one sweep as at the end.
     np.testing.assert_allclose(pending, initial + dense.T @ visits - visits, atol=1e-14)
     scratch = np.empty((8, 8))
-    _, left = sweeps.push_occupancy(
+    _, left = occupancy.push_occupancy(
         column, weight, pending, visits, scratch[:4], scratch[4:], 1e-13, 500, width
     )
     assert left <= 1e-13
     np.testing.assert_allclose(visits, np.linalg.solve(np.eye(8) - dense.T, initial), atol=1e-11)
     over = initial.copy()
-    sweeps.leave_over(column, weight, visits, over)
+    occupancy.leave_over(column, weight, visits, over)
     np.testing.assert_allclose(over, initial + dense.T @ visits - visits, atol=1e-15)
 
 
@@ -367,7 +357,7 @@ def test_the_mixture_cancels_two_modes():
     assert sweeps.mixture(np.zeros((3, 4))) == (0.0, 0.0, 1.0)
 
 
-def test_policy_rows_and_the_matrix_for_the_factors():
+def test_policy_rows():
     rng = np.random.default_rng(5)
     dense = rng.random((6, 6)) * (rng.random((6, 6)) < 0.5)
     dense *= 0.8 / dense.sum(axis=1, keepdims=True).clip(1e-9)
@@ -376,11 +366,12 @@ def test_policy_rows_and_the_matrix_for_the_factors():
     at = rng.permutation(6)
     reward = rng.normal(size=6)
     width = int(np.diff(start).max())
+    row = np.empty(6, np.int64)
     places, weights = np.empty((6, width), np.uint32), np.empty((6, width))
     earned, scale = np.empty(6), np.empty(6)
-    sweeps.policy_rows(
-        start, rows.indices.astype(np.int64), rows.data, at, reward, places, weights, earned, scale
-    )
+    column = rows.indices.astype(np.int64)
+    occupancy.policy_rows(start, column, rows.data, at, reward, row, places, weights, earned, scale)
+    np.testing.assert_array_equal(row[at], np.arange(6))
     again = np.zeros((6, 6))
     for k in range(6):
         np.add.at(again[k], places[k], weights[k])
@@ -389,11 +380,6 @@ def test_policy_rows_and_the_matrix_for_the_factors():
     expected = (dense[np.ix_(at, at)] - np.diag(loop)) * scale[:, None]
     np.testing.assert_allclose(again, expected, atol=1e-15)
     np.testing.assert_allclose(earned, scale * reward[at])
-    pointer, columns, entries = sweeps.identity_minus(
-        start, rows.indices.astype(np.int64), rows.data
-    )
-    rebuilt = sparse.csr_array((entries, columns, pointer), shape=(6, 6)).toarray()
-    np.testing.assert_allclose(rebuilt, np.eye(6) - dense, atol=1e-15)
 
 
 def test_moves_along_known_directions_are_predicted():

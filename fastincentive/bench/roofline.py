@@ -126,8 +126,8 @@ def _ordered(size: int) -> Ordered:
 
 
 def _rows(size: int) -> _Rows:
-    from fastincentive.kernels.sweeps import policy_rows
-    from fastincentive.large import constant_lengths
+    from fastincentive.evaluation import constant_lengths
+    from fastincentive.kernels.occupancy import policy_rows
 
     (start, column, weight), _ = _chain(size)
     states, widest = start.size - 1, int(np.diff(start).max())
@@ -135,7 +135,8 @@ def _rows(size: int) -> _Rows:
     places, weights = np.empty((states, widest), np.uint32), np.empty((states, widest))
     earned, scale = np.empty(states), np.empty(states)
     reward = _values(states)
-    policy_rows(start, column, weight, order, reward, places, weights, earned, scale)
+    row = np.empty(states, np.int64)
+    policy_rows(start, column, weight, order, reward, row, places, weights, earned, scale)
     return _Rows(places, weights, earned, constant_lengths(1, widest)[1])
 
 
@@ -165,7 +166,7 @@ def _value_sweep(size: int) -> Trial:
 
 def _mass_sweep(size: int) -> Trial:
     """One transposed sweep: rows read, pending mass and visits read and written, and added up."""
-    from fastincentive.kernels.sweeps import push
+    from fastincentive.kernels.occupancy import push
 
     rows = _rows(size)
     mass = np.abs(_values(rows.earned.size))
@@ -193,8 +194,8 @@ def _mass_sweep(size: int) -> Trial:
 
 def _improvement(size: int) -> Trial:
     """One sweep of value iteration over all actions, none of which changes the policy."""
+    from fastincentive.evaluation import constant_lengths
     from fastincentive.kernels.sweeps import improve
-    from fastincentive.large import constant_lengths
 
     mdp = cases.robot_grid(size, _GAMMA)
     ordered = _ordered(size)

@@ -17,7 +17,6 @@ from fastincentive.kernels.chain import (
     model_size,
     solve_factored,
     solve_factored_transposed,
-    sweep_occupancy,
     sweep_values,
 )
 from fastincentive.kernels.jit import DENSE_STATES, jit, parallel_jit
@@ -79,24 +78,12 @@ def evaluate_one(packed, i, rewards, policies, values, q_values, visits, singula
     weight = np.empty(size)
     merge_rows(packed, i, gamma, policies[i], gamma == 1.0, start, column, weight)
     mean_reward(policies[i], rewards[i], values[i])
-    if states <= DENSE_STATES:
-        lu = np.empty((states, states))
-        last = np.empty(states, np.int64)
-        singular[i] = factorize(start, column, weight, lu, last)
-        solve_factored(lu, last, values[i])
-        visits[i] = packed.initial[i]
-        solve_factored_transposed(lu, last, visits[i])
-    else:
-        reward = values[i].copy()
-        values[i] = 0.0
-        exact = max(1e-14 * (1.0 - gamma), 4e-16)
-        sweep_values(start, column, weight, reward, values[i], exact, 1_000_000)
-        sweep_occupancy(start, column, weight, packed.initial[i], visits[i], 1e-15, 1_000_000)
-        singular[i] = -1
-        if gamma == 1.0:
-            never = np.empty(states, np.bool_)
-            if mark_never(start, column, weight, packed.absorbing[packed.model[i]], never):
-                singular[i] = np.argmax(never)
+    lu = np.empty((states, states))
+    last = np.empty(states, np.int64)
+    singular[i] = factorize(start, column, weight, lu, last)
+    solve_factored(lu, last, values[i])
+    visits[i] = packed.initial[i]
+    solve_factored_transposed(lu, last, visits[i])
     if gamma == 1.0:
         for s in range(states):
             if packed.absorbing[packed.model[i], s]:
@@ -108,7 +95,8 @@ def evaluate_one(packed, i, rewards, policies, values, q_values, visits, singula
 def evaluate_policies(packed, rewards, policies, values, q_values, visits, singular):
     """V (n,S), Q (n,S,A) and unnormalised state occupancy (n,S) of every follower's policy.
 
-    ``singular[i]`` receives a state from which follower i is never absorbed (discount 1), or -1.
+    By dense factors, for few states. ``singular[i]`` receives a state from which follower i is
+    never absorbed (discount 1), or -1.
     """
     for i in numba.prange(packed.model.shape[0]):
         evaluate_one(packed, i, rewards, policies, values, q_values, visits, singular)
@@ -250,7 +238,7 @@ def best_responses(packed, rewards, actions, values, q_values, residual, iterati
 
 @jit
 def guess_actions(packed, ordered, i, rewards, values, actions):
-    """Sweeps of value iteration against the flow until no action changes, for a discount below 1.
+    """Sweeps of value iteration against the flow until no action changes.
 
     ``values`` is scratch (S,), in the order of the sweeps.
     """
@@ -263,6 +251,8 @@ def guess_actions(packed, ordered, i, rewards, values, actions):
         moved = False
         for k in range(states):
             s = order[k]
+            if gamma == 1.0 and packed.absorbing[m, s]:
+                continue
             best = -math.inf
             first = 0
             for a in range(n_actions):

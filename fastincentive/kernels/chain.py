@@ -2,7 +2,7 @@
 
 Small state spaces use LU factors of ``I - gamma P``: an M-matrix, so no pivoting is needed, and
 the row envelope keeps the factors of a grid narrow. One factorisation serves the values and, with
-its transpose, the occupancy. Larger ones use sweeps over the merged rows.
+its transpose, the occupancy.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 
 import numpy as np
 
+from fastincentive.kernels.blocks import product, subtract_four, subtract_one
 from fastincentive.kernels.jit import TINY_PIVOT, jit
 
 __all__ = [
@@ -20,7 +21,6 @@ __all__ = [
     "model_size",
     "solve_factored",
     "solve_factored_transposed",
-    "sweep_occupancy",
     "sweep_values",
 ]
 
@@ -59,18 +59,35 @@ def merge_rows(packed, i, gamma, policy, killed, start, column, weight):
 def mark_never(start, column, weight, absorbing, never):
     """Mark the states that cannot reach an absorbing one; returns whether there are any."""
     states = absorbing.shape[0]
-    never[:] = ~absorbing
-    grown = True
-    while grown:
-        grown = False
-        for s in range(states):
-            if never[s]:
-                for e in range(start[s], start[s + 1]):
-                    if weight[e] > 0.0 and not never[column[e]]:
-                        never[s] = False
-                        grown = True
-                        break
-    return never.any()
+    before = np.zeros(states + 1, np.int64)
+    for e in range(start[states]):
+        before[column[e] + 1] += 1
+    for s in range(states):
+        before[s + 1] += before[s]
+    predecessor = np.empty(start[states], np.int64)
+    free = before[:-1].copy()
+    for s in range(states):
+        for e in range(start[s], start[s + 1]):
+            c = column[e]
+            predecessor[free[c]] = s if weight[e] > 0.0 else -1
+            free[c] += 1
+    met = np.empty(states, np.int64)
+    end = 0
+    for s in range(states):
+        never[s] = not absorbing[s]
+        if absorbing[s]:
+            met[end] = s
+            end += 1
+    k = 0
+    while k < end:
+        for e in range(before[met[k]], before[met[k] + 1]):
+            p = predecessor[e]
+            if p >= 0 and never[p]:
+                never[p] = False
+                met[end] = p
+                end += 1
+        k += 1
+    return end < states
 
 
 @jit
@@ -81,6 +98,22 @@ def model_size(packed, i, states, actions):
 
 
 @jit
+def write_row(start, column, weight, i, lu):
+    """Write row i of I - W; returns its first and last column, or i where that is further in."""
+    first = i
+    end = i
+    for j in range(lu.shape[1]):
+        lu[i, j] = 0.0
+    lu[i, i] = 1.0
+    for e in range(start[i], start[i + 1]):
+        c = column[e]
+        lu[i, c] -= weight[e]
+        first = min(first, c)
+        end = max(end, c)
+    return first, end
+
+
+@jit
 def factorize(start, column, weight, lu, last):
     """LU factors, in place and without pivoting, of I - W for merged rows W.
 
@@ -88,30 +121,64 @@ def factorize(start, column, weight, lu, last):
     become infinite, so that the class gets value 0 and occupancy 0.
     """
     states = lu.shape[0]
+    flat = lu.reshape(states * states)
     singular = -1
-    for i in range(states):
-        first = i
-        end = i
-        for j in range(states):
-            lu[i, j] = 0.0
-        lu[i, i] = 1.0
-        for e in range(start[i], start[i + 1]):
-            c = column[e]
-            lu[i, c] -= weight[e]
-            first = min(first, c)
-            end = max(end, c)
-        for k in range(first, i):
-            if lu[i, k] != 0.0:
-                f = lu[i, k] / lu[k, k]
-                lu[i, k] = f
-                for j in range(k + 1, last[k] + 1):
-                    lu[i, j] -= f * lu[k, j]
-                end = max(end, last[k])
+    for i in range(0, states, 2):
+        first, end = write_row(start, column, weight, i, lu)
+        done = first
+        if i + 1 < states:
+            other, other_end = write_row(start, column, weight, i + 1, lu)
+            last[i + 1] = other_end
+            # Two rows and four pivots at a time, where there are as many.
+            done = min(first, other) // 4 * 4
+            x, y = lu[i], lu[i + 1]
+            while done + 4 <= i:
+                k = done
+                done += 4
+                t0, t1, t2, t3 = lu[k], lu[k + 1], lu[k + 2], lu[k + 3]
+                a0 = x[k] / t0[k]
+                b0 = y[k] / t0[k]
+                a1 = (x[k + 1] - a0 * t0[k + 1]) / t1[k + 1]
+                b1 = (y[k + 1] - b0 * t0[k + 1]) / t1[k + 1]
+                a2 = (x[k + 2] - a0 * t0[k + 2] - a1 * t1[k + 2]) / t2[k + 2]
+                b2 = (y[k + 2] - b0 * t0[k + 2] - b1 * t1[k + 2]) / t2[k + 2]
+                a3 = (x[k + 3] - a0 * t0[k + 3] - a1 * t1[k + 3] - a2 * t2[k + 3]) / t3[k + 3]
+                b3 = (y[k + 3] - b0 * t0[k + 3] - b1 * t1[k + 3] - b2 * t2[k + 3]) / t3[k + 3]
+                x[k], x[k + 1], x[k + 2], x[k + 3] = a0, a1, a2, a3
+                y[k], y[k + 1], y[k + 2], y[k + 3] = b0, b1, b2, b3
+                far = max(last[k], last[k + 1], last[k + 2], last[k + 3])
+                u = k * states + done
+                subtract_four(
+                    flat,
+                    i * states + done,
+                    (i + 1) * states + done,
+                    flat,
+                    u,
+                    states,
+                    far + 1 - done,
+                    a0,
+                    a1,
+                    a2,
+                    a3,
+                    b0,
+                    b1,
+                    b2,
+                    b3,
+                )
+                end = max(end, far)
+                last[i + 1] = max(last[i + 1], far)
         last[i] = end
-        if lu[i, i] < TINY_PIVOT:
-            lu[i, i] = math.inf
-            if singular < 0:
-                singular = i
+        for h in range(i, min(i + 2, states)):
+            for k in range(done, h):
+                if lu[h, k] != 0.0:
+                    f = lu[h, k] / lu[k, k]
+                    lu[h, k] = f
+                    subtract_one(flat, h * states + k + 1, flat, k * states + k + 1, last[k] - k, f)
+                    last[h] = max(last[h], last[k])
+            if lu[h, h] < TINY_PIVOT:
+                lu[h, h] = math.inf
+                if singular < 0:
+                    singular = h
     return singular
 
 
@@ -119,33 +186,32 @@ def factorize(start, column, weight, lu, last):
 def solve_factored(lu, last, out):
     """Overwrite ``out`` with the solution v of (I - W) v = out."""
     states = out.shape[0]
+    flat = lu.reshape(states * states)
     for i in range(states):
-        total = out[i]
-        for k in range(i):
-            total -= lu[i, k] * out[k]
-        out[i] = total
+        k = 0
+        while lu[i, k] == 0.0:  # before the envelope; the diagonal is not 0
+            k += 1
+        out[i] -= product(flat, i * states, out, min(k, i), i)
     for i in range(states - 1, -1, -1):
-        total = out[i]
-        for j in range(i + 1, last[i] + 1):
-            total -= lu[i, j] * out[j]
-        out[i] = total / lu[i, i]
+        out[i] = (out[i] - product(flat, i * states, out, i + 1, last[i] + 1)) / lu[i, i]
 
 
 @jit
 def solve_factored_transposed(lu, last, out):
     """Overwrite ``out`` with the solution d of (I - W)' d = out."""
     states = out.shape[0]
+    flat = lu.reshape(states * states)
     for k in range(states):
         z = out[k] / lu[k, k]
         out[k] = z
         if z != 0.0:
-            for j in range(k + 1, last[k] + 1):
-                out[j] -= lu[k, j] * z
+            subtract_one(out, k + 1, flat, k * states + k + 1, last[k] - k, z)
     for i in range(states - 1, -1, -1):
-        d = out[i]
-        if d != 0.0:
-            for k in range(i):
-                out[k] -= lu[i, k] * d
+        k = 0
+        while lu[i, k] == 0.0:
+            k += 1
+        if k < i and out[i] != 0.0:
+            subtract_one(out, k, flat, i * states + k, i - k, out[i])
 
 
 @jit
@@ -176,26 +242,3 @@ def sweep_values(start, column, weight, reward, out, tolerance, sweeps):
         if change <= tolerance * size:
             break
     return change
-
-
-@jit
-def sweep_occupancy(start, column, weight, initial, out, tolerance, steps):
-    """Sum over time of the mass that W carries from ``initial``; returns the mass left over."""
-    states = out.shape[0]
-    mass = initial.copy()
-    out[:] = initial
-    left = 1.0
-    for _ in range(steps):
-        following = np.zeros(states)
-        for s in range(states):
-            if mass[s] != 0.0:
-                for e in range(start[s], start[s + 1]):
-                    following[column[e]] += mass[s] * weight[e]
-        left = 0.0
-        for s in range(states):
-            out[s] += following[s]
-            left += following[s]
-        mass = following
-        if left <= tolerance:
-            break
-    return left

@@ -16,11 +16,13 @@ __all__ = [
     "TINY_PIVOT",
     "Packed",
     "Switch",
+    "fused_jit",
     "jit",
     "parallel_jit",
 ]
 
-#: Up to this many states a policy is evaluated by LU factors of I - gamma P, beyond by sweeps.
+#: Up to this many states a policy is evaluated by dense LU factors of I - gamma P, beyond by sweeps
+#: or sparse factors.
 DENSE_STATES = 400
 #: Kernels use threads from this many entries of their largest array on.
 THREADED_SIZE = 20_000
@@ -53,6 +55,14 @@ class Packed(NamedTuple):
 def jit(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile once, cache on disk; division by zero gives inf as in NumPy; no fast math."""
     return numba.njit(cache=True, error_model="numpy", nogil=True)(function)
+
+
+def fused_jit(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As ``jit``; products may be added in one instruction, with one rounding instead of two.
+
+    For the innermost loops of eliminations, where it saves half of the arithmetic and its error.
+    """
+    return numba.njit(cache=True, error_model="numpy", nogil=True, fastmath={"contract"})(function)
 
 
 class Switch:

@@ -13,7 +13,7 @@ import numpy as np
 
 from fastincentive.kernels.jit import jit
 
-__all__ = ["Ordered", "backward_order", "ordered_rows"]
+__all__ = ["Ordered", "backward_order", "count_pairs", "ordered_rows"]
 
 
 class Ordered(NamedTuple):
@@ -73,6 +73,20 @@ def backward_order(row_start, successor, sink, order):
         widest = max(widest, end - last)
         first = last
     return widest
+
+
+@jit
+def count_pairs(row_start, successor, states):
+    """Count the distinct (state, successor) pairs."""
+    actions = (row_start.shape[0] - 1) // states
+    mark = np.full(states, -1, np.int64)
+    count = 0
+    for s in range(states):
+        for e in range(row_start[s * actions], row_start[(s + 1) * actions]):
+            if mark[successor[e]] != s:
+                mark[successor[e]] = s
+                count += 1
+    return count
 
 
 @jit
