@@ -190,6 +190,8 @@ def level(column, weight, earned, values, errors, width):
             for k in range(row):
                 total += weight[s, k] * values[column[s, k]]
                 left -= weight[s, k]
+            if left <= 1e-12:
+                return False  # no discount: nothing that all lack alike would fade
             errors[s] = total / left
             least = left if left < least else least
             low = errors[s] if errors[s] < low else low
