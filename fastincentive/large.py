@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fastincentive.evaluation import constant_lengths, direct_cost, evaluate_follower
 from fastincentive.kernels import bellman, sweeps
 from fastincentive.kernels.jit import Packed
+from fastincentive.kernels.mixing import mixing_response
 from fastincentive.kernels.order import Ordered
 from fastincentive.kernels.recall import (
     DIRECTIONS,
@@ -196,31 +197,38 @@ def respond_by_policies(
     rewards: FloatArray,
     warm: NDArray[np.int64] | None,
 ) -> tuple[NDArray[np.int64], FloatArray, FloatArray, FloatArray, NDArray[np.int64]]:
-    """As ``respond_large`` for any discounts and rows, by policy iteration from the start.
+    """As ``respond_large`` for any discounts and rows, by policy iteration.
 
-    Iterations are negative where at discount 1 the total reward is unbounded.
+    It starts from where Jacobi sweeps come below discount 1, which on graphs that mix soon is the
+    answer; at discount 1 from ``warm`` actions or a few sweeps of value iteration. Iterations are
+    negative where at discount 1 the total reward is unbounded.
     """
     n, states, n_actions = rewards.shape
     actions = np.full((n, states), -1)
     values = np.empty((n, states))
     q_values = np.empty(rewards.shape)
     residual = np.empty(n)
-    iterations = np.empty(n, np.int64)
+    iterations = np.zeros(n, np.int64)
     ordered = stack_ordered(models) if warm is None else None
     for i in range(n):
         answer = (actions[i], values[i], q_values[i])
-        if warm is not None:
+        if packed.discount[i] < 1.0:
+            residual[i], passes, iterations[i] = mixing_response(packed, i, rewards, *answer)
+            if residual[i] <= passes:
+                continue
+        elif warm is not None:
             actions[i] = warm[i]
         elif ordered is not None:
             bellman.guess_actions(packed, ordered, i, rewards, values[i], actions)
         model = models[packed.model[i]]
-        residual[i], iterations[i] = iterate_policies(model, packed, i, rewards[i], *answer)
-        if iterations[i] < 0 and packed.discount[i] == 1.0 and actions[i].max() >= 0:
+        residual[i], rounds = iterate_policies(model, packed, i, rewards[i], *answer)
+        if rounds < 0 and actions[i].max() >= 0:
             # The start was a policy that is never absorbed: a little of every action leads out.
             actions[i] = -1
-            residual[i], iterations[i] = iterate_policies(model, packed, i, rewards[i], *answer)
+            residual[i], rounds = iterate_policies(model, packed, i, rewards[i], *answer)
+        iterations[i] = rounds if rounds < 0 else iterations[i] + rounds
         bellman.approach_absorption(packed, i, actions[i], n_actions)
-        if warm is None and packed.discount[i] < 1.0:
+        if packed.discount[i] < 1.0:
             bellman.prefer_first(actions[i], q_values[i], values[i])
     return actions, values, q_values, residual, iterations
 
