@@ -250,7 +250,9 @@ class ForwardPass:
         if horizon < 0 or (horizon == 0 and limit > SHORT_STEPS):
             return None
         self._guess = horizon + 2 if horizon else most
-        return LeaderPass(value, slopes if gradient else None, horizon, left * magnitude)
+        # Floats of Python, also where the kernel is plain Python.
+        truncation = float(left) * magnitude
+        return LeaderPass(float(value), slopes if gradient else None, int(horizon), truncation)
 
     def _discounted(self, rest: FloatArray, gamma: float) -> None:
         """Weigh every state by a share of what the discount leaves; at 1 nothing is known."""

@@ -69,11 +69,10 @@ def sweepable(packed: Packed, models: Sequence[TransitionModel]) -> Sweepable | 
     if ordered is None:
         return None
     count, states, actions, width = ordered.successor.shape
-    # Under a policy without chance every state has one successor: separators have one state.
-    breadth = tuple(1 if width == 1 else model.breadth for model in models)
     return Sweepable(
         ordered,
-        PATIENCE * np.array([direct_cost(states, breadth[m]) for m in packed.model]),
+        # As if separators were small: where they are not, chains mix soon, and sweeps are quick.
+        np.full(packed.model.size, PATIENCE * direct_cost(states, 1)),
         packed.successor.size == count * states * actions * width,
         constant_lengths(actions, width),
     )

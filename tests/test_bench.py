@@ -4,6 +4,7 @@ import importlib
 import json
 import math
 
+import numba
 import numpy as np
 import pytest
 
@@ -321,6 +322,7 @@ def test_suites(suite, text, capsys):
         pytest.param("leader-gradient/2x37/0.95/near", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="quantecon needs compiled kernels")
 def test_other_packages_pass_the_certificates(text, tmp_path, capsys):
     path = tmp_path / "peers.json"
     args = ("--suite", "peers", "--filter", text, "--rounds", "2", "--json", str(path))

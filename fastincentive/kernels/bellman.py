@@ -32,6 +32,8 @@ __all__ = [
 
 #: Sweeps of value iteration before the first policy is evaluated, at most.
 FEW_SWEEPS = 30
+#: They end after so many in a row that change no action.
+QUIET = 2
 
 
 @jit
@@ -238,7 +240,7 @@ def best_responses(packed, rewards, actions, values, q_values, residual, iterati
 
 @jit
 def guess_actions(packed, ordered, i, rewards, values, actions):
-    """Sweeps of value iteration against the flow until no action changes.
+    """Sweeps of value iteration against the flow until no action changes any more.
 
     ``values`` is scratch (S,), in the order of the sweeps.
     """
@@ -247,6 +249,7 @@ def guess_actions(packed, ordered, i, rewards, values, actions):
     m = packed.model[i]
     order = ordered.order[m]
     values[:] = 0.0
+    quiet = 0
     for _ in range(FEW_SWEEPS):
         moved = False
         for k in range(states):
@@ -268,7 +271,8 @@ def guess_actions(packed, ordered, i, rewards, values, actions):
             values[k] = best
             moved = moved or actions[i, s] != first
             actions[i, s] = first
-        if not moved:
+        quiet = 0 if moved else quiet + 1
+        if quiet == QUIET:
             break
 
 
