@@ -13,9 +13,11 @@ from fastincentive.errors import ImproperPolicyError, invalid
 from fastincentive.evaluation import ROUTES, evaluate_large
 from fastincentive.kernels import bellman
 from fastincentive.kernels.jit import DENSE_STATES, Packed
+from fastincentive.kernels.mixing import mixing_response
 from fastincentive.large import (
     ResponseMemory,
     Sweepable,
+    mixes_soon,
     recall_bytes,
     respond_by_policies,
     respond_large,
@@ -24,6 +26,9 @@ from fastincentive.large import (
 from fastincentive.mdp import FloatArray, TabularMDP, TransitionModel, as_mdp
 
 __all__ = ["Followers"]
+
+#: Up to this many states nothing is quicker than sweeps in order and a few factors.
+FEW_STATES = 100
 
 
 class PolicyValues(NamedTuple):
@@ -105,6 +110,10 @@ class Followers:
     def sweepable(self) -> Sweepable | None:
         """The models in sweep order; None where sweeps do not apply (discount 1, ragged rows)."""
         return sweepable(self.packed, self._models) if self.packed.discount.max() < 1.0 else None
+
+    @cached_property
+    def _mixes(self) -> bool:
+        return mixes_soon(self.packed, self._models)
 
     @property
     def n(self) -> int:
@@ -252,7 +261,7 @@ class Followers:
         n, states, _ = self.shape
         known = self.sweepable
         if states > DENSE_STATES:
-            if known is None:
+            if known is None or (warm is None and memory is None and self._mixes):
                 found = respond_by_policies(self._models, self.packed, rewards, warm)
             else:
                 found = respond_large(
@@ -265,10 +274,14 @@ class Followers:
         residual = np.empty(n)
         iterations = np.empty(n, np.int64)
         answer = ResponseValues(actions, values, q_values, residual, iterations)
-        if warm is None and known is not None:
-            bellman.first_responses(self.packed, known.ordered, rewards, *answer)
-            return answer
-        actions[:] = -1 if warm is None else warm
+        if warm is None and self.packed.discount.max() < 1.0:
+            if known is not None and (states <= FEW_STATES or not self._mixes):
+                bellman.first_responses(self.packed, known.ordered, rewards, *answer)
+                return answer
+            for i in range(n):  # factors judge what it finds
+                mixing_response(self.packed, i, rewards, actions[i], values[i], q_values[i])
+        else:
+            actions[:] = -1 if warm is None else warm
         bellman.best_responses(self.packed, rewards, *answer)
         return self._bounded(answer)
 

@@ -26,6 +26,7 @@ from fastincentive.mdp import FloatArray, TransitionModel
 __all__ = [
     "ResponseMemory",
     "Sweepable",
+    "mixes_soon",
     "recall_bytes",
     "respond_by_policies",
     "respond_large",
@@ -33,7 +34,9 @@ __all__ = [
 ]
 
 #: Best responses change from sweeps to policy iteration after the cost of so many factorisations.
-PATIENCE = 3.0
+PATIENCE = 10.0
+#: Graphs of so few levels mix soon, if anything does; below this discount nothing is gained by it.
+FEW_LEVELS, PATIENT = 12, 0.98
 #: Rounds of policy iteration after which gains near rounding are left.
 MOST_ROUNDS = 50
 
@@ -69,13 +72,20 @@ def sweepable(packed: Packed, models: Sequence[TransitionModel]) -> Sweepable | 
     if ordered is None:
         return None
     count, states, actions, width = ordered.successor.shape
+    # Under a policy without chance every state has one successor: separators have one state.
+    breadth = [1 if width == 1 else model.breadth for model in models]
     return Sweepable(
         ordered,
-        # As if separators were small: where they are not, chains mix soon, and sweeps are quick.
-        np.full(packed.model.size, PATIENCE * direct_cost(states, 1)),
+        PATIENCE * np.array([direct_cost(states, breadth[m]) for m in packed.model]),
         packed.successor.size == count * states * actions * width,
         constant_lengths(actions, width),
     )
+
+
+def mixes_soon(packed: Packed, models: Sequence[TransitionModel]) -> bool:
+    """Whether to begin with Jacobi sweeps and bounds: patient followers on graphs of few levels."""
+    levels = max(model.available.shape[0] / model.breadth for model in models)
+    return bool(packed.discount.min() >= PATIENT and levels <= FEW_LEVELS)
 
 
 class ResponseMemory:
@@ -211,12 +221,12 @@ def respond_by_policies(
     ordered = stack_ordered(models) if warm is None else None
     for i in range(n):
         answer = (actions[i], values[i], q_values[i])
-        if packed.discount[i] < 1.0:
+        if warm is not None:
+            actions[i] = warm[i]
+        elif packed.discount[i] < 1.0:
             residual[i], passes, iterations[i] = mixing_response(packed, i, rewards, *answer)
             if residual[i] <= passes:
                 continue
-        elif warm is not None:
-            actions[i] = warm[i]
         elif ordered is not None:
             bellman.guess_actions(packed, ordered, i, rewards, values[i], actions)
         model = models[packed.model[i]]
@@ -227,7 +237,7 @@ def respond_by_policies(
             residual[i], rounds = iterate_policies(model, packed, i, rewards[i], *answer)
         iterations[i] = rounds if rounds < 0 else iterations[i] + rounds
         bellman.approach_absorption(packed, i, actions[i], n_actions)
-        if packed.discount[i] < 1.0:
+        if warm is None and packed.discount[i] < 1.0:
             bellman.prefer_first(actions[i], q_values[i], values[i])
     return actions, values, q_values, residual, iterations
 
