@@ -105,11 +105,12 @@ class Followers:
         )
         self.rewards: FloatArray = np.stack([mdp.reward for mdp in self._mdps])
         self._models = models
+        self._discounted = bool(self.packed.discount.max() < 1.0)
 
     @cached_property
     def sweepable(self) -> Sweepable | None:
         """The models in sweep order; None where sweeps do not apply (discount 1, ragged rows)."""
-        return sweepable(self.packed, self._models) if self.packed.discount.max() < 1.0 else None
+        return sweepable(self.packed, self._models) if self._discounted else None
 
     @cached_property
     def _mixes(self) -> bool:
@@ -274,7 +275,7 @@ class Followers:
         residual = np.empty(n)
         iterations = np.empty(n, np.int64)
         answer = ResponseValues(actions, values, q_values, residual, iterations)
-        if warm is None and self.packed.discount.max() < 1.0:
+        if warm is None and self._discounted:
             if known is not None and (states <= FEW_STATES or not self._mixes):
                 bellman.first_responses(self.packed, known.ordered, rewards, *answer)
                 return answer
