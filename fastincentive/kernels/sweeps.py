@@ -34,8 +34,8 @@ __all__ = [
     "take_rows",
 ]
 
-#: Plain sweeps before each extrapolation.
-PLAIN = 4
+#: Plain sweeps before each extrapolation; half of them where the policy still changes.
+PLAIN = 8
 #: Jacobi steps in search of what all values lack alike.
 LEVELLING = 24
 #: A policy that still changes is evaluated until changes are this share of the last improvement's.
@@ -217,7 +217,7 @@ def settle_values(column, weight, earned, values, steps, saved, goal, cycles, mi
     least = math.inf
     stalled = 0
     for _ in range(cycles):
-        for _ in range(PLAIN):
+        for _ in range(PLAIN if cycles > 1 else PLAIN // 2):
             change = sweep(column, weight, earned, values, width)
             count += 1
             if change <= goal:
