@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from fastincentive.io import load_solution, save_solution
     from fastincentive.large import ResponseMemory
     from fastincentive.leader import JointReward, LabelReward, LeaderReward
-    from fastincentive.leader_many import AdditiveReward, CountReward, SumReward
+    from fastincentive.leader_counts import CountReward
+    from fastincentive.leader_many import AdditiveReward, SumReward
     from fastincentive.loop import solve
     from fastincentive.mdp import TabularMDP
     from fastincentive.methods import BilevelAscent, RegimeAscent
@@ -81,7 +82,8 @@ _WHERE = {
     "io": ["load_solution", "save_solution"],
     "loop": ["solve"],
     "leader": ["JointReward", "LabelReward", "LeaderReward"],
-    "leader_many": ["AdditiveReward", "CountReward", "SumReward"],
+    "leader_counts": ["CountReward"],
+    "leader_many": ["AdditiveReward", "SumReward"],
     "mdp": ["TabularMDP"],
     "methods": ["BilevelAscent", "RegimeAscent"],
     "milp": ["SingleFollowerOptimum", "single_follower_optimum"],

@@ -119,6 +119,12 @@ def per_follower(
     return spread.reshape(n, n_states, width)
 
 
+def place(index: tuple[int, ...]) -> str:
+    """Name the entry of an array (S,), (n, S) or (n, S, A)."""
+    names = ("state",) if len(index) == 1 else ("follower", "state", "action")
+    return ", ".join(f"{name} {k}" for name, k in zip(names, index, strict=False))
+
+
 class _BoundTable:
     """A table over L^n."""
 

@@ -1,9 +1,4 @@
-"""Leader rewards for many followers: sums over followers, counts, and sums of rewards.
-
-A table over L^n ends at a handful of followers. These rewards are as exact, and their cost grows
-with n or n^2: rewards that each follower earns on its own, rewards of how many followers are seen
-somewhere, and sums of any rewards.
-"""
+"""Leader rewards that add up: over followers, and sums of any rewards."""
 
 from __future__ import annotations
 
@@ -13,17 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastincentive.errors import InputError, invalid
-from fastincentive.kernels import counts as kernels
-from fastincentive.leader import BoundReward, LeaderReward, per_follower
+from fastincentive.leader import BoundReward, LeaderReward, per_follower, place
 from fastincentive.mdp import FloatArray
 
-__all__ = ["AdditiveReward", "CountReward", "SumReward"]
-
-
-def place(index: tuple[int, ...]) -> str:
-    """Name the entry of an array (S,), (n, S) or (n, S, A)."""
-    names = ("state",) if len(index) == 1 else ("follower", "state", "action")
-    return ", ".join(f"{name} {k}" for name, k in zip(names, index, strict=False))
+__all__ = ["AdditiveReward", "SumReward"]
 
 
 class _BoundAdditive:
@@ -127,147 +115,6 @@ class AdditiveReward(LeaderReward):
         return AdditiveReward(weight * self.rewards)
 
 
-class _BoundCount:
-    """Values (n+1,) of the number of followers with label 1."""
-
-    n_labels = 2
-
-    def __init__(self, labels: NDArray[np.int64], values: FloatArray) -> None:
-        self.labels = labels
-        self._values = values
-
-    def expectations(self, marginals: FloatArray) -> tuple[FloatArray, FloatArray]:
-        expected = np.empty(marginals.shape[0])
-        conditional = np.empty(marginals.shape)
-        probability = np.ascontiguousarray(marginals[:, :, 1])
-        kernels.count_rewards(self._values, probability, expected, conditional)
-        return expected, conditional
-
-    def magnitude(self, possible: NDArray[np.bool_] | None = None) -> float:
-        values = self._values
-        if possible is not None:
-            if not possible.any(axis=1).all():
-                return 0.0
-            least = int((~possible[:, 0]).sum())
-            most = int(possible[:, 1].sum())
-            values = values[least : most + 1]
-        return float(np.abs(values).max())
-
-    def turns(self, marginals: FloatArray) -> Iterator[FloatArray]:
-        function = np.tile(self._values, (marginals.shape[0], 1))
-        return self._visit(marginals, 0, marginals.shape[1], function)
-
-    def _visit(
-        self, marginals: FloatArray, first: int, last: int, function: FloatArray
-    ) -> Iterator[FloatArray]:
-        """Visit followers first..last-1, given the function (T, size+1) of their count."""
-        if last - first == 1:
-            yield function
-            return
-        middle = (first + last) // 2
-        # The second half is formed when the first is done, and its marginals are what they will be.
-        yield from self._visit(
-            marginals, first, middle, self._averaged(marginals, middle, last, function)
-        )
-        yield from self._visit(
-            marginals, middle, last, self._averaged(marginals, first, middle, function)
-        )
-
-    def _averaged(
-        self, marginals: FloatArray, first: int, last: int, function: FloatArray
-    ) -> FloatArray:
-        """Average the function of a group's count over its followers first..last-1."""
-        horizon, width = function.shape
-        laws = np.empty((horizon, last - first + 1))
-        kernels.count_laws(np.ascontiguousarray(marginals[:, first:last, 1]), laws)
-        out = np.empty((horizon, width - (last - first)))
-        kernels.average_counts(function, laws, out)
-        return out
-
-    def relaxed(self, candidates: Sequence[FloatArray], weights: FloatArray) -> float:
-        shape = (weights.size, len(candidates) - 1)
-        low, high = np.empty(shape), np.empty(shape)
-        for i, each in enumerate(candidates[1:]):
-            low[:, i] = each[:, :, 1].min(axis=0)
-            high[:, i] = each[:, :, 1].max(axis=0)
-        bounds = np.empty((weights.size, 2))
-        kernels.count_bounds(self._values, low, high, bounds)
-        return float(np.max((candidates[0] * bounds).sum(axis=2) @ weights))
-
-
-class CountReward(LeaderReward):
-    """Reward of how many followers count, for example how many are late, or at a goal.
-
-    R = values[sum_i c_i(s_i, a_i)] with c_i in {0, 1}. Exact in O(n^2) per time step.
-
-    Parameters
-    ----------
-    labels : int or bool array (S,), (n, S) or (n, S, A)
-        1 where a follower counts, 0 where it does not: by state (the same for all followers, or
-        each its own), or by state and action.
-    values : array (n+1,)
-        Reward for 0, 1, ..., n followers that count.
-
-    Raises
-    ------
-    InputError
-        If a label is not 0 or 1, or a value is not finite; when the problem is built, if the
-        shapes do not fit the followers.
-
-    Notes
-    -----
-    The number that count is Poisson-binomial at each time. Each follower needs the law of the
-    others' number; dividing its own factor out of the common law loses all digits at some
-    probabilities, so groups are halved instead, as in the tree of Biscarri, Zhao and Brunner,
-    "A simple and fast method for computing the Poisson binomial distribution function",
-    Computational Statistics & Data Analysis 122 (2018) 92-100.
-
-    Examples
-    --------
-    The leader earns 5 as long as at most one of three followers is in state 1:
-
-    >>> reward = CountReward([0, 1], [5.0, 5.0, 0.0, 0.0])
-    >>> expected, _ = reward.bind(3, 2, 1).expectations(np.full((1, 3, 2), 0.5))
-    >>> expected
-    array([2.5])
-    """
-
-    def __init__(self, labels: ArrayLike, values: ArrayLike) -> None:
-        self.labels = np.array(labels)
-        self.values = np.array(values, float)
-        dtype = self.labels.dtype
-        if dtype.kind not in "biu":
-            raise invalid("labels", "integers or bools, 0 or 1", dtype)
-        if self.labels.ndim not in (1, 2, 3):
-            raise invalid("labels", "shape (S,), (n, S) or (n, S, A)", self.labels.shape)
-        bad = np.argwhere((self.labels != 0) & (self.labels != 1))
-        if bad.size:
-            index = tuple(bad[0])
-            raise invalid(
-                "labels", "0 (does not count) or 1 (counts)", self.labels[index], place(index)
-            )
-        if self.values.ndim != 1:
-            raise invalid("values", "shape (n+1,)", self.values.shape)
-        odd = np.flatnonzero(~np.isfinite(self.values))
-        if odd.size:
-            raise invalid("values", "finite numbers", self.values[odd[0]], f"count {odd[0]}")
-
-    def bind(self, n: int, n_states: int, n_actions: int) -> BoundReward:
-        """Check against n followers with S states and A actions, and return the bound form."""
-        labels = per_follower("labels", self.labels, n, n_states, n_actions)
-        if self.values.shape != (n + 1,):
-            raise invalid(
-                "values",
-                f"shape ({n + 1},), a reward for each of 0..{n} followers",
-                self.values.shape,
-            )
-        return _BoundCount(np.ascontiguousarray(labels, np.int64), self.values)
-
-    def scaled(self, weight: float) -> LeaderReward:
-        """Return the same reward times a finite number."""
-        return CountReward(self.labels, weight * self.values)
-
-
 class _PartLabels:
     """The labels of one part of a sum, ``label`` (L,) for each of the common ones."""
 
@@ -352,6 +199,7 @@ class SumReward(LeaderReward):
 
     Examples
     --------
+    >>> from fastincentive import CountReward
     >>> late = CountReward([0, 1], [0.0, 0.0, -4.0])
     >>> reward = late + 0.5 * AdditiveReward([1.0, 0.0])
     >>> len(reward.parts)

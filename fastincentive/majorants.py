@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from fastincentive.control import joint_table
 from fastincentive.leader import BoundReward, _BoundTable
-from fastincentive.leader_many import _BoundAdditive, _BoundCount, _BoundSum
+from fastincentive.leader_counts import _BoundCount
+from fastincentive.leader_many import _BoundAdditive, _BoundSum
 from fastincentive.mdp import FloatArray
 
 __all__ = ["majorant", "parts_of"]

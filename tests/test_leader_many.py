@@ -15,10 +15,12 @@ from fastincentive import (
     JointReward,
     LabelReward,
     LeaderReward,
+    ProductSpaceTooLargeError,
     SumReward,
 )
-from fastincentive.kernels import counts
+from fastincentive.kernels import counts, label_counts
 from fastincentive.kernels import marginals as marginal_kernels
+from fastincentive.leader_counts import _BoundLabelCounts
 
 STATES, ACTIONS = 3, 2
 PAIRS = STATES * ACTIONS
@@ -43,6 +45,12 @@ def draw(kind, rng, n, by_action=True, idle=0):
         values = rng.normal(size=n + 1)
         values[0] = 0.0
         reward, flat = CountReward(labels, values), values[at_pairs(labels).sum(axis=0)]
+    elif kind == "labels":
+        labels = rng.integers(3, size=shape) * busy
+        values = rng.normal(size=(n + 1, n + 1))
+        values[0, 0] = 0.0
+        numbers = [(at_pairs(labels) == label).sum(axis=0) for label in (1, 2)]
+        reward, flat = CountReward(labels, values), values[tuple(numbers)]
     elif kind == "table":
         labels = rng.integers(1, 3, size=shape) * busy
         table = rng.normal(size=(3,) * n)
@@ -63,7 +71,7 @@ def random_marginals(rng, horizon, bound):
     return rng.dirichlet(np.ones(bound.n_labels), size=(horizon, len(bound.labels)))
 
 
-KINDS = ["additive", "count", "table", "sum"]
+KINDS = ["additive", "count", "labels", "table", "sum"]
 
 
 @pytest.mark.parametrize("by_action", [False, True])
@@ -155,6 +163,83 @@ def test_counts_against_plain_convolutions(n):
     assert expected[1] == values[int(probability[1].sum())]  # nothing is random there
 
 
+@pytest.mark.parametrize("kind", ["spread", "rare", "certain", "halves"])
+def test_counts_of_hundreds_against_plain_convolutions(kind):
+    rng = np.random.default_rng(0)
+    n = 300
+    probability = rng.random(n)
+    if kind == "rare":
+        probability **= 60
+    elif kind == "certain":
+        probability = 1.0 - probability**60
+    elif kind == "halves":
+        probability[: n // 2], probability[n // 2 :] = 0.0, 1.0
+        probability[::50] = 0.5
+    values = rng.normal(size=n + 1)
+    marginals = np.stack([1.0 - probability, probability], axis=1)[None]
+    bound = CountReward([0, 1], values).bind(n, 2, 1)
+    expected, conditional = bound.expectations(marginals)
+    plain, by_label = plain_count(values, probability)
+    assert_close(expected[0], plain, ROUNDING)
+    assert_close(conditional[0], by_label, ROUNDING)
+
+
+def plain_label_count(values, marginals):
+    """Conditional rewards (n, L): the law of the others' numbers, follower by follower."""
+    n, count = marginals.shape
+    steps = np.vstack([np.zeros((1, count - 1), int), np.eye(count - 1, dtype=int)])
+    conditional = np.empty((n, count))
+    for i in range(n):
+        law = {(0,) * (count - 1): 1.0}
+        for j in (j for j in range(n) if j != i):
+            following = {}
+            for numbers, p in law.items():
+                for label in range(count):
+                    place = tuple(np.add(numbers, steps[label]).tolist())
+                    following[place] = following.get(place, 0.0) + p * marginals[j, label]
+            law = following
+        for label in range(count):
+            conditional[i, label] = sum(
+                p * values[tuple(np.add(numbers, steps[label]))] for numbers, p in law.items()
+            )
+    return conditional
+
+
+@pytest.mark.parametrize(("n", "count"), [(1, 3), (5, 3), (8, 3), (9, 3), (6, 4), (4, 5)])
+def test_label_counts_against_plain_convolutions(n, count):
+    rng = np.random.default_rng(n)
+    values = rng.normal(size=(n + 1,) * (count - 1))
+    marginals = rng.dirichlet(np.ones(count), size=(3, n))
+    marginals[1] = np.eye(count)[rng.integers(count, size=n)]
+    marginals[2, ::2] = np.eye(count)[0]
+    bound = CountReward(np.arange(count), values).bind(n, count, 1)
+    expected, conditional = bound.expectations(marginals)
+    for t in range(3):
+        plain = plain_label_count(values, marginals[t])
+        assert_close(conditional[t], plain, ROUNDING)
+        assert_close(expected[t], plain[0] @ marginals[t, 0], ROUNDING)
+
+
+def test_two_labels_of_three_are_two():
+    n = 12
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=n + 1)
+    both = np.add.outer(np.arange(n + 1), np.arange(n + 1))
+    merged = CountReward([0, 1, 2], values[np.minimum(both, n)]).bind(n, 3, 1)
+    plain = CountReward([0, 1, 1], values).bind(n, 3, 1)
+    marginals = rng.dirichlet(np.ones(3), size=(2, n))
+    sums = np.stack([marginals[:, :, 0], marginals[:, :, 1:].sum(axis=2)], axis=2)
+    expected, conditional = merged.expectations(marginals)
+    assert_close(expected, plain.expectations(sums)[0], ROUNDING)
+    assert_close(conditional[:, :, :2], plain.expectations(sums)[1], ROUNDING)
+    assert_close(conditional[:, :, 2], conditional[:, :, 1], ROUNDING)
+
+
+def test_too_many_label_counts_are_refused():
+    with pytest.raises(ProductSpaceTooLargeError, match=r"3000 followers .* GiB per thread"):
+        _BoundLabelCounts(np.zeros((3000, 1, 1), np.int64), np.zeros((1, 1, 1)))
+
+
 @pytest.mark.slow
 def test_counts_of_a_thousand_followers():
     n = 1000
@@ -182,11 +267,21 @@ def test_kernels_are_the_same_with_threads():
     counts.count_laws(probability, laws)
     longer, table = rng.normal(size=(horizon, n + 3)), rng.normal(size=2**n)
     low, high = 0.5 * probability[:, 1:], probability[:, 1:].copy()
+    simplices = _BoundLabelCounts(np.zeros((n, 1, 1), np.int64), np.zeros((n + 1,) * 2))._simplices
     calls = [
         (counts.count_rewards, (values, probability), [(horizon,), (horizon, n, 2)]),
         (counts.count_laws, (probability,), [(horizon, n + 1)]),
         (counts.average_counts, (longer, laws), [(horizon, 3)]),
         (counts.count_bounds, (values, low, high), [(horizon, 2)]),
+        (
+            label_counts.label_count_rewards,
+            (
+                rng.normal(size=(n + 1) ** 2),
+                rng.dirichlet(np.ones(3), size=(horizon, n)),
+                simplices,
+            ),
+            [(horizon,), (horizon, n, 3)],
+        ),
         (marginal_kernels.one_conditional, (table, marginals, 2), [(horizon, 2)]),
     ]
     for kernel, given, shapes in calls:
@@ -412,7 +507,7 @@ ERRORS = {
     ),
     "labels kind": (
         lambda: CountReward([0.0, 1.0], np.zeros(3)),
-        "labels: expected integers or bools, 0 or 1, got float64",
+        "labels: expected integers or bools, got float64",
     ),
     "labels axes": (
         lambda: CountReward(True, np.zeros(3)),
@@ -424,7 +519,7 @@ ERRORS = {
     ),
     "values axes": (
         lambda: CountReward([0, 1], np.zeros((3, 1))),
-        r"values: expected shape \(n\+1,\), got \(3, 1\)",
+        r"values: expected shape \(n\+1,\)\*\(L-1\) for L labels, got \(3, 1\)",
     ),
     "values finite": (
         lambda: CountReward([0, 1], [0.0, np.nan]),

@@ -16,7 +16,8 @@ from fastincentive import models
 from fastincentive.errors import InputError, invalid
 from fastincentive.followers import Followers
 from fastincentive.leader import JointReward
-from fastincentive.leader_many import AdditiveReward, CountReward
+from fastincentive.leader_counts import CountReward
+from fastincentive.leader_many import AdditiveReward
 from fastincentive.mdp import FloatArray, TabularMDP
 from fastincentive.payments import Payments
 from fastincentive.problem import IncentiveProblem

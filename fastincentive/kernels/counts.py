@@ -4,9 +4,12 @@ A group of followers has a law (how many of them count) and a function (the expe
 how many of them count, everything outside at its own law). The function of one half is the whole
 group's averaged over the law of the other half, down to single followers, whose functions are
 their conditional rewards. Only sums of products of probabilities: nothing is divided out again.
+Counts are spread over a few standard deviations, a few sqrt(n); only these are gone through.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -16,17 +19,37 @@ from fastincentive.kernels.jit import jit, parallel_jit
 __all__ = ["average_counts", "count_bounds", "count_laws", "count_rewards"]
 
 
+#: Counts at the ends of a law that are less probable than this are left out.
+NEGLIGIBLE = 1e-30
+
+
 @jit
 def count_law(probability, law):
     """Law of the number of successes (g+1,) of independent trials (g,), trial by trial."""
     law[:] = 0.0
     law[0] = 1.0
+    low, high = 0, 0
     for j in range(probability.shape[0]):
         p = probability[j]
         if p != 0.0:
-            for k in range(j + 1, 0, -1):
+            high += 1
+            for k in range(high, low, -1):
                 law[k] = (1.0 - p) * law[k] + p * law[k - 1]
-            law[0] *= 1.0 - p
+            law[low] *= 1.0 - p
+            low, high = trim(law, low, high + 1)
+            high -= 1
+
+
+@jit
+def trim(law, low, high):
+    """Set what is negligible at the ends low and high - 1 to 0; returns what is left of these."""
+    while low < high - 1 and law[low] <= NEGLIGIBLE:
+        law[low] = 0.0
+        low += 1
+    while low < high - 1 and law[high - 1] <= NEGLIGIBLE:
+        high -= 1
+        law[high] = 0.0
+    return low, high
 
 
 @jit
@@ -57,36 +80,106 @@ def average_counts(functions, laws, out):
         average_count(functions[t], laws[t], out[t])
 
 
+class Halves(NamedTuple):
+    """Laws of the counts of all groups: those of 2^k followers at level k, the last one smaller.
+
+    The group of g followers from f on takes g + 1 entries from f + f // 2^k on.
+    """
+
+    law: np.ndarray  # (K+1, 2n)
+    low: np.ndarray  # (K+1, n) int64, first count of group f // 2^k that is not negligible
+    high: np.ndarray  # (K+1, n) int64, the one after the last
+
+
+@jit
+def halve_laws(probability, halves):
+    """Fill in the laws, from single followers to all of them."""
+    n = probability.shape[0]
+    law, low, high = halves
+    for i in range(n):
+        p = probability[i]
+        law[0, 2 * i] = 1.0 - p
+        law[0, 2 * i + 1] = p
+        low[0, i], high[0, i] = trim(law[0, 2 * i :], 0, 2)
+    for level in range(1, law.shape[0]):
+        size = 1 << level
+        half = size >> 1
+        for first in range(0, n, size):
+            group = first // size
+            last = min(first + size, n)
+            middle = first + half
+            out = law[level, first + group : last + group + 1]
+            left = law[level - 1, first + 2 * group :]
+            start, stop = low[level - 1, 2 * group], high[level - 1, 2 * group]
+            out[:] = 0.0
+            if middle >= last:
+                out[start:stop] = left[start:stop]
+                low[level, group], high[level, group] = start, stop
+                continue
+            right = law[level - 1, middle + 2 * group + 1 :]
+            begin, end = low[level - 1, 2 * group + 1], high[level - 1, 2 * group + 1]
+            for a in range(start, stop):
+                p = left[a]
+                for b in range(begin, end):
+                    out[a + b] += p * right[b]
+            low[level, group], high[level, group] = trim(out, start + begin, stop + end - 1)
+
+
+@jit
+def average_part(function, known, law, window, out, asked):
+    """As ``average_count`` for counts ``asked``, where the function is ``known``."""
+    for k in range(asked[0], asked[1]):
+        total = 0.0
+        for j in range(max(window[0], known[0] - k), min(window[1], known[1] - k)):
+            total += law[j] * function[k + j]
+        out[k] = total
+
+
+@jit
+def around(halves, level, group, size):
+    """Find the counts of a group that are not negligible, or not if one follower deviates."""
+    return max(halves.low[level, group] - 1, 0), min(halves.high[level, group] + 1, size + 1)
+
+
 @jit
 def count_rewards_one(values, probability, conditional):
     """Conditional rewards (n,2) at one time."""
     n = probability.shape[0]
-    size = 1
-    while size < n:
-        size *= 2
-    # A level holds the functions of groups of `size` followers, the last one perhaps smaller; the
-    # group from follower f on starts at f + f // size, for each has one entry more than followers.
+    top = 0
+    while 1 << top < n:
+        top += 1
+    halves = Halves(
+        np.empty((top + 1, 2 * n)),
+        np.empty((top + 1, n), np.int64),
+        np.empty((top + 1, n), np.int64),
+    )
+    halve_laws(probability, halves)
+    # A level's functions lie as its laws do.
     source = np.empty(2 * n)
     target = np.empty(2 * n)
-    law = np.empty(n + 1)
     source[: n + 1] = values
-    while size > 1:
-        half = size // 2
+    for level in range(top, 0, -1):
+        size = 1 << level
+        half = size >> 1
+        below = halves.law[level - 1]
         for first in range(0, n, size):
+            group = first // size
             last = min(first + size, n)
             middle = min(first + half, n)
-            function = source[first + first // size :]
-            left = target[first + first // half :][: middle - first + 1]
-            others = law[: last - middle + 1]
-            count_law(probability[middle:last], others)
-            average_count(function, others, left)
-            if middle < last:
-                right = target[middle + middle // half :][: last - middle + 1]
-                others = law[: middle - first + 1]
-                count_law(probability[first:middle], others)
-                average_count(function, others, right)
+            function = source[first + group :]
+            known = around(halves, level, group, last - first)
+            left = first + 2 * group
+            right = middle + 2 * group + 1
+            asked = around(halves, level - 1, 2 * group, middle - first)
+            if middle == last:
+                target[left + asked[0] : left + asked[1]] = function[asked[0] : asked[1]]
+                continue
+            its = (halves.low[level - 1, 2 * group], halves.high[level - 1, 2 * group])
+            other = (halves.low[level - 1, 2 * group + 1], halves.high[level - 1, 2 * group + 1])
+            average_part(function, known, below[right:], other, target[left:], asked)
+            asked = around(halves, level - 1, 2 * group + 1, last - middle)
+            average_part(function, known, below[left:], its, target[right:], asked)
         source, target = target, source
-        size = half
     for i in range(n):
         conditional[i, 0] = source[2 * i]
         conditional[i, 1] = source[2 * i + 1]
@@ -96,7 +189,7 @@ def count_rewards_one(values, probability, conditional):
 def count_rewards(values, probability, expected, conditional):
     """E[R] (T,) and E[R | label_i = l] (T,n,2) for values (n+1,) of the number that count.
 
-    ``probability`` (T,n) is that of counting. O(n^2) at each time.
+    ``probability`` (T,n) is that of counting. O(n^2) at each time, O(n log n) where n is large.
     """
     for t in numba.prange(probability.shape[0]):
         count_rewards_one(values, probability[t], conditional[t])
