@@ -364,7 +364,10 @@ def _by_linear_programme(
             x[programme.variables] = amounts
             feasible[group] = True
     x, feasible = _verified(task, x, feasible)
-    return np.where(bound.reaches[feasible].any(axis=0), x, fallback), feasible
+    out = fallback.copy()
+    bought = bound.reaching(feasible)
+    out[bought] = x[bought]
+    return out, feasible
 
 
 def _verified(task: _Task, x: FloatArray, feasible: BoolArray) -> tuple[FloatArray, BoolArray]:
@@ -382,7 +385,10 @@ def _groups(task: _Task) -> list[NDArray[np.int64]]:
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import connected_components
 
-    reaches = csr_array(task.payments.reaches.astype(float))
+    bound = task.payments
+    reaches = csr_array(
+        (np.ones(bound.owned.size), (bound.owners, bound.owned)), (len(bound.reach), bound.size)
+    )
     count, group = connected_components(reaches @ reaches.T, directed=False)
     return [np.flatnonzero(group == g) for g in range(count)]
 
@@ -405,7 +411,7 @@ def _close_gaps(task: _Task, x: FloatArray, feasible: BoolArray) -> FloatArray:
             break
         x = x.copy()
         for group, known in zip(groups, lines, strict=True):
-            variables = np.flatnonzero(bound.reaches[group].any(axis=0))
+            variables = bound.reaching(group)
             fresh = [i for i in group if open_gap[i]]
             for i in fresh:
                 row = np.zeros(bound.size)
@@ -463,7 +469,7 @@ class _Programme:
         self.group = group
         bound, followers = task.payments, task.followers
         self.scale = float(task.unit(bound.lower)[group].max())
-        self.variables = np.flatnonzero(bound.reaches[group].any(axis=0))
+        self.variables = bound.reaching(group)
         column = np.full(bound.size, -1)
         column[self.variables] = np.arange(self.variables.size)
         states, actions = followers.n_states, followers.n_actions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -35,8 +36,8 @@ class BoundPayments:
         policies too (``IncentiveProblem.budget`` has it).
     prices, curvature : array (k,)
         ``budget_use(x)`` is prices . x + curvature . x^2.
-    reaches : bool array (n, k)
-        Which followers a payment variable reaches.
+    owners, owned : array (m,)
+        The pairs of a follower and a payment variable that reaches it, follower by follower.
     reach : array (n, K)
         The payment variables that reach each follower, -1 after the last.
     shared : bool
@@ -60,14 +61,16 @@ class BoundPayments:
         self.curvature = np.array(np.broadcast_to(np.asarray(curvature, float), (self.size,)))
         self._paid = np.flatnonzero(index.reshape(-1) >= 0)
         self._variable = index.reshape(-1)[self._paid]
-        self.reaches = np.zeros((index.shape[0], self.size), bool)
-        self.reaches[self._paid // (index.shape[1] * index.shape[2]), self._variable] = True
-        width = int(self.reaches.sum(axis=1).max())
-        self.reach = np.full((index.shape[0], width), -1)
-        for i, row in enumerate(self.reaches):
-            held = np.flatnonzero(row)
-            self.reach[i, : held.size] = held
-        self.shared = bool((self.reaches.sum(axis=0) > 1).any())
+        owner = self._paid // (index.shape[1] * index.shape[2])
+        pairs, each = np.unique(owner * self.size + self._variable, return_inverse=True)
+        self.owners, self.owned = np.divmod(pairs, max(self.size, 1))
+        count = np.bincount(self.owners, minlength=index.shape[0])
+        column = np.arange(pairs.size) - (np.cumsum(count) - count)[self.owners]
+        self.reach = np.full((index.shape[0], int(count.max())), -1)
+        self.reach[self.owners, column] = self.owned
+        #: Where in ``reach`` each paid pair of state and action is found.
+        self._place = (self.owners * self.reach.shape[1] + column)[each]
+        self.shared = bool((np.bincount(self.owned) > 1).any())
 
     def side_payments(self, payments: FloatArray) -> FloatArray:
         """Spread payments (k,) to x(i, s, a) (n, S, A)."""
@@ -81,19 +84,36 @@ class BoundPayments:
             self._variable, weights=gradient.reshape(-1)[self._paid], minlength=self.size
         ).astype(float)
 
+    def most(self, values: FloatArray) -> FloatArray:
+        """Largest (k,) of numbers >= 0 (n,) of the followers that each payment reaches."""
+        out = np.zeros(self.size)
+        np.maximum.at(out, self.owned, values[self.owners])
+        return out
+
+    def least(self, values: FloatArray) -> FloatArray:
+        """Smallest (k,) of numbers (n,) of the followers that each payment reaches, or inf."""
+        out = np.full(self.size, np.inf)
+        np.minimum.at(out, self.owned, values[self.owners])
+        return out
+
+    def reaching(self, followers: NDArray[np.int64] | NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Payment variables that reach some of the followers, by number or mask."""
+        held = self.reach[followers]
+        return np.asarray(np.unique(held[held >= 0]))
+
+    @cached_property
+    def reaches(self) -> NDArray[np.bool_]:
+        """(n, k) bool: which followers a payment variable reaches."""
+        out = np.zeros((self.index.shape[0], self.size), bool)
+        out[self.owners, self.owned] = True
+        return out
+
     def pull_back_each(self, gradient: FloatArray) -> FloatArray:
         """As ``pull_back``, follower by follower: (n, k)."""
-        n = self.index.shape[0]
-        follower = self._paid // (self.index.size // n)
-        return (
-            np.bincount(
-                follower * self.size + self._variable,
-                weights=gradient.reshape(-1)[self._paid],
-                minlength=n * self.size,
-            )
-            .reshape(n, self.size)
-            .astype(float)
-        )
+        out = np.zeros((self.index.shape[0], self.size))
+        held = self.reach >= 0
+        out[self.owners, self.owned] = self.compress(gradient)[held]
+        return out
 
     def budget_use(self, payments: FloatArray) -> float:
         """Return what the budget bounds: C(x) of a linear or quadratic cost."""
@@ -118,9 +138,15 @@ class BoundPayments:
 
         In the order of ``reach``, 0 where there is none.
         """
-        each = self.pull_back_each(occupancy)
-        held = np.take_along_axis(each, np.maximum(self.reach, 0), axis=1)
-        return np.where(self.reach >= 0, held, 0.0)
+        return (
+            np.bincount(
+                self._place,
+                weights=occupancy.reshape(-1)[self._paid],
+                minlength=self.reach.size,
+            )
+            .reshape(self.reach.shape)
+            .astype(float)
+        )
 
     def spread(self, payments: FloatArray) -> FloatArray:
         """Payments (n, K) in the order of ``reach``, 0 where there is none."""

@@ -147,7 +147,7 @@ def _stretch(
 ) -> FloatArray:
     """How far (k,) each payment can move in one direction before a reached follower changes."""
     bound, followers = problem.payments, problem.followers
-    owner, variable = np.nonzero(bound.reaches)
+    owner, variable = bound.owners, bound.owned
     direction = sign * (bound.index[owner] == variable[:, None, None])
     found = walk(
         repeat(followers.packed, owner),

@@ -232,7 +232,7 @@ class BilevelAscent:
 
         step, payment_step = self._steps(state)
         unit = state.unit if self.natural_gradient else np.ones(followers.n)
-        payment_unit = np.where(bound.reaches, unit[:, None], 0.0).max(axis=0)
+        payment_unit = bound.most(unit)
         purse = kernels.Purse(
             bound.reach, payment_step / step * payment_unit, x, bound.lower, bound.upper
         )
@@ -288,7 +288,7 @@ class BilevelAscent:
         converged = residual <= self.tolerance and bool((gaps <= self.tolerance * state.unit).all())
 
         damping = self._damping(bound, kind, step, row_size, payment_change, unit)
-        payment_damping = np.where(bound.reaches, damping[:, None], np.inf).min(axis=0)
+        payment_damping = bound.least(damping)
         pace, stalled = judge(
             state.pace,
             state.iteration,

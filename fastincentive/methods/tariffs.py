@@ -45,7 +45,7 @@ def best_on_line(
     around the best. Returns ``held`` if nothing is better.
     """
     bound, followers = problem.payments, problem.followers
-    moved = np.flatnonzero(bound.reaches[:, direction != 0.0].any(axis=1))
+    moved = np.unique(bound.owners[direction[bound.owned] != 0.0])
     with np.errstate(divide="ignore", invalid="ignore"):
         room = np.where(direction > 0, (bound.upper - base) / direction, np.inf)
         room = np.where(direction < 0, (bound.lower - base) / direction, room)
