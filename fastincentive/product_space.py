@@ -6,6 +6,7 @@ three passes.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -42,9 +43,14 @@ class JointPass(NamedTuple):
     left: float  # bound on what the value leaves out
 
 
+def joint_states(states: int, n: int) -> float:
+    """Return S^n, or inf where that is no float."""
+    return math.inf if n * math.log(states) > 700.0 else float(states) ** n
+
+
 def check_memory(what: str, states: int, n: int, max_gib: float) -> None:
     """Raise ProductSpaceTooLargeError if a table over S^n needs more than ``max_gib`` GiB."""
-    need = 8.0 * float(states) ** n / 2**30
+    need = 8.0 * joint_states(states, n) / 2**30
     if need > max_gib:
         raise ProductSpaceTooLargeError(
             f"{what} over {states}^{n} joint states needs {need:.3g} GiB, more than "
@@ -166,7 +172,7 @@ def break_even(followers: Followers, pattern: Pattern, labels: int) -> float:
     Costs in nanoseconds, as measured on one machine; inf where there are too many joint states.
     """
     n, states, _ = followers.shape
-    if float(states) ** n > MOST_JOINT:
+    if joint_states(states, n) > MOST_JOINT:
         return np.inf
     entries = float(np.diff(pattern.base)[followers.packed.model].sum())
     step = 100.0 * n + 1.4 * entries + 0.04 * n * float(labels) ** n

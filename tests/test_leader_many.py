@@ -560,3 +560,16 @@ def test_errors(case):
 def test_what_is_no_sum_or_weight(make):
     with pytest.raises(TypeError):
         make(AdditiveReward([0.0]))
+
+
+def test_a_thousand_followers_make_a_problem():
+    n = 1000
+    game = random_game(np.random.default_rng(0), 1, STATES, ACTIONS)
+    problem = replace(game, followers=game.followers * n).problem(
+        leader=CountReward([0, 1, 0], np.linspace(0.0, 1.0, n + 1))
+    )
+    policies = np.repeat(game.policies, n, axis=0)
+    alone = game.problem(leader=AdditiveReward([0.0, 1.0, 0.0]))
+    assert problem.leader_value(policies) == pytest.approx(alone.leader_value(game.policies))
+    with pytest.raises(ProductSpaceTooLargeError, match=r"3\^1000 joint states needs inf GiB"):
+        problem.joint_occupancy(policies)
