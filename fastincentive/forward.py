@@ -171,7 +171,7 @@ class ForwardPass:
         done = 0
         while True:
             block = min(self._guess if done == 0 else max(16, done // 2), limit - done)
-            state, *kept = self._steps(policies, gamma, stage, state, block, visits)
+            state, *kept = self._steps(policies, gamma, stage, state, done, block, visits)
             if stage == SETTLE and any(state.lost.tolist()):
                 # Some policy has states it never leaves: fine where the leader earns nothing.
                 moving = gradient and bool((state.settled & ~packed.sink[packed.model]).any())
@@ -180,7 +180,7 @@ class ForwardPass:
                 if not certified:
                     self._discounted(state.rest, gamma)
                     state.masses[:] = packed.initial
-                    state, *kept = self._steps(policies, gamma, STEP, state, block, visits)
+                    state, *kept = self._steps(policies, gamma, STEP, state, done, block, visits)
             stage = STEP
             at, left = kernels.first_below(state.remainder, gamma, done, stop)
             blocks.append((kept[0], kept[1]))
@@ -193,13 +193,13 @@ class ForwardPass:
         if moving and certified:
             horizon = min(horizon + self._time_from_everywhere(policies, state, stop), limit)
             if horizon > done:
-                _, *kept = self._steps(policies, gamma, STEP, state, horizon - done, visits)
+                _, *kept = self._steps(policies, gamma, STEP, state, done, horizon - done, visits)
                 blocks.append((kept[0], kept[1]))
         self._guess = min(horizon + 2, self.max_horizon)
         if len(blocks) == 1:
             laws, marginals = blocks[0]
         else:
-            laws, marginals = self._joined(blocks, visits)
+            laws, marginals = self._joined(blocks)
         known = state.settled if certified else None
         return Forward(
             marginals[:horizon], laws[:horizon], state.weights, truncation, known, moving
@@ -264,12 +264,13 @@ class ForwardPass:
         gamma: float,
         stage: int,
         state: Chains,
+        done: int,
         count: int,
         visits: bool,
     ) -> tuple[Chains, FloatArray, FloatArray]:
         """Go ``count`` times on: the chains after them, their laws and label marginals."""
         n, states = self._none.shape[1:]
-        keep = visits or self.shows_states or count * n * states * 8 <= LAW_BYTES
+        keep = visits or self.shows_states or (done + count) * n * states * 8 <= LAW_BYTES
         laws = np.empty((count, n, states)) if keep else self._none
         marginals = self._none if self.shows_states else np.empty((count, n, self.leader.n_labels))
         state = state._replace(remainder=np.empty((count, n)))
@@ -287,13 +288,13 @@ class ForwardPass:
         return state, laws, laws if self.shows_states else marginals
 
     def _joined(
-        self, blocks: list[tuple[FloatArray, FloatArray]], visits: bool
+        self, blocks: list[tuple[FloatArray, FloatArray]]
     ) -> tuple[FloatArray, FloatArray]:
-        """State laws and label marginals of all blocks."""
+        """State laws, if all blocks have them, and label marginals of all blocks."""
         marginals = np.concatenate([block[1] for block in blocks])
         if self.shows_states:
             return marginals, marginals
-        if visits or marginals.shape[0] * self._none[0:1].size * 8 <= LAW_BYTES:
+        if all(laws.shape[0] == some.shape[0] for laws, some in blocks):
             return np.concatenate([block[0] for block in blocks]), marginals
         return self._none, marginals
 

@@ -182,6 +182,21 @@ def test_one_call_equals_the_passes(kind, discount, closed):
             assert found.gradient is None
 
 
+@pytest.mark.parametrize("times", [0, 20, 90, 1000])
+def test_gradients_whether_laws_are_kept_or_not(monkeypatch, times):
+    game, _ = drawn(n=3, discount=0.9)
+    labels = np.arange(6) % 2
+    problem = game.problem(leader=LabelReward(labels, np.arange(8.0).reshape(2, 2, 2)))
+    expected = problem.leader_gradient(game.policies)
+    monkeypatch.setattr(passes, "LAW_BYTES", times * game.policies[:, :, 0].nbytes)
+    for guess in (16, 64, 300):
+        problem.passes._guess = guess
+        found = problem.forward(game.policies, gradient=True)
+        assert found.laws.shape[0] in (0, found.marginals.shape[0])
+        problem.passes._guess = guess
+        assert_close(problem.leader_gradient(game.policies), expected, ROUNDING)
+
+
 def test_the_route_does_not_depend_on_earlier_calls():
     """Calls before it with long and short horizons leave an answer the same, bit by bit."""
     stay = np.zeros((2, 2, 2))
