@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from fastincentive.io import load_solution, save_solution
     from fastincentive.large import ResponseMemory
     from fastincentive.leader import JointReward, LabelReward, LeaderReward
+    from fastincentive.leader_congestion import CongestionReward
     from fastincentive.leader_many import AdditiveReward, CountReward, SumReward
     from fastincentive.loop import solve
     from fastincentive.mdp import TabularMDP
@@ -81,6 +82,7 @@ _WHERE = {
     "io": ["load_solution", "save_solution"],
     "loop": ["solve"],
     "leader": ["JointReward", "LabelReward", "LeaderReward"],
+    "leader_congestion": ["CongestionReward"],
     "leader_many": ["AdditiveReward", "CountReward", "SumReward"],
     "mdp": ["TabularMDP"],
     "methods": ["BilevelAscent", "RegimeAscent"],
@@ -117,6 +119,7 @@ __all__ = [
     "BestResponse",
     "BilevelAscent",
     "CheapestPayments",
+    "CongestionReward",
     "ConvergenceWarning",
     "CountReward",
     "CustomCost",
