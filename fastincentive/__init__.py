@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from fastincentive.io import load_solution, save_solution
     from fastincentive.large import ResponseMemory
     from fastincentive.leader import JointReward, LabelReward, LeaderReward
+    from fastincentive.leader_congestion import CongestionReward
     from fastincentive.leader_counts import CountReward
     from fastincentive.leader_many import AdditiveReward, SumReward
     from fastincentive.loop import solve
@@ -82,6 +83,7 @@ _WHERE = {
     "io": ["load_solution", "save_solution"],
     "loop": ["solve"],
     "leader": ["JointReward", "LabelReward", "LeaderReward"],
+    "leader_congestion": ["CongestionReward"],
     "leader_counts": ["CountReward"],
     "leader_many": ["AdditiveReward", "SumReward"],
     "mdp": ["TabularMDP"],
@@ -119,6 +121,7 @@ __all__ = [
     "BestResponse",
     "BilevelAscent",
     "CheapestPayments",
+    "CongestionReward",
     "ConvergenceWarning",
     "CountReward",
     "CustomCost",
