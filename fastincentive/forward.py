@@ -287,9 +287,7 @@ class ForwardPass:
         )
         return state, laws, laws if self.shows_states else marginals
 
-    def _joined(
-        self, blocks: list[tuple[FloatArray, FloatArray]]
-    ) -> tuple[FloatArray, FloatArray]:
+    def _joined(self, blocks: list[tuple[FloatArray, FloatArray]]) -> tuple[FloatArray, FloatArray]:
         """State laws, if all blocks have them, and label marginals of all blocks."""
         marginals = np.concatenate([block[1] for block in blocks])
         if self.shows_states:

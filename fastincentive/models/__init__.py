@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from fastincentive.models.crowd import city_map, crowd
+from fastincentive.models.demand import demand_response
 from fastincentive.models.example1 import example1, example1_objective
 from fastincentive.models.grid import EXAMPLE_MAP, gridworld
 from fastincentive.models.maps import Grid, grid_mdp
@@ -16,6 +18,9 @@ __all__ = [
     "MODELS",
     "PAPER_MAP",
     "Grid",
+    "city_map",
+    "crowd",
+    "demand_response",
     "example1",
     "example1_objective",
     "grid_mdp",
@@ -32,4 +37,6 @@ MODELS: dict[str, Callable[..., IncentiveProblem]] = {
     "example1": example1,
     "gridworld": gridworld,
     "random": random_problem,
+    "crowd": crowd,
+    "demand-response": demand_response,
 }

@@ -1,0 +1,122 @@
+"""A crowd in a city: many followers, two destinations of limited capacity."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from fastincentive.errors import invalid
+from fastincentive.followers import Followers
+from fastincentive.leader_congestion import CongestionReward
+from fastincentive.models.maps import Grid, grid_mdp
+from fastincentive.payments import Payments
+from fastincentive.problem import IncentiveProblem
+
+__all__ = ["city_map", "crowd"]
+
+#: What a follower earns at the goal and at a lesser goal, on average and at most more or less.
+GOAL, LESSER_GOAL, SPREAD = 10.0, 8.0, 2.0
+
+
+def city_map(size: int) -> str:
+    """Draw a city: blocks between streets, the goal in the middle, a lesser goal in two corners.
+
+    Parameters
+    ----------
+    size : int
+        Rows and columns, an odd number of at least 5.
+    """
+    if size < 5 or size % 2 == 0:
+        raise invalid("size", "an odd number of at least 5", size)
+    rows = [["#" if r % 2 and c % 2 else "." for c in range(size)] for r in range(size)]
+    middle = size // 2 - size // 2 % 2
+    rows[middle][middle] = "G"
+    rows[0][size - 1] = rows[size - 1][0] = "L"
+    return "\n".join("".join(row) for row in rows)
+
+
+def crowd(
+    n: int = 100,
+    rng: int | np.random.Generator | None = 0,
+    *,
+    size: int = 9,
+    slip: float = 0.05,
+    discount: float = 0.95,
+    capacity: float | None = None,
+    cost_weight: float = 0.02,
+) -> IncentiveProblem:
+    """Send a crowd to two lesser destinations, neither of them too full at any time.
+
+    n followers, who share one map, start on random streets. Each likes the goal in the middle
+    best, more or less. The leader is paid for followers at the two lesser goals, as a dispatcher of
+    a ride fleet or an operator of charging stations would be: N followers at one of them at a time
+    are worth N - N^2 / (2 capacity), so that more than its capacity are worth less.
+
+    Parameters
+    ----------
+    n : int
+        Number of followers.
+    rng : None, int or numpy.random.Generator
+        Seed of starts and rewards. One stream per follower, so another n leaves the first followers
+        as they are.
+    size : int
+        Rows and columns of the city, an odd number of at least 5; see ``city_map``.
+    slip : float in [0, 0.5]
+        Probability of each of the two sideways moves.
+    discount : float in [0, 1]
+        The followers' discount.
+    capacity : float, optional
+        Followers at a lesser goal at a time that are worth most; by default n / 20, at least 1.
+    cost_weight : float
+        w in f = V - w C(x); C is the sum of the payments.
+
+    Returns
+    -------
+    IncentiveProblem
+        With a ``CongestionReward``, leader's discount 1, and one payment per follower, at the
+        lesser goal nearer to its start. ``problem.grid`` is the ``Grid``.
+
+    Raises
+    ------
+    InputError
+        If an argument is not as described.
+
+    Examples
+    --------
+    >>> from fastincentive.models import crowd
+    >>> problem = crowd(1000)
+    >>> problem.n, problem.followers.n_models, problem.payments.size
+    (1000, 1, 1000)
+    """
+    if n < 1:
+        raise invalid("n", "a positive integer", n)
+    most = max(1.0, n / 20.0) if capacity is None else float(capacity)
+    if not most > 0.0:
+        raise invalid("capacity", "a number > 0", capacity)
+    grid = Grid.parse(city_map(size))
+    streets = np.argwhere(grid.characters == ".")
+    base = grid_mdp(grid, slip, streets[0].tolist(), discount)
+    goal = grid.state(grid.goals[0])
+    lesser = [grid.state(cell) for cell in grid.lesser_goals]
+    mdps, starts, paid = [], [], []
+    for stream in np.random.default_rng(rng).spawn(n):
+        start = streets[stream.integers(len(streets))]
+        reward = base.reward.copy()
+        reward[goal] = GOAL + SPREAD * stream.uniform(-1.0, 1.0)
+        reward[lesser] = LESSER_GOAL + SPREAD * stream.uniform(-1.0, 1.0, (2, 1))
+        distances = np.abs(start - np.array(grid.lesser_goals)).sum(axis=1)
+        mdps.append(base.replace(reward=reward, initial=grid.state(start.tolist())))
+        starts.append((int(start[0]), int(start[1])))
+        paid.append([lesser[int(np.argmin(distances))]])
+    resources = np.full(grid.sink + 1, -1)
+    resources[lesser] = [0, 1]
+    problem = IncentiveProblem(
+        Followers(mdps),
+        CongestionReward.polynomial(resources, [0.0, 1.0, -0.5 / most]),
+        Payments.at_states(paid),
+        leader_discount=1.0,
+        cost_weight=cost_weight,
+    )
+    problem.grid = dataclasses.replace(grid, starts=tuple(starts))
+    return problem
