@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from fastincentive.errors import InputError, invalid
 from fastincentive.kernels import simplex
@@ -84,24 +85,40 @@ def stationarity(
     evaluation = problem.evaluate(x, pi)
     limits = _Limits(problem, parameterization, x, pi)
     cone = _Cone(problem, parameterization, x, pi, geometry)
+    everybody, every = np.arange(problem.n), np.arange(x.size)
+    multipliers = np.zeros(problem.n)
     if multiplier == "joint":
         # The paper's single lambda, at the best responses to the payments themselves.
-        basis = np.sum([pulls[0] for pulls in limits.pulls()], axis=0)[None]
-        residual, weights, _ = _minimise(cone, limits.ahead, basis)
-        multipliers = np.full(problem.n, weights[0])
+        basis = np.zeros((1, pi.size + x.size))
+        for i in range(problem.n):
+            basis[0] += limits.basis([i], every, everybody)[0][0]
+        residual, weights, _ = _minimise(cone, limits.ahead(everybody, every), basis)
+        multipliers[:] = weights[0]
     else:
+        # Followers without a common payment or budget are judged apart.
+        parts = [(everybody, every)]
+        if not cone.spent:
+            parts = [(group, problem.payments.reaching(group)) for group in problem.payments.groups]
+            parts.append((everybody[:0], np.setdiff1d(every, problem.payments.owned)))
+        norms = np.zeros(len(parts))
+        wish = np.zeros(x.size)
+        new = np.ones(problem.n, bool)
         # Where the payments still want to move, look for the response that forbids it.
         for _ in range(20):
-            pulls = limits.pulls()
-            basis = np.stack([pull for each in pulls for pull in each])
-            residual, weights, rest = _minimise(cone, limits.ahead, basis)
-            wish = rest[-x.size :]
-            if not wish.any() or not limits.look(
-                x + limits.nudge.min() * wish / np.abs(wish).max()
-            ):
+            for k, (group, variables) in enumerate(parts):
+                if new[group].any() or not group.size:
+                    basis, owner = limits.basis(group, variables, group)
+                    ahead = limits.ahead(group, variables)
+                    norms[k], weights, rest = _minimise(cone.part(group, variables), ahead, basis)
+                    wish[variables] = rest[rest.size - variables.size :]
+                    multipliers[group] = 0.0
+                    np.add.at(multipliers, owner, weights)
+            if not wish.any():
                 break
-        multipliers = np.zeros(problem.n)
-        np.add.at(multipliers, [i for i, each in enumerate(pulls) for _ in each], weights)
+            new = limits.look(x + limits.nudge.min() * wish / np.abs(wish).max())
+            if not new.any():
+                break
+        residual = float(np.linalg.norm(norms))
     return Stationarity(
         measure=residual - evaluation.feasibility,
         residual=residual,
@@ -124,7 +141,7 @@ def _minimise(
         return float(np.linalg.norm(cone.project(ahead + weights @ basis)[0]))
 
     weights = np.zeros(len(basis))
-    for _ in range(100):
+    for _ in range(100 if len(basis) else 0):
         projected, face = cone.project(ahead + weights @ basis)
         design = np.stack([face(pull) for pull in basis], axis=1)
         change = nnls(design, -face(ahead))[0] - weights
@@ -163,9 +180,19 @@ class _Cone:
         self._low = x <= bound.lower + near
         self._high = x >= bound.upper - near
         self._slope = bound.budget_slope(x)
-        self._spent = bound.budget is not None and bound.budget_use(x) >= (
+        #: Whether the budget binds.
+        self.spent = bound.budget is not None and bound.budget_use(x) >= (
             bound.budget - NEAR_BOUND * (1.0 + bound.budget)
         )
+
+    def part(self, group: NDArray[np.int64], variables: NDArray[np.int64]) -> _Cone:
+        """Return the cone of some followers' policies and some payments."""
+        other = copy(self)
+        other._shape = (group.size, *self._shape[1:])
+        other._available, other._at_zero = self._available[group], self._at_zero[group]
+        other._low, other._high = self._low[variables], self._high[variables]
+        other._slope = self._slope[variables]
+        return other
 
     def project(self, vector: FloatArray) -> tuple[FloatArray, Callable[[FloatArray], FloatArray]]:
         """Return the projection, and the linear projection on the face it lies in."""
@@ -177,7 +204,7 @@ class _Cone:
         if self._tangent:
             change = vector[size:]
             paid = ~((self._low & (change < 0)) | (self._high & (change > 0)))
-            if self._spent and change[paid] @ self._slope[paid] > 0.0:
+            if self.spent and change[paid] @ self._slope[paid] > 0.0:
                 # The budget binds: the change costs nothing, on those that may still move.
                 level = True
                 reach = float(np.linalg.norm(change))
@@ -216,7 +243,10 @@ class _Cone:
 
 
 class _Limits:
-    """Grad f, and the limiting gradients of each q_i that have been found, stacked (theta, x)."""
+    """Grad f, and the limiting gradients of each q_i that have been found, stacked (theta, x).
+
+    Those by the payments are kept as (K,), in the order of ``reach``.
+    """
 
     def __init__(
         self,
@@ -230,7 +260,7 @@ class _Limits:
         self._rewards = problem.rewards(x)
         held = followers.evaluate(self._rewards, policies)
         best = followers.best_responses(self._rewards)
-        self._own = bound.pull_back_each(held.visits[:, :, None] * policies)
+        self._own = bound.compress(held.visits[:, :, None] * policies)
         self._top = followers.start_values(best.values)
         self._scale = 1.0 + np.abs(best.values).max(axis=1)
         slope = held.visits[:, :, None] * np.where(followers.available, held.q_values, 0.0)
@@ -239,8 +269,8 @@ class _Limits:
         ahead = problem.leader_gradient(policies)
         if in_policies is not None:
             ahead = ahead - problem.cost_weight * in_policies
-        in_theta = parameterization.gradient(ahead, policies)
-        self.ahead = np.concatenate([in_theta.reshape(-1), -problem.cost_weight * in_payments])
+        self._ahead = parameterization.gradient(ahead, policies)
+        self._price = -problem.cost_weight * in_payments
         #: How far to move each payment to see the other side of a kink.
         self.nudge = NEAR_KINK * (1.0 + np.abs(x))
         self._found: list[list[FloatArray]] = [[] for _ in range(followers.n)]
@@ -254,34 +284,48 @@ class _Limits:
                 moved[which] += sign * self.nudge[which]
                 self.look(moved)
 
-    def look(self, payments: FloatArray) -> bool:
-        """Add what best responses to these payments show; whether anything was new."""
+    def look(self, payments: FloatArray) -> NDArray[np.bool_]:
+        """Add what best responses to these payments show; (n,) bool for whom it was new."""
         followers = self._problem.followers
         try:
             answer = followers.best_responses(self._problem.rewards(payments))
         except InputError:
             # At discount 1 such payments would be earned for ever: the kink is not there.
-            return False
+            return np.zeros(followers.n, bool)
         reply = np.eye(followers.n_actions)[answer.actions]
         here = followers.evaluate(self._rewards, reply)
-        slopes = self._problem.payments.pull_back_each(here.visits[:, :, None] * reply)
+        slopes = self._problem.payments.compress(here.visits[:, :, None] * reply)
         return self._add(slopes, followers.start_values(here.values))
 
-    def _add(self, slopes: FloatArray, values: FloatArray) -> bool:
-        new = False
+    def _add(self, slopes: FloatArray, values: FloatArray) -> NDArray[np.bool_]:
+        new = np.zeros(values.size, bool)
         near = self._top - values <= NEAR_KINK * self._scale
         for i in np.flatnonzero(near).tolist():
             if all(np.abs(slopes[i] - other).max() > 1e-9 for other in self._found[i]):
                 self._found[i].append(slopes[i])
-                new = True
+                new[i] = True
         return new
 
-    def pulls(self) -> list[list[FloatArray]]:
-        """Limiting gradients of q_i, follower by follower."""
-        result = []
-        for i, slopes in enumerate(self._found):
-            block = np.zeros(self._in_theta.shape)
-            block[i] = self._in_theta[i]
-            row = block.reshape(-1)
-            result.append([np.concatenate([row, self._own[i] - slope]) for slope in slopes])
-        return result
+    def ahead(self, group: NDArray[np.int64], variables: NDArray[np.int64]) -> FloatArray:
+        """Grad f by the policies of some followers and some payments."""
+        return np.concatenate([self._ahead[group].reshape(-1), self._price[variables]])
+
+    def basis(
+        self,
+        which: Sequence[int] | NDArray[np.int64],
+        variables: NDArray[np.int64],
+        group: NDArray[np.int64],
+    ) -> tuple[FloatArray, NDArray[np.int64]]:
+        """Limiting gradients of the q_i of ``which``, as ``ahead``, and each one's follower."""
+        bound = self._problem.payments
+        size = self._in_theta[0].size
+        owner = np.array([i for i in which for _ in self._found[i]], np.int64)
+        out = np.zeros((owner.size, group.size * size + variables.size))
+        place = np.searchsorted(group, owner)
+        slopes = [slope for i in which for slope in self._found[i]]
+        for row, i, k, slope in zip(out, owner, place, slopes, strict=True):
+            row[k * size : (k + 1) * size] = self._in_theta[i].reshape(-1)
+            held = bound.reach[i] >= 0
+            columns = np.searchsorted(variables, bound.reach[i, held])
+            row[group.size * size + columns] = (self._own[i] - slope)[held]
+        return out, owner

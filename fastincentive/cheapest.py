@@ -357,7 +357,7 @@ def _by_linear_programme(
     bound = task.payments
     x = fallback.copy()
     feasible = np.zeros(task.followers.n, bool)
-    for group in _groups(task):
+    for group in task.payments.groups:
         programme = _Programme(task, group)
         amounts = programme.solve(prices)
         if amounts is not None:
@@ -375,22 +375,9 @@ def _verified(task: _Task, x: FloatArray, feasible: BoolArray) -> tuple[FloatArr
     x = _close_gaps(task, x, feasible)
     gap, _ = task.gap_and_slope(x, feasible)
     exact = feasible & (gap <= TIE * task.unit(x))
-    for group in _groups(task):
+    for group in task.payments.groups:
         exact[group] &= exact[group].all()
     return x, exact
-
-
-def _groups(task: _Task) -> list[NDArray[np.int64]]:
-    """Followers that shared payments tie together."""
-    from scipy.sparse import csr_array
-    from scipy.sparse.csgraph import connected_components
-
-    bound = task.payments
-    reaches = csr_array(
-        (np.ones(bound.owned.size), (bound.owners, bound.owned)), (len(bound.reach), bound.size)
-    )
-    count, group = connected_components(reaches @ reaches.T, directed=False)
-    return [np.flatnonzero(group == g) for g in range(count)]
 
 
 def _close_gaps(task: _Task, x: FloatArray, feasible: BoolArray) -> FloatArray:
@@ -402,7 +389,7 @@ def _close_gaps(task: _Task, x: FloatArray, feasible: BoolArray) -> FloatArray:
     bound = task.payments
     unit = task.unit(x)
     origin = x.copy()
-    groups = _groups(task)
+    groups = task.payments.groups
     lines: list[list[tuple[FloatArray, float]]] = [[] for _ in groups]
     for _ in range(50):
         gap, slope = task.gap_and_slope(x, feasible)
@@ -583,7 +570,7 @@ def _minimise(task: _Task, x: FloatArray) -> FloatArray:
 
     At the end no corner is cheaper than the mixture by more than ``COST_GAP``, at its own prices.
     """
-    programmes = [_Programme(task, group) for group in _groups(task)]
+    programmes = [_Programme(task, group) for group in task.payments.groups]
     corners = x[None, :]
     weights = np.ones(1)
     for _ in range(20 + 4 * x.size):
@@ -631,7 +618,7 @@ def _explain(task: _Task, supported: BoolArray) -> str:
     bound = task.payments
     near = bound.lower.copy()
     lacking: list[tuple[float, int, int, int]] = []
-    for group in _groups(task):
+    for group in task.payments.groups:
         if len(lacking) < LISTED and not supported[group].all():
             programme = _Programme(task, group)
             near[programme.variables], rows = programme.shortfalls()

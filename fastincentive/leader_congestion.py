@@ -18,8 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastincentive.errors import invalid
 from fastincentive.kernels import congestion as kernels
 from fastincentive.kernels import counts
-from fastincentive.leader import BoundReward, LeaderReward, per_follower
-from fastincentive.leader_many import place
+from fastincentive.leader import BoundReward, LeaderReward, per_follower, place
 from fastincentive.mdp import FloatArray
 
 __all__ = ["CongestionReward"]

@@ -102,6 +102,21 @@ class BoundPayments:
         return np.asarray(np.unique(held[held >= 0]))
 
     @cached_property
+    def groups(self) -> list[NDArray[np.int64]]:
+        """Followers that shared payments tie together, group by group."""
+        from scipy.sparse import csr_array
+        from scipy.sparse.csgraph import connected_components
+
+        # Followers and payments are the nodes of one graph.
+        n = len(self.reach)
+        pairs = (self.owners, n + self.owned)
+        graph = csr_array((np.ones(self.owned.size), pairs), (n + self.size,) * 2)
+        _, group = connected_components(graph, directed=False)
+        group = group[:n]
+        order = np.argsort(group, kind="stable")
+        return np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
+
+    @cached_property
     def reaches(self) -> NDArray[np.bool_]:
         """(n, k) bool: which followers a payment variable reaches."""
         out = np.zeros((self.index.shape[0], self.size), bool)

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import assert_close
+from conftest import assert_close, random_game
 
 import fastincentive as fi
 from fastincentive import io
@@ -127,3 +127,26 @@ def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         io.write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["x.bin"]
+
+
+def test_followers_are_judged_apart_or_together_alike():
+    """The group of all gives the same norm and multipliers as one group per payment."""
+    rng = np.random.default_rng(0)
+    game = random_game(rng, 4, 5, 2, unavailable=0.0)
+    index = np.full((4, 5, 2), -1)
+    for i in range(4):
+        index[i, 1], index[i, 2] = 2 * i, 2 * i + 1
+    alone = game.problem(payments=fi.Payments.from_index(index))
+    index = np.where(index >= 0, index // 4, -1)  # the first two share, and the last two
+    pairs = game.problem(payments=fi.Payments.from_index(index))
+    for problem in (alone, pairs):
+        assert [len(group) for group in problem.payments.groups] == (
+            [1] * 4 if problem is alone else [2, 2]
+        )
+        x = rng.random(problem.payments.size)
+        policies = rng.dirichlet(np.ones(2), size=(4, 5))
+        apart = fi.stationarity(problem, x, policies)
+        problem.payments.groups = [np.arange(4)]
+        together = fi.stationarity(problem, x, policies)
+        assert apart.residual == pytest.approx(together.residual, rel=1e-9)
+        assert_close(apart.multipliers, together.multipliers, 1e-6)
