@@ -88,6 +88,7 @@ def upper_bound(problem: IncentiveProblem, *, mixed: bool = False) -> float:
     >>> bool(fi.upper_bound(problem) >= fi.solve(problem).objective - 1e-9)
     True
     """
+    problem.refuse_types("upper_bound")
     losses = find_losses(problem, problem.rewards(problem.payments.lower))
     multipliers, reached = _multipliers(problem)
     allowed = np.where(reached[:, None, None], problem.followers.available, losses.tied)

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from fastincentive.errors import ImproperPolicyError, invalid
 from fastincentive.evaluation import ROUTES, evaluate_large
@@ -57,14 +57,19 @@ class Followers:
     mdps : sequence of TabularMDP
         One per follower. Transition models that are the same object are stored once; use
         ``mdp.replace(...)`` or the same ``TabularMDP`` several times to share one.
+    counts : array (n,) of positive integers, optional
+        How many followers are alike: what is called a follower elsewhere is then a type, whose
+        followers have one model, start, policy and payments. The leader's reward is that of the
+        whole population, type by type; derivatives by a type's policy are those of all its
+        followers together.
 
     Raises
     ------
     InputError
-        If the list is empty, or the sizes differ between followers.
+        If the list is empty, the sizes differ between followers, or a count is no positive integer.
     """
 
-    def __init__(self, mdps: Sequence[TabularMDP]) -> None:
+    def __init__(self, mdps: Sequence[TabularMDP], counts: ArrayLike | None = None) -> None:
         self._mdps = [as_mdp(f"followers[{i}]", mdp) for i, mdp in enumerate(mdps)]
         if not self._mdps:
             raise invalid("followers", "at least one TabularMDP", "none")
@@ -78,6 +83,15 @@ class Followers:
                     f"follower {i}",
                     "Pad with unreachable states, and mark missing actions unavailable.",
                 )
+        number = np.ones(len(self._mdps), np.int64) if counts is None else np.array(counts)
+        if number.shape != (len(self._mdps),):
+            raise invalid("counts", f"shape ({len(self._mdps)},), one per type", number.shape)
+        bad = number < 1
+        if not np.issubdtype(number.dtype, np.integer) or bad.any():
+            at = int(np.argmax(bad))
+            raise invalid("counts", "positive integers", number[at], f"type {at}")
+        #: (n,) followers of each type.
+        self.counts: NDArray[np.int64] = number.astype(np.int64)
         numbers: dict[int, int] = {}
         models: list[TransitionModel] = []
         index = np.empty(len(self._mdps), np.int64)
@@ -120,6 +134,11 @@ class Followers:
     def n(self) -> int:
         """Number of followers."""
         return len(self._mdps)
+
+    @property
+    def population(self) -> int:
+        """Number of followers of all types together; n unless there are counts."""
+        return int(self.counts.sum())
 
     @property
     def n_states(self) -> int:

@@ -341,4 +341,7 @@ class ForwardPass:
             out,
             values,
         )
+        counts = self.followers.counts
+        if counts.max() > 1:
+            out *= counts[:, None, None]
         return float(values[0]), out

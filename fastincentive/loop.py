@@ -76,7 +76,8 @@ def solve(
         After the ascent, search over the followers' regimes for better payments (a stationary
         point need not be the best one). What the ascent led to is kept in
         ``solution.refinement`` and ``solution.ascent``. With more than 1,000 states, where regimes
-        are many and each is slow, only if a ``RegimeAscent`` is given.
+        are many and each is slow, only if a ``RegimeAscent`` is given; not for types of followers
+        with counts above 1.
     certify : bool
         Compute an upper bound on every objective, for ``solution.upper_bound`` and
         ``solution.optimality_gap``.
@@ -129,7 +130,7 @@ def solve(
         x = _payments(problem, initial_payments)
         return _by_regimes(problem, method, objective, x, certify)
     refiner = refine if isinstance(refine, RegimeAscent) else None
-    if refine is True and problem.followers.n_states <= REFINED_STATES:
+    if refine is True and problem.followers.n_states <= REFINED_STATES and not problem.has_types:
         refiner = RegimeAscent()
     settings = f"{problem!r} {problem.fingerprint()} {method!r} {parameterization!r}"
     history = History()

@@ -129,7 +129,7 @@ def menu_costs(problem: IncentiveProblem, menus: Menus, budget: bool = True) -> 
         payable = bound.index[menus.owner] >= 0
         policies = np.eye(followers.n_actions)[menus.actions]
         spent = expected_payouts(many, rates, payable, policies, problem.leader_discount)
-        return _Separable(problem, menus, spent.values, limit)
+        return _Separable(problem, menus, spent.values * followers.counts[menus.owner], limit)
     if isinstance(cost, (LinearCost, QuadraticCost)):
         prices = np.broadcast_to(cost.prices, bound.size)[reach]
         if isinstance(cost, QuadraticCost):

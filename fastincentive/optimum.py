@@ -138,6 +138,7 @@ def global_optimum(
         if the cost is not a sum over payments.
     """
     check_unshared(problem, "problem")
+    problem.refuse_types("global_optimum")
     if not time_limit > 0:
         raise invalid("time_limit", "a number of seconds > 0", time_limit)
     if mixing < 0 or mixing != int(mixing):

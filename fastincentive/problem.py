@@ -19,7 +19,14 @@ from fastincentive.doubling import MOST_TERMS
 from fastincentive.errors import InputError, TruncationWarning, invalid
 from fastincentive.followers import Followers
 from fastincentive.forward import SHORT_STEPS, Forward, ForwardPass, LeaderPass, settled_states
-from fastincentive.leader import LeaderReward, conditional_rewards, expected_rewards, joint_table
+from fastincentive.leader import (
+    BoundReward,
+    LeaderReward,
+    conditional_rewards,
+    expected_rewards,
+    joint_table,
+)
+from fastincentive.leader_types import _BoundPopulation
 from fastincentive.mdp import FloatArray, TabularMDP
 from fastincentive.payments import ROUNDING, Payments
 
@@ -44,7 +51,7 @@ class Evaluation:
     follower_values, best_values, follower_gaps : array (n,)
         V_i(pi_i; x_i), V_i*(x_i), and their difference V_i* - V_i >= 0 (up to rounding).
     feasibility : float
-        q = -sum of the gaps; 0 exactly at best responses.
+        q = -sum of the gaps of all followers; 0 exactly at best responses.
     horizon : int
         Number of time steps summed for the leader's value.
     truncation : float
@@ -128,7 +135,11 @@ class IncentiveProblem:
         if max_horizon < 1:
             raise invalid("max_horizon", "a positive integer", max_horizon)
         self.followers = followers
-        self.leader = leader.bind(*followers.shape)
+        self.leader: BoundReward = leader.bind(followers.population, *followers.shape[1:])
+        #: Whether types of followers have counts above 1.
+        self.has_types = followers.population > followers.n
+        if self.has_types:
+            self.leader = _BoundPopulation(self.leader, followers.counts)
         self.cost: Cost | ExpectedSpend = LinearCost() if cost is None else cost
         self.payments = payments.bind(followers, self.cost)
         #: Bound on the cost, or None.
@@ -157,7 +168,7 @@ class IncentiveProblem:
             )
         #: After so many steps doubling on the product space is cheaper.
         self._most_steps = np.inf
-        if self.leader.labels.shape[2] == 1:
+        if self.leader.labels.shape[2] == 1 and not self.has_types:
             self._most_steps = max(
                 LEAST_STEPS,
                 product_space.break_even(followers, self.passes.pattern, self.leader.n_labels),
@@ -232,6 +243,7 @@ class IncentiveProblem:
             self.payments.upper,
             np.array(np.inf if self.budget is None else self.budget),
             *cost,
+            *([self.followers.counts] if self.has_types else []),
         ):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]
@@ -352,6 +364,7 @@ class IncentiveProblem:
             If the table would need more than ``max_gib`` GiB.
         """
         checked = self.followers.check_policies(policies)
+        self.refuse_types("joint_occupancy")
         n, states, _ = self.followers.shape
         if method not in ("auto", "sum", "stein"):
             raise invalid("method", '"auto", "sum" or "stein"', repr(method))
@@ -406,6 +419,7 @@ class IncentiveProblem:
             earns: what is returned are then the first ``max_horizon`` steps or somewhat more.
         """
         checked = self.followers.check_policies(policies)
+        self.refuse_types("joint_values")
         n, states, _ = self.followers.shape
         product_space.check_memory("joint_values", states, n, max_gib)
         settled = self.followers.packed.absorbing[self.followers.packed.model]
@@ -426,6 +440,14 @@ class IncentiveProblem:
         scale = max(1.0, float(np.abs(found.total).max()))
         self._warn_if_cut("joint values", found.terms, found.left, found.left / scale)
         return found.total
+
+    def refuse_types(self, what: str) -> None:
+        """Raise if there are counts above 1, which ``what`` does not know."""
+        if self.has_types:
+            raise InputError(
+                f"followers: expected counts of 1 for {what}, got {self.followers.population} "
+                f"followers of {self.n} types. List the followers one by one."
+            )
 
     def label_mask(self, states: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """(n, L) bool: the labels that the marked states (n, S) can show."""
@@ -503,7 +525,7 @@ class IncentiveProblem:
             If payments or policies have another shape or are out of bounds.
         """
         x, checked = self._check_point(payments, policies)
-        return float(self._payouts(x, checked).values.sum())
+        return float(self.followers.counts @ self._payouts(x, checked).values)
 
     def within_budget(self, payments: ArrayLike, policies: ArrayLike, slack: float = 1e-9) -> bool:
         """Whether C at this point is at most the budget, up to the relative ``slack``.
@@ -527,10 +549,11 @@ class IncentiveProblem:
         """C and its derivatives; nothing is checked. Without ``gradient`` dC/dx is empty."""
         if isinstance(self.cost, ExpectedSpend):
             spent = self._payouts(self.cost.prices * payments, policies)
-            value = float(spent.values.sum())
+            counts = self.followers.counts
+            value = float(counts @ spent.values)
             if not gradient:
                 return CostPass(value, np.empty(0), None)
-            visits = spent.visits[:, :, None]
+            visits = spent.visits[:, :, None] * counts[:, None, None]
             in_payments = self.cost.prices * self.payments.pull_back(visits * policies)
             q_values = np.where(self.followers.available, spent.q_values, 0.0)
             return CostPass(value, in_payments, visits * q_values)
@@ -591,7 +614,7 @@ class IncentiveProblem:
             follower_values=values,
             best_values=best,
             follower_gaps=gaps,
-            feasibility=-float(gaps.sum()),
+            feasibility=-float(self.followers.counts @ gaps),
             horizon=leader.horizon,
             truncation=leader.truncation,
         )

@@ -72,6 +72,16 @@ class Search:
         """Each follower in turn takes its best entry, given the others' as they are by then."""
         self.sweeps += 1
         pick = pick.copy()
+        if self.problem.has_types:
+            # All followers of a type move together: the reward is not linear in its marginals.
+            for i in range(self.problem.n):
+                entries = self.menus.of(i)
+                trials = np.tile(pick, (entries.stop - entries.start, 1))
+                trials[:, i] = np.arange(entries.start, entries.stop)
+                worth = np.array([self.objective(trial) for trial in trials])
+                if better(worth.max(), worth[pick[i] - entries.start]):
+                    pick[i] = entries.start + int(np.argmax(worth))
+            return pick
         marginals = self.held(pick)
         for i, conditional in enumerate(self.problem.leader.turns(marginals)):
             worth = self.worth(i, conditional, pick)

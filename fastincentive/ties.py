@@ -68,7 +68,7 @@ def broken_ties(
             return TieBreak(_policies(problem, menus, pick), exact)
     else:
         search = Search(problem, menus, sign)
-        few = np.prod(sizes.astype(float)) <= ENUMERATED
+        few = not problem.has_types and np.prod(sizes.astype(float)) <= ENUMERATED
         pick = _compare(search, sizes) if few else _take_turns(search)
         exact = menus.complete and bool(few)
     chosen = _policies(problem, menus, pick)

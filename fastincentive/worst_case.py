@@ -117,6 +117,7 @@ def worst_near_response(
     >>> near.leader_value <= fi.worst_near_response(problem, [0.5, 0.5], 0.0).leader_value
     True
     """
+    problem.refuse_types("worst_near_response")
     x = problem.payments.check(payments)
     if isinstance(problem.cost, ExpectedSpend):
         raise InputError(

@@ -153,6 +153,8 @@ class BilevelAscent:
         policies: FloatArray,
     ) -> AscentState:
         """Return the state at the first iterate."""
+        if self.multiplier == "joint":
+            problem.refuse_types("a joint multiplier")
         followers = problem.followers
         best = followers.best_responses(problem.rewards(payments))
         reachable = np.where(followers.available, best.q_values, np.nan)

@@ -118,6 +118,7 @@ def regime_search(
     policies: FloatArray | None = None,
 ) -> RegimePoint:
     """Search from a point, from no payments and from random entries; return the best."""
+    problem.refuse_types("a search over regimes")
     rng = np.random.default_rng(method.rng)
     origin = problem.payments.lower if payments is None else payments
     if problem.payments.shared:

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 
+from fastincentive.costs import LinearCost
 from fastincentive.errors import invalid
 from fastincentive.followers import Followers
 from fastincentive.leader_congestion import CongestionReward
@@ -43,6 +44,7 @@ def crowd(
     size: int = 9,
     slip: float = 0.05,
     discount: float = 0.95,
+    types: int | None = None,
     capacity: float | None = None,
     cost_weight: float = 0.02,
 ) -> IncentiveProblem:
@@ -66,16 +68,20 @@ def crowd(
         Probability of each of the two sideways moves.
     discount : float in [0, 1]
         The followers' discount.
+    types : int, optional
+        Draw so many types of followers, as many of each as possible (n / types, or one more), in
+        place of n followers each with its own start and rewards.
     capacity : float, optional
         Followers at a lesser goal at a time that are worth most; by default n / 20, at least 1.
     cost_weight : float
-        w in f = V - w C(x); C is the sum of the payments.
+        w in f = V - w C(x); C is the sum of the payments to all followers.
 
     Returns
     -------
     IncentiveProblem
-        With a ``CongestionReward``, leader's discount 1, and one payment per follower, at the
-        lesser goal nearer to its start. ``problem.grid`` is the ``Grid``.
+        With a ``CongestionReward``, leader's discount 1, and one payment per follower (or type:
+        then each is paid it), at the lesser goal nearer to its start. ``problem.grid`` is the
+        ``Grid``.
 
     Raises
     ------
@@ -88,9 +94,14 @@ def crowd(
     >>> problem = crowd(1000)
     >>> problem.n, problem.followers.n_models, problem.payments.size
     (1000, 1, 1000)
+    >>> crowd(1_000_000, types=50).followers.population
+    1000000
     """
     if n < 1:
         raise invalid("n", "a positive integer", n)
+    drawn = n if types is None else int(types)
+    if not 1 <= drawn <= n:
+        raise invalid("types", f"an integer in 1..{n}", types)
     most = max(1.0, n / 20.0) if capacity is None else float(capacity)
     if not most > 0.0:
         raise invalid("capacity", "a number > 0", capacity)
@@ -100,7 +111,7 @@ def crowd(
     goal = grid.state(grid.goals[0])
     lesser = [grid.state(cell) for cell in grid.lesser_goals]
     mdps, starts, paid = [], [], []
-    for stream in np.random.default_rng(rng).spawn(n):
+    for stream in np.random.default_rng(rng).spawn(drawn):
         start = streets[stream.integers(len(streets))]
         reward = base.reward.copy()
         reward[goal] = GOAL + SPREAD * stream.uniform(-1.0, 1.0)
@@ -109,14 +120,16 @@ def crowd(
         mdps.append(base.replace(reward=reward, initial=grid.state(start.tolist())))
         starts.append((int(start[0]), int(start[1])))
         paid.append([lesser[int(np.argmin(distances))]])
+    counts = np.full(drawn, n // drawn) + (np.arange(drawn) < n % drawn)
     resources = np.full(grid.sink + 1, -1)
     resources[lesser] = [0, 1]
     problem = IncentiveProblem(
-        Followers(mdps),
+        Followers(mdps, counts),
         CongestionReward.polynomial(resources, [0.0, 1.0, -0.5 / most]),
         Payments.at_states(paid),
         leader_discount=1.0,
         cost_weight=cost_weight,
+        cost=LinearCost(counts),
     )
     problem.grid = dataclasses.replace(grid, starts=tuple(starts))
     return problem

@@ -1,0 +1,65 @@
+"""Leader rewards of populations: n types of followers, several alike of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastincentive.errors import InputError
+from fastincentive.leader import BLOCK, BoundReward
+from fastincentive.mdp import FloatArray
+
+__all__: list[str] = []
+
+
+class _BoundPopulation:
+    """A reward of all N followers, seen from n types whose followers behave alike.
+
+    Marginals and conditional rewards are those of one follower of each type.
+    """
+
+    def __init__(self, reward: BoundReward, counts: NDArray[np.int64]) -> None:
+        self._reward = reward
+        self._counts = counts
+        self._first = np.cumsum(counts) - counts
+        self.labels = np.ascontiguousarray(reward.labels[self._first])
+        self.n_labels = reward.n_labels
+        for first, count in zip(self._first, counts, strict=True):
+            group = reward.labels[first : first + count]
+            if (group != group[:1]).any():
+                raise InputError(
+                    "leader: expected a reward that sees the followers of a type alike, got "
+                    f"different labels within the type of followers {first}..{first + count - 1}. "
+                    "Give types apart what the leader tells apart."
+                )
+
+    def expectations(self, marginals: FloatArray) -> tuple[FloatArray, FloatArray]:
+        expected = np.empty(marginals.shape[0])
+        conditional = np.empty(marginals.shape)
+        size = max(1, 8 * BLOCK // int(self._counts.sum() * self.n_labels))
+        for first in range(0, expected.size, size):
+            block = slice(first, first + size)
+            everybody = np.repeat(marginals[block], self._counts, axis=1)
+            expected[block], each = self._reward.expectations(everybody)
+            conditional[block] = each[:, self._first]
+        return expected, conditional
+
+    def magnitude(self, possible: NDArray[np.bool_] | None = None) -> float:
+        if possible is not None:
+            possible = np.repeat(possible, self._counts, axis=0)
+        return self._reward.magnitude(possible)
+
+    def turns(self, marginals: FloatArray) -> Iterator[FloatArray]:
+        raise self._refusal()
+
+    def relaxed(self, candidates: Sequence[FloatArray], weights: FloatArray) -> float:
+        raise self._refusal()
+
+    @staticmethod
+    def _refusal() -> InputError:
+        return InputError(
+            "followers: expected one follower of each type for a search over best responses or a "
+            "bound, got counts above 1. Use fi.solve(..., refine=False), or list them one by one."
+        )
