@@ -48,7 +48,9 @@ class _Layout:
     -1 for none; ``shown`` (n, L) marks the labels in use.
     """
 
-    def __init__(self, resources: NDArray[np.int64]) -> None:
+    def __init__(self, resources: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
+        #: Followers of each type; 1 each unless there are types.
+        self.counts = counts
         self.labels, by_label = _local_labels(resources)
         self.shape = by_label.shape
         count = self.labels.reshape(len(resources), -1).max(axis=1) + 1
@@ -62,12 +64,20 @@ class _Layout:
         np.cumsum(np.bincount(own, minlength=self.used.size), out=start[1:])
         number = np.full(by_label.size, -1)
         number[members] = np.arange(members.size)
-        self.members = kernels.Members(start, number)
         self.follower, self.label = np.divmod(members, self.shape[1])
+        alike = counts[self.follower].astype(float)
+        self.members = kernels.Members(start, alike, number)
         # Values of a function for 0..m members are laid end to end; `number` is that of members.
-        self.sizes = np.diff(start) + 1
-        self.first = start[:-1] + np.arange(self.used.size)
+        self.sizes = self.followers_at(self.resource >= 0) + 1
+        self.first = np.cumsum(self.sizes) - self.sizes
         self.number = np.arange(self.sizes.sum()) - np.repeat(self.first, self.sizes)
+
+    def followers_at(self, some: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Count the followers (R,) with a marked label (n, L) at each resource."""
+        there = self.resource[some]
+        counts = np.broadcast_to(self.counts[:, None], self.shape)[some]
+        found = np.bincount(there[there >= 0], counts[there >= 0], minlength=self.used.size)
+        return found.astype(np.int64)
 
 
 class _BoundCongestion(ABC):
@@ -125,10 +135,7 @@ class _BoundCongestion(ABC):
         if not possible.any(axis=1).all():
             return 0.0
         single = possible.sum(axis=1, keepdims=True) == 1
-        least, most = (
-            np.bincount(layout.resource[some & (layout.resource >= 0)], minlength=layout.used.size)
-            for some in (possible & single, possible)
-        )
+        least, most = (layout.followers_at(some) for some in (possible & single, possible))
         return max(
             abs(self._constant + sign * self._highest(sign * self._values, possible, least, most))
             for sign in (1.0, -1.0)
@@ -155,7 +162,8 @@ class _BoundCongestion(ABC):
         slopes = np.where(above > 0, gain / np.maximum(above, 1), -np.inf)
         chord = np.append(np.maximum.reduceat(slopes, layout.first), 0.0)  # the last one for none
         free = possible.sum(axis=1) > 1
-        steepest = np.where(possible, chord[layout.resource], -np.inf)[free].max(axis=1).sum()
+        steep = np.where(possible, chord[layout.resource], -np.inf)[free].max(axis=1)
+        steepest = (layout.counts[free] * steep).sum()
         return float(base.sum() + min(apart, steepest))
 
     def turns(self, marginals: FloatArray) -> Iterator[FloatArray]:
@@ -319,6 +327,7 @@ class CongestionReward(LeaderReward):
     """
 
     _argument, _width, _column = "values", "n+1", "count"
+    _by_follower = "resources"
 
     def __init__(self, resources: ArrayLike, values: ArrayLike) -> None:
         self.resources = np.array(resources)
@@ -399,16 +408,16 @@ class CongestionReward(LeaderReward):
                 f"shape ({n + 1},) or (R, {n + 1}), rewards for 0..{n} followers",
                 self.functions.shape,
             )
-        layout, row, constant = self._laid_out(n, n_states, n_actions)
+        layout, row, constant = self._laid_out(np.ones(n, np.int64), n_states, n_actions)
         values = np.atleast_2d(self.functions)[np.repeat(row, layout.sizes), layout.number]
         return _BoundTables(layout, values, constant)
 
     def _laid_out(
-        self, n: int, n_states: int, n_actions: int
+        self, counts: NDArray[np.int64], n_states: int, n_actions: int
     ) -> tuple[_Layout, NDArray[np.int64], float]:
         """Return who can be where, the row (R,) of each resource in use, and the rest's f(0)."""
-        resources = per_follower("resources", self.resources, n, n_states, n_actions)
-        layout = _Layout(np.ascontiguousarray(resources, np.int64))
+        resources = per_follower("resources", self.resources, counts.size, n_states, n_actions)
+        layout = _Layout(np.ascontiguousarray(resources, np.int64), counts)
         if self.functions.ndim == 1:
             others = int(resources.max()) + 1 - layout.used.size
             return layout, np.zeros_like(layout.used), float(self.functions[0] * others)
@@ -427,6 +436,11 @@ class _PolynomialReward(CongestionReward):
 
     def bind(self, n: int, n_states: int, n_actions: int) -> BoundReward:
         """Check against n followers with S states and A actions, and return the bound form."""
+        return self.bind_types(np.ones(n, np.int64), n_states, n_actions)
+
+    def bind_types(self, counts: NDArray[np.int64], n_states: int, n_actions: int) -> BoundReward:
+        """As ``bind`` for types of followers with counts (n,)."""
+        n = int(counts.sum())
         coefficients = np.atleast_2d(self.functions)
         degree = coefficients.shape[1] - 1
         with np.errstate(over="ignore"):
@@ -438,7 +452,7 @@ class _PolynomialReward(CongestionReward):
                 f"degree {degree}",
                 remedy="Count in larger units, or give the values",
             )
-        layout, row, constant = self._laid_out(n, n_states, n_actions)
+        layout, row, constant = self._laid_out(counts, n_states, n_actions)
         values = np.zeros(layout.number.size)
         spread = np.repeat(row, layout.sizes)
         for k in range(degree, -1, -1):

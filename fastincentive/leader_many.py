@@ -18,8 +18,13 @@ class _BoundAdditive:
     """Rewards (n, L) by follower and label; ``shown`` (n, L) marks the labels in use."""
 
     def __init__(
-        self, labels: NDArray[np.int64], rewards: FloatArray, shown: NDArray[np.bool_]
+        self,
+        labels: NDArray[np.int64],
+        rewards: FloatArray,
+        shown: NDArray[np.bool_],
+        counts: NDArray[np.int64],
     ) -> None:
+        self._counts = counts
         self.labels = labels
         self.n_labels = int(rewards.shape[1])
         self._rewards = rewards
@@ -31,18 +36,19 @@ class _BoundAdditive:
 
     def expectations(self, marginals: FloatArray) -> tuple[FloatArray, FloatArray]:
         own = self._own(marginals)
+        alike = self._counts * own
         # Followers before and after, added up: taking one off the total would leave its rounding.
-        others = np.zeros_like(own)
-        others[:, 1:] += np.cumsum(own[:, :-1], axis=1)
-        others[:, :-1] += np.cumsum(own[:, :0:-1], axis=1)[:, ::-1]
-        return own.sum(axis=1), others[:, :, None] + self._rewards
+        others = alike - own
+        others[:, 1:] += np.cumsum(alike[:, :-1], axis=1)
+        others[:, :-1] += np.cumsum(alike[:, :0:-1], axis=1)[:, ::-1]
+        return alike.sum(axis=1), others[:, :, None] + self._rewards
 
     def magnitude(self, possible: NDArray[np.bool_] | None = None) -> float:
         some = self._shown if possible is None else possible
         if not some.any(axis=1).all():
             return 0.0
-        most = np.where(some, self._rewards, -np.inf).max(axis=1).sum()
-        least = np.where(some, self._rewards, np.inf).min(axis=1).sum()
+        most = self._counts @ np.where(some, self._rewards, -np.inf).max(axis=1)
+        least = self._counts @ np.where(some, self._rewards, np.inf).min(axis=1)
         return float(max(abs(most), abs(least)))
 
     def turns(self, marginals: FloatArray) -> Iterator[FloatArray]:
@@ -98,6 +104,11 @@ class AdditiveReward(LeaderReward):
 
     def bind(self, n: int, n_states: int, n_actions: int) -> BoundReward:
         """Check against n followers with S states and A actions, and return the bound form."""
+        return self.bind_types(np.ones(n, np.int64), n_states, n_actions)
+
+    def bind_types(self, counts: NDArray[np.int64], n_states: int, n_actions: int) -> BoundReward:
+        """As ``bind`` for types of followers with counts (n,)."""
+        n = counts.size
         rewards = per_follower("rewards", self.rewards, n, n_states, n_actions)
         distinct = [np.unique(each, return_inverse=True) for each in rewards]
         shape = (n, max(len(values) for values, _ in distinct))
@@ -108,7 +119,7 @@ class AdditiveReward(LeaderReward):
             labels[i] = inverse.reshape(rewards.shape[1:])
             by_label[i, : len(values)] = values
             shown[i, : len(values)] = True
-        return _BoundAdditive(labels, by_label, shown)
+        return _BoundAdditive(labels, by_label, shown, counts)
 
     def scaled(self, weight: float) -> LeaderReward:
         """Return the same reward times a finite number."""
@@ -217,22 +228,30 @@ class SumReward(LeaderReward):
 
     def bind(self, n: int, n_states: int, n_actions: int) -> BoundReward:
         """Check against n followers with S states and A actions, and return the bound form."""
-        parts = [part.bind(n, n_states, n_actions) for part in self.parts]
-        shape = np.broadcast_shapes(*[part.labels.shape for part in parts])
-        columns = [np.broadcast_to(part.labels, shape).reshape(-1) for part in parts]
-        # Compressed after every part, so that the numbers stay small.
-        common = np.zeros(columns[0].size, np.int64)
-        first = common
-        for part, column in zip(parts, columns, strict=True):
-            numbers = common * part.n_labels + column
-            _, first, common = np.unique(numbers, return_index=True, return_inverse=True)
-        shown = [
-            (part, _PartLabels(column[first], part.n_labels))
-            for part, column in zip(parts, columns, strict=True)
-        ]
-        labels = np.ascontiguousarray(common.reshape(shape), np.int64)
-        return _BoundSum(labels, first.size, shown)
+        return _joined([part.bind(n, n_states, n_actions) for part in self.parts])
+
+    def bind_types(self, counts: NDArray[np.int64], n_states: int, n_actions: int) -> BoundReward:
+        """As ``bind`` for types of followers with counts (n,)."""
+        return _joined([part.bind_types(counts, n_states, n_actions) for part in self.parts])
 
     def scaled(self, weight: float) -> LeaderReward:
         """Return the same reward times a finite number."""
         return SumReward([part.scaled(weight) for part in self.parts])
+
+
+def _joined(parts: Sequence[BoundReward]) -> _BoundSum:
+    """Bind parts to labels that they have in common."""
+    shape = np.broadcast_shapes(*[part.labels.shape for part in parts])
+    columns = [np.broadcast_to(part.labels, shape).reshape(-1) for part in parts]
+    # Compressed after every part, so that the numbers stay small.
+    common = np.zeros(columns[0].size, np.int64)
+    first = common
+    for part, column in zip(parts, columns, strict=True):
+        numbers = common * part.n_labels + column
+        _, first, common = np.unique(numbers, return_index=True, return_inverse=True)
+    shown = [
+        (part, _PartLabels(column[first], part.n_labels))
+        for part, column in zip(parts, columns, strict=True)
+    ]
+    labels = np.ascontiguousarray(common.reshape(shape), np.int64)
+    return _BoundSum(labels, first.size, shown)

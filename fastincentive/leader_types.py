@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fastincentive.errors import InputError
 from fastincentive.leader import BLOCK, BoundReward
 from fastincentive.mdp import FloatArray
 
@@ -26,14 +25,6 @@ class _BoundPopulation:
         self._first = np.cumsum(counts) - counts
         self.labels = np.ascontiguousarray(reward.labels[self._first])
         self.n_labels = reward.n_labels
-        for first, count in zip(self._first, counts, strict=True):
-            group = reward.labels[first : first + count]
-            if (group != group[:1]).any():
-                raise InputError(
-                    "leader: expected a reward that sees the followers of a type alike, got "
-                    f"different labels within the type of followers {first}..{first + count - 1}. "
-                    "Give types apart what the leader tells apart."
-                )
 
     def expectations(self, marginals: FloatArray) -> tuple[FloatArray, FloatArray]:
         expected = np.empty(marginals.shape[0])
@@ -52,14 +43,7 @@ class _BoundPopulation:
         return self._reward.magnitude(possible)
 
     def turns(self, marginals: FloatArray) -> Iterator[FloatArray]:
-        raise self._refusal()
+        raise NotImplementedError  # followers of a type do not take turns
 
     def relaxed(self, candidates: Sequence[FloatArray], weights: FloatArray) -> float:
-        raise self._refusal()
-
-    @staticmethod
-    def _refusal() -> InputError:
-        return InputError(
-            "followers: expected one follower of each type for a search over best responses or a "
-            "bound, got counts above 1. Use fi.solve(..., refine=False), or list them one by one."
-        )
+        raise NotImplementedError  # bounds are for followers one by one

@@ -26,7 +26,6 @@ from fastincentive.leader import (
     expected_rewards,
     joint_table,
 )
-from fastincentive.leader_types import _BoundPopulation
 from fastincentive.mdp import FloatArray, TabularMDP
 from fastincentive.payments import ROUNDING, Payments
 
@@ -135,11 +134,13 @@ class IncentiveProblem:
         if max_horizon < 1:
             raise invalid("max_horizon", "a positive integer", max_horizon)
         self.followers = followers
-        self.leader: BoundReward = leader.bind(followers.population, *followers.shape[1:])
         #: Whether types of followers have counts above 1.
         self.has_types = followers.population > followers.n
-        if self.has_types:
-            self.leader = _BoundPopulation(self.leader, followers.counts)
+        self.leader: BoundReward = (
+            leader.bind_types(followers.counts, *followers.shape[1:])
+            if self.has_types
+            else leader.bind(*followers.shape)
+        )
         self.cost: Cost | ExpectedSpend = LinearCost() if cost is None else cost
         self.payments = payments.bind(followers, self.cost)
         #: Bound on the cost, or None.

@@ -20,12 +20,13 @@ __all__ = ["Members", "average_polynomials", "polynomial_differences", "table_di
 
 
 class Members(NamedTuple):
-    """The M memberships of R resources, by resource and follower.
+    """The M memberships of R resources, by resource and follower (or type of followers).
 
     Those of resource r are ``start[r]:start[r + 1]``, one at least.
     """
 
     start: np.ndarray  # (R + 1,) int64
+    alike: np.ndarray  # (M,) float64, followers of the type, 1 unless there are types
     number: np.ndarray  # (n * L,) int64, membership by follower and label, -1 for none
 
 
@@ -45,7 +46,35 @@ def to_labels(number, difference, differences):
 
 
 @jit
-def polynomial_one(coefficients, own, before):
+def multiply(source, p, count, out):
+    """Coefficients of z^0..z^(d-1) of ``source`` times (1 + p z)^count."""
+    degree = source.shape[0]
+    for k in range(degree):
+        out[k] = source[k]
+    weight = 1.0
+    for m in range(1, degree):
+        weight *= p * (count - m + 1.0) / m
+        if weight == 0.0:
+            break
+        for k in range(m, degree):
+            out[k] += weight * source[k - m]
+
+
+@jit
+def average(coefficients, p, count):
+    """Average a polynomial of a count over ``count`` followers of it, in place."""
+    degree = coefficients.shape[0]
+    for k in range(degree):
+        weight = 1.0
+        for m in range(1, degree - k):
+            weight *= p * (count - m + 1.0) / m
+            if weight == 0.0:
+                break
+            coefficients[k] += weight * coefficients[k + m]
+
+
+@jit
+def polynomial_one(coefficients, own, count, before):
     """Turn the members' probabilities (m,) into their differences; returns the expected function.
 
     The coefficients (D+1,), averaged over the members after each, meet the symmetric polynomials
@@ -57,11 +86,16 @@ def polynomial_one(coefficients, own, before):
     before[:m, 0] = 1.0
     for j in range(1, m):
         p = own[j - 1]
-        for k in range(1, degree):
-            before[j, k] = before[j - 1, k] + p * before[j - 1, k - 1]
+        if count[j - 1] == 1.0:
+            for k in range(1, degree):
+                before[j, k] = before[j - 1, k] + p * before[j - 1, k - 1]
+        else:
+            multiply(before[j - 1], p, count[j - 1], before[j])
     after = coefficients.copy()
     for j in range(m - 1, -1, -1):
         p = own[j]
+        if count[j] > 1.0:
+            average(after, p, count[j] - 1.0)
         difference = 0.0
         for k in range(degree):
             difference += after[k + 1] * before[j, k]
@@ -76,7 +110,7 @@ def polynomial_differences(members, coefficients, marginals, expected, differenc
 
     For coefficients (R,D+1) in binomials, D >= 1. O(n L D) at each time.
     """
-    start, number = members
+    start, _, number = members
     most = np.diff(start).max()
     for t in numba.prange(marginals.shape[0]):
         # In the order of the members: at random places in large arrays memory would take longer.
@@ -84,7 +118,9 @@ def polynomial_differences(members, coefficients, marginals, expected, differenc
         before = np.empty((most, coefficients.shape[1] - 1))
         to_members(number, marginals[t], work)
         for r in range(coefficients.shape[0]):
-            expected[t, r] = polynomial_one(coefficients[r], work[start[r] : start[r + 1]], before)
+            own = work[start[r] : start[r + 1]]
+            alike = members.alike[start[r] : start[r + 1]]
+            expected[t, r] = polynomial_one(coefficients[r], own, alike, before)
         to_labels(number, work, differences[t])
 
 
@@ -94,7 +130,7 @@ def table_differences(members, values, marginals, expected, differences):
 
     Those of resource r begin at ``start[r] + r`` of ``values`` (M+R,). O(sum_r m_r^2) at each time.
     """
-    start, number = members
+    start, _, number = members
     most = np.diff(start).max()
     for t in numba.prange(marginals.shape[0]):
         work = np.empty(start[-1])
