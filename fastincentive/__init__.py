@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fastincentive.large import ResponseMemory
     from fastincentive.leader import JointReward, LabelReward, LeaderReward
     from fastincentive.leader_many import AdditiveReward, CountReward, SumReward
+    from fastincentive.leader_product import ProductReward
     from fastincentive.loop import solve
     from fastincentive.mdp import TabularMDP
     from fastincentive.methods import BilevelAscent, RegimeAscent
@@ -79,6 +80,7 @@ _WHERE = {
     "followers": ["Followers"],
     "large": ["ResponseMemory"],
     "io": ["load_solution", "save_solution"],
+    "leader_product": ["ProductReward"],
     "loop": ["solve"],
     "leader": ["JointReward", "LabelReward", "LeaderReward"],
     "leader_many": ["AdditiveReward", "CountReward", "SumReward"],
@@ -139,6 +141,7 @@ __all__ = [
     "ParetoFront",
     "PaymentRanges",
     "Payments",
+    "ProductReward",
     "ProductSpaceTooLargeError",
     "QuadraticCost",
     "Refinement",
