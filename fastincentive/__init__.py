@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fastincentive.large import ResponseMemory
     from fastincentive.leader import JointReward, LabelReward, LeaderReward
     from fastincentive.leader_many import AdditiveReward, CountReward, SumReward
+    from fastincentive.leader_pairwise import PairwiseReward
     from fastincentive.leader_product import ProductReward
     from fastincentive.loop import solve
     from fastincentive.mdp import TabularMDP
@@ -80,6 +81,7 @@ _WHERE = {
     "followers": ["Followers"],
     "large": ["ResponseMemory"],
     "io": ["load_solution", "save_solution"],
+    "leader_pairwise": ["PairwiseReward"],
     "leader_product": ["ProductReward"],
     "loop": ["solve"],
     "leader": ["JointReward", "LabelReward", "LeaderReward"],
@@ -138,6 +140,7 @@ __all__ = [
     "LinearCost",
     "MissingExtraError",
     "NotConvergedError",
+    "PairwiseReward",
     "ParetoFront",
     "PaymentRanges",
     "Payments",
