@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from fastincentive.leader_congestion import CongestionReward
     from fastincentive.leader_counts import CountReward
     from fastincentive.leader_many import AdditiveReward, SumReward
+    from fastincentive.leader_pairwise import PairwiseReward
+    from fastincentive.leader_product import ProductReward
     from fastincentive.loop import solve
     from fastincentive.mdp import TabularMDP
     from fastincentive.methods import BilevelAscent, RegimeAscent
@@ -86,6 +88,8 @@ _WHERE = {
     "leader_congestion": ["CongestionReward"],
     "leader_counts": ["CountReward"],
     "leader_many": ["AdditiveReward", "SumReward"],
+    "leader_pairwise": ["PairwiseReward"],
+    "leader_product": ["ProductReward"],
     "mdp": ["TabularMDP"],
     "methods": ["BilevelAscent", "RegimeAscent"],
     "milp": ["SingleFollowerOptimum", "single_follower_optimum"],
@@ -141,9 +145,11 @@ __all__ = [
     "LinearCost",
     "MissingExtraError",
     "NotConvergedError",
+    "PairwiseReward",
     "ParetoFront",
     "PaymentRanges",
     "Payments",
+    "ProductReward",
     "ProductSpaceTooLargeError",
     "QuadraticCost",
     "Refinement",

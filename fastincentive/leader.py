@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from copy import copy
 from typing import Any, Protocol
 
 import numpy as np
@@ -75,8 +74,6 @@ class LeaderReward(ABC):
     ``first + second`` is the sum of two rewards, ``2.0 * reward`` a reward with a weight.
     """
 
-    #: The attribute that holds an array by state, or by follower and state.
-    _by_follower = "labels"
     #: NumPy numbers leave the product to ``__rmul__``.
     __array_ufunc__ = None
 
@@ -85,18 +82,19 @@ class LeaderReward(ABC):
         """Check against n followers with S states and A actions, and return the bound form."""
 
     def bind_types(self, counts: NDArray[np.int64], n_states: int, n_actions: int) -> BoundReward:
-        """As ``bind`` for types of followers with counts (n,), each follower of a type alike.
+        """As ``bind`` for types of followers with counts (n,); arrays by follower are by type.
 
-        What the reward has by follower is given by type. Without a form of its own a reward is
-        that of all followers, at their cost.
+        Raises
+        ------
+        InputError
+            If the reward does not see the followers of a type alike.
         """
-        from fastincentive.leader_types import _BoundPopulation
-
-        every = copy(self)
-        given = getattr(self, self._by_follower, None)
-        if given is not None and given.ndim > 1:
-            setattr(every, self._by_follower, np.repeat(given, counts, axis=0))
-        return _BoundPopulation(every.bind(int(counts.sum()), n_states, n_actions), counts)
+        raise invalid(
+            "leader",
+            "a reward that is the same whichever followers of a type are where",
+            type(self).__name__,
+            remedy="List the followers one by one",
+        )
 
     @abstractmethod
     def scaled(self, weight: float) -> LeaderReward:

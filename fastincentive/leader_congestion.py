@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from copy import copy
 from itertools import pairwise
 from math import isqrt
 
@@ -19,6 +20,7 @@ from fastincentive.errors import invalid
 from fastincentive.kernels import congestion as kernels
 from fastincentive.kernels import counts
 from fastincentive.leader import BoundReward, LeaderReward, per_follower, place
+from fastincentive.leader_types import bind_everybody, spread
 from fastincentive.mdp import FloatArray
 
 __all__ = ["CongestionReward"]
@@ -327,7 +329,6 @@ class CongestionReward(LeaderReward):
     """
 
     _argument, _width, _column = "values", "n+1", "count"
-    _by_follower = "resources"
 
     def __init__(self, resources: ArrayLike, values: ArrayLike) -> None:
         self.resources = np.array(resources)
@@ -411,6 +412,15 @@ class CongestionReward(LeaderReward):
         layout, row, constant = self._laid_out(np.ones(n, np.int64), n_states, n_actions)
         values = np.atleast_2d(self.functions)[np.repeat(row, layout.sizes), layout.number]
         return _BoundTables(layout, values, constant)
+
+    def bind_types(self, counts: NDArray[np.int64], n_states: int, n_actions: int) -> BoundReward:
+        """As ``bind`` for types of followers with counts (n,); resources by follower are by type.
+
+        Polynomials cost as much as the types; values as much as all followers.
+        """
+        every = copy(self)
+        every.resources = spread(self.resources, counts)
+        return bind_everybody(every, counts, n_states, n_actions)
 
     def _laid_out(
         self, counts: NDArray[np.int64], n_states: int, n_actions: int

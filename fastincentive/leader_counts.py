@@ -12,6 +12,7 @@ from fastincentive.errors import ProductSpaceTooLargeError, invalid
 from fastincentive.kernels import counts as kernels
 from fastincentive.kernels.label_counts import Simplices, label_count_rewards
 from fastincentive.leader import BoundReward, LeaderReward, per_follower, place
+from fastincentive.leader_types import bind_everybody, spread
 from fastincentive.mdp import FloatArray
 
 __all__ = ["CountReward"]
@@ -257,6 +258,14 @@ class CountReward(LeaderReward):
         if axes == 1:
             return _BoundCount(labels, self.values)
         return _BoundLabelCounts(labels, self.values)
+
+    def bind_types(self, counts: NDArray[np.int64], n_states: int, n_actions: int) -> BoundReward:
+        """As ``bind`` for types of followers with counts (n,); labels by follower are by type.
+
+        It costs as much as for all followers.
+        """
+        every = CountReward(spread(self.labels, counts), self.values)
+        return bind_everybody(every, counts, n_states, n_actions)
 
     def scaled(self, weight: float) -> LeaderReward:
         """Return the same reward times a finite number."""

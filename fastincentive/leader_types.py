@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastincentive.leader import BLOCK, BoundReward
+from fastincentive.leader import BLOCK, BoundReward, LeaderReward
 from fastincentive.mdp import FloatArray
 
-__all__: list[str] = []
+__all__ = ["bind_everybody", "spread"]
+
+
+def spread(given: NDArray[Any], counts: NDArray[np.int64]) -> NDArray[Any]:
+    """Repeat an array by type (n, ...) for every follower (N, ...); (S,) is that of all types."""
+    if given.ndim > 1 and len(given) == counts.size:
+        return np.repeat(given, counts, axis=0)
+    return given
+
+
+def bind_everybody(
+    reward: LeaderReward, counts: NDArray[np.int64], n_states: int, n_actions: int
+) -> BoundReward:
+    """Bind a reward of all N followers, in the order of their types (n,), to the types."""
+    return _BoundPopulation(reward.bind(int(counts.sum()), n_states, n_actions), counts)
 
 
 class _BoundPopulation:

@@ -17,6 +17,7 @@ def both(leader_discount=0.9, cost=None, kind="sum", seed=0):
     kinds = {
         "additive": fi.AdditiveReward([0.3, -1.0, 0.5, 2.0, 0.0]),
         "count": fi.CountReward([0, 1, 0, 1, 0], np.r_[0.0, rng.normal(size=n)]),
+        "product": fi.ProductReward(rng.uniform(0.5, 1.5, size=(2, 3, 5)), [1.0, -0.4]),
         "own count": fi.CountReward(rng.integers(2, size=(3, 5, 2)), rng.normal(size=n + 1)),
         "labels": fi.CountReward([0, 1, 2, 1, 0], rng.normal(size=(n + 1, n + 1))),
         "table": fi.CongestionReward([0, 1, 2, -1, -1], np.r_[0.0, rng.normal(size=n)]),
@@ -24,6 +25,7 @@ def both(leader_discount=0.9, cost=None, kind="sum", seed=0):
     }
     if leader_discount == 1.0:  # nothing is earned for ever
         kinds["own count"].labels[:, 4] = 0
+        kinds["product"].factors[:, 0, 4] = 0.0
         for each in ("own count", "labels"):
             kinds[each].values.flat[0] = 0.0
     kinds["sum"] = kinds["additive"] + 0.5 * kinds["count"] + kinds["congestion"]
@@ -36,17 +38,21 @@ def both(leader_discount=0.9, cost=None, kind="sum", seed=0):
         fi.Followers(mdps, COUNTS), leader, fi.Payments.from_index(index), cost=cost, **settings
     )
     each = np.repeat(np.arange(3), COUNTS)
+    listed = leader
     if kind == "own count":
-        leader = fi.CountReward(leader.labels[each], leader.values)
+        listed = fi.CountReward(leader.labels[each], leader.values)
+    elif kind == "product":
+        listed = fi.ProductReward(leader.factors[:, each], leader.weights)
     alone = fi.IncentiveProblem(
-        [mdps[i] for i in each], leader, fi.Payments.from_index(index[each]), cost=cost, **settings
+        [mdps[i] for i in each], listed, fi.Payments.from_index(index[each]), cost=cost, **settings
     )
     return types, alone, each, rng
 
 
 @pytest.mark.parametrize("leader_discount", [0.9, 1.0])
 @pytest.mark.parametrize(
-    "kind", ["additive", "count", "own count", "labels", "table", "congestion", "sum"]
+    "kind",
+    ["additive", "count", "own count", "labels", "table", "congestion", "product", "sum"],
 )
 def test_value_and_gradient(kind, leader_discount):
     types, alone, each, rng = both(leader_discount, kind=kind)
@@ -119,6 +125,12 @@ def test_errors():
     ):
         with pytest.raises(fi.InputError, match=message):
             fi.Followers(mdps, counts)
+    for leader in (
+        fi.JointReward(np.zeros((5, 5))),
+        fi.PairwiseReward([(0, 1)], np.eye(5)) + fi.AdditiveReward(np.zeros(5)),
+    ):
+        with pytest.raises(fi.InputError, match="leader: expected a reward that is the same which"):
+            fi.IncentiveProblem(types.followers, leader, fi.Payments.everywhere(), 0.9)
     for call in (
         lambda: fi.global_optimum(types),
         lambda: fi.upper_bound(types),
