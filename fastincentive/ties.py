@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -68,7 +69,7 @@ def broken_ties(
             return TieBreak(_policies(problem, menus, pick), exact)
     else:
         search = Search(problem, menus, sign)
-        few = not problem.has_types and np.prod(sizes.astype(float)) <= ENUMERATED
+        few = not problem.has_types and float(np.log(sizes).sum()) <= math.log(ENUMERATED) + 1e-9
         pick = _compare(search, sizes) if few else _take_turns(search)
         exact = menus.complete and bool(few)
     chosen = _policies(problem, menus, pick)
