@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import perf_counter
+
 import numpy as np
 
 import fastincentive as fi
@@ -40,6 +42,53 @@ class Followers:
     def peakmem_leader_gradient(self, n: int) -> None:
         """Memory of the process."""
         self.problem.leader_pass(self.policies)
+
+
+class Crowds:
+    """Up to 100,000 robots that share a 6x6 model, and rewards whose cost grows with their number.
+
+    ``track_exponent`` is the slope of log(time) over log(n) from 100 robots to 100,000.
+    """
+
+    params = ["additive", "congestion", "product"]
+    param_names = ["reward"]
+    timeout = 300
+
+    def setup(self, reward: str) -> None:
+        """Build 10,000 robots and compile."""
+        needs(cases)
+        self.problem, self.policies = self._crowd(10_000, reward)
+        self.problem.leader_pass(self.policies)
+
+    def _crowd(self, n: int, reward: str) -> tuple[fi.IncentiveProblem, np.ndarray]:
+        try:
+            problem = cases.stacked(n, 6, reward)
+        except TypeError as error:  # a commit with the count alone
+            raise NotImplementedError from error
+        policy = cases.policy(6, "near-greedy")
+        return problem, np.broadcast_to(policy, problem.followers.shape).copy()
+
+    def time_leader_gradient(self, reward: str) -> None:
+        """Value and gradient."""
+        self.problem.leader_pass(self.policies)
+
+    def peakmem_leader_gradient(self, reward: str) -> None:
+        """Memory of the process."""
+        self.problem.leader_pass(self.policies)
+
+    def track_exponent(self, reward: str) -> float:
+        """Exponent of the time in n; 1 is a cost per robot that does not grow."""
+        sizes = (100, 1000, 10_000, 100_000)
+        seconds = []
+        for n in sizes:
+            problem, policies = self._crowd(n, reward)
+            samples = []
+            for _ in range(3):
+                began = perf_counter()
+                problem.leader_pass(policies)
+                samples.append(perf_counter() - began)
+            seconds.append(min(samples))
+        return float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
 
 
 class States:

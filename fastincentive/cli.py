@@ -152,16 +152,21 @@ def _tell(args: argparse.Namespace, caught: Sequence[warnings.WarningMessage]) -
 
 
 def _problem(args: argparse.Namespace) -> IncentiveProblem:
-    """Build the model; only random ones take the seed."""
+    """Build the model; only random ones take the seed, and some a number of followers."""
     from inspect import signature
 
     from fastincentive.models import MODELS
 
     build = MODELS[args.model]
+    known = signature(build).parameters
     chosen: dict[str, Any] = {}
     if args.weight is not None:
         chosen["cost_weight"] = args.weight
-    if "rng" in signature(build).parameters:
+    if args.followers is not None:
+        if "n" not in known:
+            raise InputError(f"--followers: expected none, because {args.model} has its own number")
+        chosen["n"] = args.followers
+    if "rng" in known:
         chosen["rng"] = 0 if args.seed is None else args.seed
         if chosen["rng"] < 0:
             raise InputError(f"--seed: expected an integer >= 0, got {args.seed}")
@@ -380,6 +385,9 @@ def _model_arguments(part: argparse.ArgumentParser) -> None:
         help="one of %(choices)s",
     )
     part.add_argument("--weight", type=float, metavar="W", help="weight w of the cost C(x)")
+    part.add_argument(
+        "--followers", type=int, metavar="N", help="how many, where the model leaves it open"
+    )
     part.add_argument("--seed", type=int, metavar="N", help="of a random model (default: 0)")
     part.add_argument("--json", action="store_true", help="print JSON, and nothing else, on stdout")
 

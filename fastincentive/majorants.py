@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,7 +98,7 @@ def _fit_table(
     """One variable for each follower and label, one row for each combination of labels."""
     n, count = possible.shape
     shown = [np.flatnonzero(row) for row in possible]
-    if np.prod([float(each.size) for each in shown]) > MOST_ROWS:
+    if np.log([max(each.size, 1) for each in shown]).sum() > math.log(MOST_ROWS):
         return None
     labels = np.stack([each.ravel() for each in np.meshgrid(*shown, indexing="ij")])
     rows = np.zeros((labels.shape[1], n * count))
@@ -113,7 +114,7 @@ def _fit_counts(
     """Two variables for each kind of follower, one row for each number of each kind that count."""
     kinds, kind = np.unique(np.hstack([possible, lasting]), axis=0, return_inverse=True)
     sizes = np.bincount(kind, minlength=len(kinds))
-    if np.prod(sizes + 1.0) > MOST_ROWS:
+    if np.log(sizes + 1.0).sum() > math.log(MOST_ROWS):
         return None
     able, capped = kinds[:, :2] > 0, kinds[:, 2:] > 0
     # A kind that cannot help counting always does, and one that cannot count never does.

@@ -12,6 +12,9 @@ from fastincentive.response import uniform_policies
 
 __all__ = ["best_response_policies", "leader_optimal_policies"]
 
+#: Rounds without a better value after which the ascent towards the leader's optimum ends.
+PATIENCE = 20
+
 
 def best_response_policies(problem: IncentiveProblem, payments: ArrayLike) -> FloatArray:
     """Deterministic best responses (n, S, A) to payments (k,), the first action where tied.
@@ -38,13 +41,17 @@ def leader_optimal_policies(problem: IncentiveProblem, rounds: int = 80) -> Floa
     followers = problem.followers
     policies = uniform_policies(followers)
     best, best_value = policies, -np.inf
+    waited = 0
     actions = np.eye(followers.n_actions)
     last = np.zeros(followers.shape)
     repeated = 0
     for _ in range(rounds):
         leader = problem.leader_pass(policies, discount=discount)
         assert leader.gradient is not None  # for the type checker
+        waited += 1
         if leader.value > best_value:
+            # Less than a millionth more is as good as nothing to start from.
+            waited = 0 if leader.value > best_value + 1e-6 * abs(best_value) else waited
             best, best_value = policies, leader.value
         slope = np.where(followers.available, leader.gradient, -np.inf)
         greedy = actions[np.argmax(slope, axis=2)]
@@ -58,7 +65,10 @@ def leader_optimal_policies(problem: IncentiveProblem, rounds: int = 80) -> Floa
             last = greedy
             value = problem.leader_pass(greedy, gradient=False, discount=discount).value
             if value > best_value and _proper(problem, greedy):
+                waited = 0
                 best, best_value = greedy, value
+        if waited >= PATIENCE:
+            break
         policies = 0.7 * policies + 0.3 * greedy
     return best
 

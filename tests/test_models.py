@@ -5,6 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
+from conftest import assert_close
 
 from fastincentive.errors import InputError
 from fastincentive.followers import Followers
@@ -12,6 +13,8 @@ from fastincentive.models import (
     EXAMPLE_MAP,
     MODELS,
     PAPER_MAP,
+    crowd,
+    demand_response,
     example1,
     example1_objective,
     grid_mdp,
@@ -24,6 +27,7 @@ from fastincentive.models.grid import Grid
 from fastincentive.models.maps import _neighbours
 from fastincentive.policy import Softmax
 from fastincentive.response import best_response, evaluate_policy, soft_best_response
+from fastincentive.starts import best_response_policies
 
 GOALS = {(3, 4), (5, 0)}
 LESSER = {(1, 4), (4, 5)}
@@ -405,10 +409,91 @@ def test_random_problem_errors(arguments, words):
         random_problem(rng=0, **arguments)
 
 
+# Many followers
+
+
+def test_crowd():
+    problem = crowd(30, rng=1, size=7, capacity=4.0)
+    followers, grid = problem.followers, problem.grid
+    assert (problem.n, followers.n_states, followers.n_models) == (30, 50, 1)
+    assert grid.goals == ((2, 2),)
+    assert grid.lesser_goals == ((0, 6), (6, 0))
+    # Blocks stand between the streets, and nobody starts in one.
+    assert {grid.characters[cell] for cell in grid.starts} == {"."}
+    lesser = [grid.state(cell) for cell in grid.lesser_goals]
+    for i, start in enumerate(grid.starts):
+        distances = [abs(start[0] - r) + abs(start[1] - c) for r, c in grid.lesser_goals]
+        assert problem.payments.index[i, lesser[int(np.argmin(distances))], 0] == i
+    assert problem.payments.size == 30
+    # Two at one lesser goal are worth 2 - 2^2 / 8, one at the other 1 - 1 / 8.
+    marginals = np.zeros((1, 30, problem.leader.n_labels))
+    labels = problem.leader.labels[:, :, 0]
+    at = [lesser[0], lesser[0], lesser[1], *[grid.sink] * 27]
+    marginals[0, np.arange(30), labels[np.arange(30), at]] = 1.0
+    assert problem.leader.expectations(marginals)[0][0] == pytest.approx(1.5 + 0.875)
+
+
+def test_crowds_grow_and_have_types():
+    small, large = crowd(5, rng=2), crowd(8, rng=2)
+    assert_close(small.followers.rewards, large.followers.rewards[:5])
+    assert small.grid.starts == large.grid.starts[:5]
+    types = crowd(1000, rng=2, types=3)
+    assert types.followers.counts.tolist() == [334, 333, 333]
+    assert_close(types.followers.rewards, small.followers.rewards[:3])
+    assert types.cost_at(1.0, types.followers.available / 4.0) == 1000.0
+
+
+def test_payments_move_a_crowd():
+    problem = crowd(6)
+    paid = problem.evaluate(3.0, best_response_policies(problem, 3.0))
+    nothing = problem.evaluate(0.0, best_response_policies(problem, 0.0))
+    assert paid.leader_value > nothing.leader_value + 0.1
+
+
+def test_demand_response():
+    n, slots, work = 7, 8, 3
+    problem = demand_response(n, slots, rng=3, work=work)
+    followers = problem.followers
+    assert followers.shape == (n, slots * (work + 1) + 1, 2)
+    assert (problem.payments.size, problem.payments.shared) == (slots, True)
+    assert demand_response(n, slots, shared=False).payments.size == n * slots
+    # A household that always consumes does so in the first slots, and rests from then on.
+    available = followers.available
+    policies = np.where(available[:, :, 1:], [0.0, 1.0], [1.0, 0.0])
+    visits = followers.evaluate(followers.rewards, policies).visits
+    load = (visits * policies[:, :, 1])[:, :-1].reshape(n, slots, work + 1).sum(axis=(0, 2))
+    started = followers.packed.initial[:, work].sum()
+    assert_close(load[:work], [n, n, started])
+    assert_close(load[work:], np.zeros(slots - work))
+    # Consumption that nobody shares out costs the leader its square, but for what is random.
+    share = followers.packed.initial[:, work]
+    expected = 2 * n**2 + share.sum() ** 2 + (share * (1 - share)).sum()
+    assert problem.leader_value(policies) == pytest.approx(-expected / n)
+    # Larger numbers leave the first households as they are.
+    more = demand_response(n + 2, slots, rng=3, work=work)
+    assert_close(more.followers.rewards[:n], followers.rewards)
+
+
+@pytest.mark.parametrize(
+    ("build", "arguments", "words"),
+    [
+        (crowd, {"n": 0}, "n: expected a positive integer"),
+        (crowd, {"size": 6}, "size: expected an odd number"),
+        (crowd, {"types": 101}, r"types: expected an integer in 1\.\.100"),
+        (crowd, {"capacity": 0.0}, "capacity: expected a number > 0"),
+        (demand_response, {"slots": 0}, "slots: expected a positive integer"),
+        (demand_response, {"slots": 2}, "work: expected at most the 2 slots"),
+    ],
+)
+def test_errors_of_models_of_many(build, arguments, words):
+    with pytest.raises(InputError, match=words):
+        build(**arguments)
+
+
 # The registry
 
 
-@pytest.mark.parametrize("name", ["paper-gridworld", "example1", "gridworld", "random"])
+@pytest.mark.parametrize("name", sorted(MODELS))
 def test_registry(name):
     build = MODELS[name]
     options = {"cost_weight": 0.25}
@@ -418,5 +503,5 @@ def test_registry(name):
 
 
 def test_registry_is_complete_and_the_example_map_parses():
-    assert sorted(MODELS) == ["example1", "gridworld", "paper-gridworld", "random"]
+    assert {"example1", "gridworld", "paper-gridworld", "random", "crowd"} < set(MODELS)
     assert len(Grid.parse(EXAMPLE_MAP).starts) == 3

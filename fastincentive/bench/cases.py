@@ -15,9 +15,11 @@ import numpy as np
 from fastincentive import models
 from fastincentive.errors import InputError, invalid
 from fastincentive.followers import Followers
-from fastincentive.leader import JointReward
+from fastincentive.leader import JointReward, LeaderReward
+from fastincentive.leader_congestion import CongestionReward
 from fastincentive.leader_counts import CountReward
 from fastincentive.leader_many import AdditiveReward
+from fastincentive.leader_product import ProductReward
 from fastincentive.mdp import FloatArray, TabularMDP
 from fastincentive.payments import Payments
 from fastincentive.problem import IncentiveProblem
@@ -229,18 +231,37 @@ def payment_walk(mdp: TabularMDP, size: int) -> Iterator[FloatArray]:
         paid += rng.choice([-1e-3, 1e-3], 2)
 
 
-def stacked(n: int, size: int) -> IncentiveProblem:
+def stacked(n: int, size: int, reward: str = "count") -> IncentiveProblem:
     """Stack n robots that share the model of ``robot_grid(size)``, each with a start of its own.
 
-    The leader wants an eighth of them at lesser goals, and any of them there a little.
+    Parameters
+    ----------
+    n, size : int
+    reward : "count", "additive", "congestion" or "product"
+        The leader wants an eighth of them at lesser goals, and any of them there a little; 1 for
+        each there; N - N^2 / n for N of them at each of the two; or the product, over all, of 1
+        elsewhere and 1 - k / 4n there, summed over k = 1..8.
     """
     mdp, cells = robot_grid(size), _draw(size).cells
     starts = np.random.default_rng([n, size]).choice(cells[3:], n)
     labels = np.zeros(size * size + 1, np.int64)
     labels[cells[1:3]] = 1
+    leader: LeaderReward
+    if reward == "count":
+        leader = CountReward(labels, eighth(n)) + AdditiveReward(0.1 * labels)
+    elif reward == "additive":
+        leader = AdditiveReward(labels)
+    elif reward == "congestion":
+        resources = np.full(labels.size, -1)
+        resources[cells[1:3]] = 0, 1
+        leader = CongestionReward.polynomial(resources, [0.0, 1.0, -1.0 / n])
+    elif reward == "product":
+        leader = ProductReward(1.0 - np.arange(1, 9)[:, None] * labels / (4.0 * n))
+    else:
+        raise invalid("reward", '"count", "additive", "congestion" or "product"', repr(reward))
     return IncentiveProblem(
         Followers([mdp.replace(initial=int(s)) for s in starts]),
-        CountReward(labels, eighth(n)) + AdditiveReward(0.1 * labels),
+        leader,
         Payments.at_states([[int(cells[1])]] * n),
         leader_discount=0.98,
     )

@@ -18,6 +18,8 @@ from fastincentive.followers import Followers
 __all__ = ["exponents", "scaling_cases"]
 
 FOLLOWERS = ((2, "smoke"), (8, "smoke"), (32, "smoke"), (128, "regular"), (512, "regular"))
+CROWDS = ((100, "smoke"), (1000, "smoke"), (10_000, "regular"), (100_000, "large"))
+REWARDS = ("additive", "congestion", "product")
 SIZES = ((6, "smoke"), (10, "smoke"), (30, "smoke"), (100, "regular"), (300, "large"))
 LEADER_DISCOUNTS = ((0.9, "smoke"), (0.95, "smoke"), (0.98, "smoke"), (0.99, "regular"))
 _GAMMA, _KIND = 0.95, "near-greedy"
@@ -30,6 +32,11 @@ def scaling_cases() -> list[Case]:
         for what in ("best-responses", "evaluate", "leader-value"):
             name = f"{what} in n"
             run = partial(_many, what, n)
+            found.append(Case(f"{name}/{n}", profile, run, (name, float(n))))
+    for reward in REWARDS:
+        name = f"leader-gradient, {reward} reward, in n"
+        for n, profile in CROWDS:
+            run = partial(_crowd, reward, n)
             found.append(Case(f"{name}/{n}", profile, run, (name, float(n))))
     for size, profile in SIZES:
         states = size * size + 1
@@ -91,6 +98,44 @@ def _many(what: str, n: int) -> Trial:
     expected = _counted(problem, policy)
     ours = Contender("fastincentive", lambda: problem.leader_pass(policies, gradient=False).value)
     return Trial([ours], lambda value: abs(value - expected) / max(1.0, abs(expected)), 1e-10)
+
+
+def _crowd(reward: str, n: int) -> Trial:
+    """Value and gradient for up to 100,000 robots."""
+    problem, policy = cases.stacked(n, 6, reward), cases.policy(6, _KIND)
+    policies = np.broadcast_to(policy, problem.followers.shape).copy()
+    expected = _rewarded(problem, policy, reward)
+
+    def error(found: Any) -> float:
+        return abs(found.value - expected) / max(1.0, abs(expected))
+
+    ours = Contender("fastincentive", lambda: problem.leader_pass(policies))
+    return Trial([ours], error, 1e-10)
+
+
+def _rewarded(problem: Any, policy: np.ndarray, reward: str) -> float:
+    """Leader's value of ``stacked``, from the moments of independent numbers."""
+    followers, gamma, n = problem.followers, problem.leader_discount, problem.n
+    backward = policy_matrix(followers[0], policy).T.tocsr()
+    worth = problem.payments.index[0, :, 0] >= 0  # one of the two lesser goals
+    worth |= followers.rewards[0, :, 0] == followers.rewards[0, worth, 0][0]
+    goals = np.flatnonzero(worth)
+    # Robots with one start share a law.
+    starts, counts = np.unique(followers.packed.initial, axis=0, return_counts=True)
+    mass, total = starts.T.copy(), 0.0
+    for t in range(1600):
+        p = mass[goals]
+        if reward == "additive":
+            earned = float((p @ counts).sum())
+        elif reward == "congestion":
+            mean, variance = p @ counts, (p * (1.0 - p)) @ counts
+            earned = float((mean - (variance + mean**2) / n).sum())
+        else:
+            lost = np.arange(1, 9)[:, None] / (4.0 * n) * p.sum(axis=0)
+            earned = float(np.exp(np.log1p(-lost) @ counts).sum())
+        total += gamma**t * earned
+        mass = backward @ mass
+    return float(total)
 
 
 def _counted(problem: Any, policy: np.ndarray) -> float:
