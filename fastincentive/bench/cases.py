@@ -240,7 +240,7 @@ def stacked(n: int, size: int, reward: str = "count") -> IncentiveProblem:
     reward : "count", "additive", "congestion" or "product"
         The leader wants an eighth of them at lesser goals, and any of them there a little; 1 for
         each there; N - N^2 / n for N of them at each of the two; or the product, over all, of 1
-        elsewhere and 1 - k / 4n there, summed over k = 1..8.
+        elsewhere and 1 - k / 4n there, less 1, summed over k = 1..8.
     """
     mdp, cells = robot_grid(size), _draw(size).cells
     starts = np.random.default_rng([n, size]).choice(cells[3:], n)
@@ -256,7 +256,8 @@ def stacked(n: int, size: int, reward: str = "count") -> IncentiveProblem:
         resources[cells[1:3]] = 0, 1
         leader = CongestionReward.polynomial(resources, [0.0, 1.0, -1.0 / n])
     elif reward == "product":
-        leader = ProductReward(1.0 - np.arange(1, 9)[:, None] * labels / (4.0 * n))
+        factors = 1.0 - np.arange(9)[:, None] * labels / (4.0 * n)
+        leader = ProductReward(factors, np.r_[-8.0, np.ones(8)])
     else:
         raise invalid("reward", '"count", "additive", "congestion" or "product"', repr(reward))
     return IncentiveProblem(

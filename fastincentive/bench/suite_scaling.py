@@ -132,7 +132,7 @@ def _rewarded(problem: Any, policy: np.ndarray, reward: str) -> float:
             earned = float((mean - (variance + mean**2) / n).sum())
         else:
             lost = np.arange(1, 9)[:, None] / (4.0 * n) * p.sum(axis=0)
-            earned = float(np.exp(np.log1p(-lost) @ counts).sum())
+            earned = float(np.expm1(np.log1p(-lost) @ counts).sum())
         total += gamma**t * earned
         mass = backward @ mass
     return float(total)
