@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from random_mdps import KINDS, chain_of, random_mdp, random_policy
+from random_mdps import chain_of, random_policy
 from scipy import sparse
 
 import fastincentive as fi
+from fastincentive.bench.random_mdps import KINDS, random_mdp
 from fastincentive.followers import Followers
 from fastincentive.kernels import blocks, elimination, fronts
 from fastincentive.kernels.ordering import minimum_degree

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from random_mdps import KINDS, chain_of, random_mdp, random_policy, residuals
+from random_mdps import chain_of, random_policy, residuals
 from scipy import sparse
 
 import fastincentive as fi
 from fastincentive import evaluation
+from fastincentive.bench.random_mdps import KINDS, random_mdp
 from fastincentive.followers import Followers
 from fastincentive.kernels import chain, occupancy
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from random_mdps import KINDS, chain_of, random_mdp
+from random_mdps import chain_of
 
 import fastincentive as fi
+from fastincentive.bench.random_mdps import KINDS, random_mdp
 from fastincentive.followers import Followers
 from fastincentive.kernels.mixing import mixing_response
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastincentive import models
+from fastincentive.bench.random_mdps import random_mdp
 from fastincentive.errors import InputError, invalid
 from fastincentive.followers import Followers
 from fastincentive.leader import JointReward, LeaderReward
@@ -41,6 +42,7 @@ __all__ = [
     "moved_rewards",
     "payment_walk",
     "policy",
+    "random_graph",
     "robot_grid",
     "stacked",
     "uniform",
@@ -70,6 +72,27 @@ LEADERS = {
     (2, 15): "3b4413e103aa1ae1",
     (2, 30): "ab8c07be938d395b",
     (3, 6): "d8ab3784f0210262",
+}
+#: (kind, states) -> checksum of the inputs of ``random_graph``.
+RANDOM_GRAPHS = {
+    ("sparse", 300): "9c8039c14a26194a",
+    ("sparse", 1022): "412d7a2a220f7d82",
+    ("dense", 300): "eb26fcd5c860d62d",
+    ("dense", 1022): "d5aac320db92a55a",
+    ("ragged", 300): "d23e5fbb13c840b4",
+    ("ragged", 1022): "577b217b87cae508",
+    ("hub", 300): "d2d71620de451634",
+    ("hub", 1022): "deb2a6e7bdd5719e",
+    ("ring", 300): "1bcfc30689d2100e",
+    ("ring", 1022): "aa75aa2e542acfea",
+    ("local", 300): "43f32ce1db0d4340",
+    ("local", 1022): "34e477097122ef7a",
+    ("deterministic", 300): "291f7277ab3c1910",
+    ("deterministic", 1022): "6de846cb313c7636",
+    ("clusters", 300): "84d83d874353c8af",
+    ("clusters", 1022): "e53e73eec2ca1f62",
+    ("tree", 300): "c8e732992154406f",
+    ("tree", 1022): "e87a3988da3e800c",
 }
 #: Discounts of the followers on robot grids.
 DISCOUNTS = (0.95, 0.99, 0.999)
@@ -179,6 +202,15 @@ def robot_grid(size: int, discount: float = 0.95) -> TabularMDP:
     The last call's model is kept, so that another discount costs nothing.
     """
     return _robot(size).replace(discount=discount)
+
+
+def random_graph(kind: str, states: int, discount: float) -> TabularMDP:
+    """Draw an MDP on a random graph of one of ``random_mdps.KINDS``."""
+    mdp = random_mdp(kind, 0, states, discount)
+    model = mdp.transition
+    arrays = (model.row_start, model.successor, model.probability, mdp.reward)
+    _check(f"random {kind} graph of {states} states", _digest(arrays), RANDOM_GRAPHS[kind, states])
+    return mdp
 
 
 def policy(size: int, kind: str) -> FloatArray:

@@ -15,6 +15,8 @@ __all__ = ["PEERS", "as_table", "as_text", "duration", "record", "surroundings"]
 
 #: Packages that are compared with.
 PEERS = ("jax", "jaxlib", "mdpsolver", "quantecon")
+#: Cases in which a contender is quicker by more than this factor are named.
+SLOW = 3.0
 _THREADS = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_WAIT_POLICY")
 FORMAT = 1
 
@@ -115,6 +117,15 @@ def as_table(records: list[dict[str, Any]]) -> str:
     return text_table(header, rows, align)
 
 
+def _slower(record: dict[str, Any]) -> str:
+    """Name a case where somebody else is quicker by more than ``SLOW``, and by how much."""
+    ratios = [
+        each["ratio_quartiles"][1] for each in record["contenders"][1:] if "ratio_quartiles" in each
+    ]
+    least = min(ratios, default=1.0)
+    return f"{record['case']} ({1.0 / least:.1f} times)" if least < 1.0 / SLOW else ""
+
+
 def as_text(found: dict[str, Any]) -> str:
     """Everything that is printed: the machine, the table, who was skipped, what failed."""
     around = found["environment"]
@@ -129,6 +140,9 @@ def as_text(found: dict[str, Any]) -> str:
     skipped = dict.fromkeys(line for each in found["results"] for line in each["skipped"])
     if skipped:
         lines += ["", *(f"skipped: {line}" for line in skipped)]
+    slow = [name for each in found["results"] if (name := _slower(each))]
+    if slow:
+        lines += ["", *(f"SLOWER than {SLOW:g} times the quickest: {name}" for name in slow)]
     if found["exponents"]:
         lines += ["", "time grows like"]
         lines += [f"  {name} ** {power:.2f}" for name, power in found["exponents"].items()]

@@ -11,15 +11,20 @@ from fastincentive.bench import cases
 from fastincentive.bench import peers_best_response as peers
 from fastincentive.bench.case import Case, available
 from fastincentive.bench.certificates import bellman_residual, pair_matrix
+from fastincentive.bench.random_mdps import KINDS
 from fastincentive.bench.timing import Contender, Trial
 from fastincentive.followers import Followers
 from fastincentive.large import ResponseMemory
 from fastincentive.mdp import FloatArray
 
-__all__ = ["cold_cases", "warm_cases"]
+__all__ = ["cold_cases", "random_cases", "warm_cases"]
 
 #: Size of the grid -> smallest profile that runs it.
 PROFILE_OF = {6: "smoke", 30: "smoke", 100: "regular", 300: "regular", 1000: "large"}
+
+
+#: States of random graphs: on both sides of where sparse routes begin.
+RANDOM_SIZES = (300, 1022)
 
 
 def _names(kind: str) -> Iterator[tuple[str, str, int, float]]:
@@ -36,6 +41,20 @@ def cold_cases(beside_peers: bool) -> list[Case]:
     return [
         Case(name, profile, partial(_cold, size, gamma, beside_peers))
         for name, profile, size, gamma in _names("best-response")
+    ]
+
+
+def random_cases() -> list[Case]:
+    """Best responses on random graphs of many kinds."""
+    return [
+        Case(
+            f"best-response-random/{kind}-{states}/{gamma:g}",
+            "smoke" if (kind, states, gamma) == ("sparse", 300, 0.95) else "regular",
+            partial(_random, kind, states, gamma),
+        )
+        for kind in KINDS
+        for states in RANDOM_SIZES
+        for gamma in (0.95, 0.999, 0.9999)
     ]
 
 
@@ -75,6 +94,26 @@ def _cold(size: int, gamma: float, beside_peers: bool) -> Trial:
         peers.TOLERANCE,
         skipped,
     )
+
+
+def _random(kind: str, states: int, gamma: float) -> Trial:
+    """Residuals count as shares of the largest value: rewards differ in size."""
+    mdp = cases.random_graph(kind, states, gamma)
+    followers, pairs = Followers([mdp]), pair_matrix(mdp)
+    run = partial(followers.best_responses, followers.rewards)
+    contenders, skipped = available(
+        [
+            lambda: Contender("fastincentive", run, read=_read),
+            partial(peers.policy_iteration, mdp),
+            partial(peers.quantecon, mdp),
+        ]
+    )
+
+    def error(answer: Any) -> float:
+        size = max(1.0, float(abs(answer[0]).max()))
+        return bellman_residual(mdp, answer[0], answer[1], pairs=pairs) / size
+
+    return Trial(contenders, error, peers.TOLERANCE, skipped)
 
 
 def _warm(size: int, gamma: float) -> Trial:

@@ -28,6 +28,7 @@ SUITES: dict[str, Callable[[], list[Case]]] = {
     "scaling": scaling_cases,
     "peers": lambda: [
         *best_response.cold_cases(True),
+        *best_response.random_cases(),
         *evaluation_cases(True),
         *leader_cases(True),
     ],
