@@ -6,7 +6,7 @@ or by the mass that is not yet in states where the leader earns nothing any more
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,6 +117,9 @@ class ForwardPass:
         table = small_table(leader, SHORT_LABELS) if followers.n == 2 else None
         if table is not None:
             self._table = table, np.ascontiguousarray(table.T)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ForwardPass, (self.followers, self.leader, self.max_horizon)
 
     def label_mask(self, states: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """(n, L) bool: the labels that the marked states (n, S) can show."""

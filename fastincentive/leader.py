@@ -149,6 +149,9 @@ class _BoundTable:
         self._table = table
         self._flat = table.reshape(-1)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _BoundTable, (self.labels, self._table)  # once, and not flat as well
+
     def expectations(self, marginals: FloatArray) -> tuple[FloatArray, FloatArray]:
         conditional = self.conditional(marginals)
         return np.einsum("tl,tl->t", conditional[:, 0], marginals[:, 0]), conditional
