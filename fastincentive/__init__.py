@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     )
     from fastincentive.solution import Ascent, History, Refinement, Solution, Status
     from fastincentive.starts import best_response_policies, leader_optimal_policies
+    from fastincentive.sweeping import Sweep, SweepItem, sweep
     from fastincentive.tradeoff import ParetoFront, pareto
     from fastincentive.worst_case import WorstCase, worst_near_response
 
@@ -114,6 +115,7 @@ _WHERE = {
     ],
     "solution": ["Ascent", "History", "Refinement", "Solution", "Status"],
     "starts": ["best_response_policies", "leader_optimal_policies"],
+    "sweeping": ["Sweep", "SweepItem", "sweep"],
     "tradeoff": ["ParetoFront", "pareto"],
     "worst_case": ["WorstCase", "worst_near_response"],
 }
@@ -164,6 +166,8 @@ __all__ = [
     "Status",
     "StrongStackelberg",
     "SumReward",
+    "Sweep",
+    "SweepItem",
     "TabularMDP",
     "TruncationWarning",
     "WeakStackelberg",
@@ -186,6 +190,7 @@ __all__ = [
     "solve",
     "stackelberg_values",
     "stationarity",
+    "sweep",
     "theory",
     "upper_bound",
     "worst_near_response",
