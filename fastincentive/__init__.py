@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         ImproperPolicyError,
         InfeasiblePolicyError,
         InputError,
+        MemoryLimitError,
         MissingExtraError,
         NotConvergedError,
         ProductSpaceTooLargeError,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from fastincentive.leader_product import ProductReward
     from fastincentive.loop import solve
     from fastincentive.mdp import TabularMDP
+    from fastincentive.memory import MemoryEstimate
     from fastincentive.methods import BilevelAscent, RegimeAscent
     from fastincentive.milp import SingleFollowerOptimum, single_follower_optimum
     from fastincentive.objectives import StrongStackelberg, WeakStackelberg
@@ -76,6 +78,7 @@ _WHERE = {
         "ImproperPolicyError",
         "InfeasiblePolicyError",
         "InputError",
+        "MemoryLimitError",
         "MissingExtraError",
         "NotConvergedError",
         "ProductSpaceTooLargeError",
@@ -92,6 +95,7 @@ _WHERE = {
     "leader_pairwise": ["PairwiseReward"],
     "leader_product": ["ProductReward"],
     "mdp": ["TabularMDP"],
+    "memory": ["MemoryEstimate"],
     "methods": ["BilevelAscent", "RegimeAscent"],
     "milp": ["SingleFollowerOptimum", "single_follower_optimum"],
     "objectives": ["StrongStackelberg", "WeakStackelberg"],
@@ -145,6 +149,8 @@ __all__ = [
     "LabelReward",
     "LeaderReward",
     "LinearCost",
+    "MemoryEstimate",
+    "MemoryLimitError",
     "MissingExtraError",
     "NotConvergedError",
     "PairwiseReward",

@@ -28,6 +28,7 @@ __all__ = [
     "expected_rewards",
     "joint_table",
     "pair_rewards",
+    "scratch_arrays",
 ]
 
 
@@ -217,6 +218,13 @@ def conditional_rewards(leader: BoundReward, marginals: FloatArray) -> FloatArra
     if isinstance(leader, _BoundTable):
         return leader.conditional(marginals)
     return leader.expectations(marginals)[1]
+
+
+def scratch_arrays(leader: BoundReward) -> int:
+    """Count the arrays (T, n, L) that conditional rewards take on their way, about."""
+    from fastincentive.leader_many import _BoundSum
+
+    return 0 if isinstance(leader, _BoundTable) else 3 if isinstance(leader, _BoundSum) else 1
 
 
 def small_table(leader: BoundReward, most: int) -> FloatArray | None:
