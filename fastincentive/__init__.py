@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         ImproperPolicyError,
         InfeasiblePolicyError,
         InputError,
+        MemoryLimitError,
         MissingExtraError,
         NotConvergedError,
         ProductSpaceTooLargeError,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from fastincentive.leader_product import ProductReward
     from fastincentive.loop import solve
     from fastincentive.mdp import TabularMDP
+    from fastincentive.memory import MemoryEstimate
     from fastincentive.methods import BilevelAscent, RegimeAscent
     from fastincentive.milp import SingleFollowerOptimum, single_follower_optimum
     from fastincentive.objectives import StrongStackelberg, WeakStackelberg
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
     )
     from fastincentive.solution import Ascent, History, Refinement, Solution, Status
     from fastincentive.starts import best_response_policies, leader_optimal_policies
+    from fastincentive.sweeping import Sweep, SweepItem, sweep
     from fastincentive.tradeoff import ParetoFront, pareto
     from fastincentive.worst_case import WorstCase, worst_near_response
 
@@ -75,6 +78,7 @@ _WHERE = {
         "ImproperPolicyError",
         "InfeasiblePolicyError",
         "InputError",
+        "MemoryLimitError",
         "MissingExtraError",
         "NotConvergedError",
         "ProductSpaceTooLargeError",
@@ -91,6 +95,7 @@ _WHERE = {
     "leader_pairwise": ["PairwiseReward"],
     "leader_product": ["ProductReward"],
     "mdp": ["TabularMDP"],
+    "memory": ["MemoryEstimate"],
     "methods": ["BilevelAscent", "RegimeAscent"],
     "milp": ["SingleFollowerOptimum", "single_follower_optimum"],
     "objectives": ["StrongStackelberg", "WeakStackelberg"],
@@ -114,6 +119,7 @@ _WHERE = {
     ],
     "solution": ["Ascent", "History", "Refinement", "Solution", "Status"],
     "starts": ["best_response_policies", "leader_optimal_policies"],
+    "sweeping": ["Sweep", "SweepItem", "sweep"],
     "tradeoff": ["ParetoFront", "pareto"],
     "worst_case": ["WorstCase", "worst_near_response"],
 }
@@ -143,6 +149,8 @@ __all__ = [
     "LabelReward",
     "LeaderReward",
     "LinearCost",
+    "MemoryEstimate",
+    "MemoryLimitError",
     "MissingExtraError",
     "NotConvergedError",
     "PairwiseReward",
@@ -164,6 +172,8 @@ __all__ = [
     "Status",
     "StrongStackelberg",
     "SumReward",
+    "Sweep",
+    "SweepItem",
     "TabularMDP",
     "TruncationWarning",
     "WeakStackelberg",
@@ -186,6 +196,7 @@ __all__ = [
     "solve",
     "stackelberg_values",
     "stationarity",
+    "sweep",
     "theory",
     "upper_bound",
     "worst_near_response",

@@ -7,6 +7,7 @@ __all__ = [
     "ImproperPolicyError",
     "InfeasiblePolicyError",
     "InputError",
+    "MemoryLimitError",
     "MissingExtraError",
     "NotConvergedError",
     "ProductSpaceTooLargeError",
@@ -30,6 +31,10 @@ class InfeasiblePolicyError(InputError):
 
 class ProductSpaceTooLargeError(MemoryError):
     """A dense table over the product space S^n would not fit in the allowed memory."""
+
+
+class MemoryLimitError(MemoryError):
+    """More memory would be taken than there is; the message says how much, and what to do."""
 
 
 class NotConvergedError(RuntimeError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -120,6 +120,10 @@ class Followers:
         self.rewards: FloatArray = np.stack([mdp.reward for mdp in self._mdps])
         self._models = models
         self._discounted = bool(self.packed.discount.max() < 1.0)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The packed arrays repeat what the followers hold.
+        return Followers, (self._mdps, self.counts)
 
     @cached_property
     def sweepable(self) -> Sweepable | None:

@@ -6,9 +6,11 @@ or by the mass that is not yet in states where the leader earns nothing any more
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 import numpy as np
+from numba import get_num_threads
 from numpy.typing import NDArray
 
 from fastincentive.followers import Followers
@@ -17,8 +19,9 @@ from fastincentive.kernels.jit import Packed
 from fastincentive.kernels.marginals import SETTLE, STEP, WEIGH, Chains
 from fastincentive.kernels.pattern import Pattern, stack_patterns
 from fastincentive.kernels.short import short_pass
-from fastincentive.leader import BoundReward, small_table
+from fastincentive.leader import BoundReward, scratch_arrays, small_table
 from fastincentive.mdp import FloatArray
+from fastincentive.memory import UNGUARDED, check_memory
 
 __all__ = [
     "SHORT_STEPS",
@@ -85,6 +88,28 @@ class LeaderPass(NamedTuple):
     truncation: float
 
 
+def _block(guess: int, done: int, limit: int) -> int:
+    """Count the steps to go at once, after so many."""
+    return min(guess if done == 0 else max(16, done // 2), limit - done)
+
+
+def _discounted_steps(gamma: float, stop: float, limit: int) -> int:
+    """Count the steps until the discount alone leaves less than ``stop``."""
+    share = stop * (1.0 - gamma)
+    if not (0.0 < gamma < 1.0 and share < 1.0):
+        return 0
+    return min(limit, max(math.ceil(math.log(share) / math.log(gamma)), 1))
+
+
+class Footprint(NamedTuple):
+    """Bytes of the arrays over time, see ``MemoryEstimate``."""
+
+    marginals: int
+    laws: int
+    conditional: int
+    joining: int
+
+
 class ForwardPass:
     """The forward pass of one problem.
 
@@ -112,11 +137,16 @@ class ForwardPass:
             and (leader.labels[:, :, 0] == np.arange(followers.n_states)).all()
         )
         self._guess = 64
+        #: No pass takes more bytes than this for each time.
+        self._most_bytes = 16 * followers.n * (followers.n_states + 2 * leader.n_labels)
         #: A small table over two followers' labels of states, and its transpose.
         self._table: tuple[FloatArray, FloatArray] | None = None
         table = small_table(leader, SHORT_LABELS) if followers.n == 2 else None
         if table is not None:
             self._table = table, np.ascontiguousarray(table.T)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ForwardPass, (self.followers, self.leader, self.max_horizon)
 
     def label_mask(self, states: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """(n, L) bool: the labels that the marked states (n, S) can show."""
@@ -136,6 +166,7 @@ class ForwardPass:
         settles: bool,
         gradient: bool = False,
         visits: bool = False,
+        measure: bool = False,
     ) -> Forward:
         """Laws and label marginals up to the certified horizon or the limit.
 
@@ -158,6 +189,13 @@ class ForwardPass:
         visits : bool
             Joint visits are asked for: a policy's states that it never leaves count, and all laws
             are kept.
+        measure : bool
+            Only the horizon is asked for: nothing is kept, the marginals have no labels.
+
+        Raises
+        ------
+        MemoryLimitError
+            If there is no room for laws and marginals over so many times.
         """
         packed = self.followers.packed
         stop = tolerance / magnitude if magnitude > 0.0 else np.inf
@@ -169,9 +207,15 @@ class ForwardPass:
             self._discounted(state.rest, gamma)
         blocks: list[tuple[FloatArray, FloatArray]] = []
         done = 0
+        ahead = 0 if certified else _discounted_steps(gamma, stop, limit)
+        if measure and ahead > 0:
+            times = np.empty((ahead, self.followers.n, 0))
+            return Forward(times, self._none, state.weights, tolerance, None, moving)
         while True:
-            block = min(self._guess if done == 0 else max(16, done // 2), limit - done)
-            state, *kept = self._steps(policies, gamma, stage, state, done, block, visits)
+            block = _block(self._guess, done, limit)
+            if not measure:
+                self._check_room(done, max(done + block, ahead), gradient, visits)
+            state, *kept = self._steps(policies, gamma, stage, state, done, block, visits, measure)
             if stage == SETTLE and any(state.lost.tolist()):
                 # Some policy has states it never leaves: fine where the leader earns nothing.
                 moving = gradient and bool((state.settled & ~packed.sink[packed.model]).any())
@@ -180,7 +224,9 @@ class ForwardPass:
                 if not certified:
                     self._discounted(state.rest, gamma)
                     state.masses[:] = packed.initial
-                    state, *kept = self._steps(policies, gamma, STEP, state, done, block, visits)
+                    state, *kept = self._steps(
+                        policies, gamma, STEP, state, done, block, visits, measure
+                    )
             stage = STEP
             at, left = kernels.first_below(state.remainder, gamma, done, stop)
             blocks.append((kept[0], kept[1]))
@@ -193,9 +239,13 @@ class ForwardPass:
         if moving and certified:
             horizon = min(horizon + self._time_from_everywhere(policies, state, stop), limit)
             if horizon > done:
-                _, *kept = self._steps(policies, gamma, STEP, state, done, horizon - done, visits)
+                if not measure:
+                    self._check_room(done, horizon, gradient, visits)
+                more = horizon - done
+                _, *kept = self._steps(policies, gamma, STEP, state, done, more, visits, measure)
                 blocks.append((kept[0], kept[1]))
-        self._guess = min(horizon + 2, self.max_horizon)
+        if not measure:
+            self._guess = min(horizon + 2, self.max_horizon)
         if len(blocks) == 1:
             laws, marginals = blocks[0]
         else:
@@ -232,6 +282,7 @@ class ForwardPass:
         # Whether this applies must not depend on earlier calls: other sums would round otherwise.
         while horizon == 0 and steps < most:
             steps = min(4 * steps if steps else self._guess, most)
+            self._check_room(0, steps, gradient, visits=True)
             horizon, left, value = short_pass(
                 self.followers.packed,
                 self.pattern,
@@ -267,12 +318,15 @@ class ForwardPass:
         done: int,
         count: int,
         visits: bool,
+        measure: bool,
     ) -> tuple[Chains, FloatArray, FloatArray]:
         """Go ``count`` times on: the chains after them, their laws and label marginals."""
         n, states = self._none.shape[1:]
-        keep = visits or self.shows_states or (done + count) * n * states * 8 <= LAW_BYTES
+        keep = not measure and self._keeps(done + count, visits)
         laws = np.empty((count, n, states)) if keep else self._none
-        marginals = self._none if self.shows_states else np.empty((count, n, self.leader.n_labels))
+        marginals = self._none
+        if not (measure or self.shows_states):
+            marginals = np.empty((count, n, self.leader.n_labels))
         state = state._replace(remainder=np.empty((count, n)))
         kernels.forward_laws.suited(count * self._edges, n)(
             self.followers.packed,
@@ -285,7 +339,48 @@ class ForwardPass:
             laws,
             marginals,
         )
+        if measure:
+            return state, np.empty((count, n, 0)), np.empty((count, n, 0))
         return state, laws, laws if self.shows_states else marginals
+
+    def _keeps(self, count: int, visits: bool) -> bool:
+        """Whether the state laws of the first so many times are kept."""
+        size = 8 * count * self.followers.n * self.followers.n_states
+        return visits or self.shows_states or size <= LAW_BYTES
+
+    def footprint(
+        self, horizon: int, gradient: bool, visits: bool = False, guess: int | None = None
+    ) -> Footprint:
+        """Bytes of a pass that ends after so many times, guessed as at present, or as ``guess``."""
+        n, states = self._none.shape[1:]
+        by_label, by_state = 8 * n * self.leader.n_labels, 8 * n * states
+        done = laws = count = 0
+        while done < horizon:
+            done += _block(self._guess if guess is None else guess, done, self.max_horizon)
+            laws = done * by_state if self._keeps(done, visits) else laws
+            count += 1
+        marginals = 0 if self.shows_states else done * by_label
+        conditional = horizon * by_label * (1 + scratch_arrays(self.leader))
+        held = done * by_state if self._keeps(done, visits) else 0
+        joining = 2 * marginals + laws + held if count > 1 else 0
+        if held == 0 and gradient:  # gone through again, follower by follower
+            held = 8 * horizon * states * min(n, get_num_threads())
+        later = marginals + held + conditional
+        return Footprint(marginals, held, conditional, max(joining - later, 0))
+
+    def _check_room(self, done: int, horizon: int, gradient: bool, visits: bool) -> None:
+        """Raise if a pass over so many times takes more memory than there is."""
+        if horizon * self._most_bytes <= UNGUARDED:
+            return
+        n, states, actions = self.followers.shape
+        labels = self.leader.n_labels
+        need = sum(self.footprint(horizon, gradient, visits)) + 8 * n * states * actions * gradient
+        shown = 0 if self.shows_states else labels
+        held = 8 * done * n * (shown + (states if self._keeps(done, visits) else 0))
+        check_memory(
+            f"a leader pass over {horizon} times or more (n = {n} followers, L = {labels} labels)",
+            need - held,
+        )
 
     def _joined(self, blocks: list[tuple[FloatArray, FloatArray]]) -> tuple[FloatArray, FloatArray]:
         """State laws, if all blocks have them, and label marginals of all blocks."""

@@ -28,6 +28,7 @@ __all__ = [
     "expected_rewards",
     "joint_table",
     "pair_rewards",
+    "scratch_arrays",
 ]
 
 
@@ -149,6 +150,9 @@ class _BoundTable:
         self._table = table
         self._flat = table.reshape(-1)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _BoundTable, (self.labels, self._table)  # once, and not flat as well
+
     def expectations(self, marginals: FloatArray) -> tuple[FloatArray, FloatArray]:
         conditional = self.conditional(marginals)
         return np.einsum("tl,tl->t", conditional[:, 0], marginals[:, 0]), conditional
@@ -214,6 +218,13 @@ def conditional_rewards(leader: BoundReward, marginals: FloatArray) -> FloatArra
     if isinstance(leader, _BoundTable):
         return leader.conditional(marginals)
     return leader.expectations(marginals)[1]
+
+
+def scratch_arrays(leader: BoundReward) -> int:
+    """Count the arrays (T, n, L) that conditional rewards take on their way, about."""
+    from fastincentive.leader_many import _BoundSum
+
+    return 0 if isinstance(leader, _BoundTable) else 3 if isinstance(leader, _BoundSum) else 1
 
 
 def small_table(leader: BoundReward, most: int) -> FloatArray | None:

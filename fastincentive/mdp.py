@@ -52,6 +52,11 @@ class TransitionModel:
         for array in (row_start, successor, probability, available):
             array.setflags(write=False)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What is derived from the lists is several times as large, and soon made again.
+        given = (self.row_start, self.successor, self.probability, self.available)
+        return TransitionModel, given
+
     @cached_property
     def _pairs(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """State pairs (from, to) that some available action connects."""
@@ -319,6 +324,12 @@ class TabularMDP:
         row = np.repeat(np.arange(out.shape[0]), np.diff(model.row_start))
         np.add.at(out, (row, model.successor), model.probability)
         return out.reshape(self.n_states, self.n_actions, self.n_states)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        # A pickle forgets that arrays are read-only, and kernels are compiled for either kind.
+        for array in (self.reward, self.initial):
+            array.setflags(write=False)
 
     def __repr__(self) -> str:
         """Return the sizes and the discount."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -71,6 +72,10 @@ class BoundPayments:
         #: Where in ``reach`` each paid pair of state and action is found.
         self._place = (self.owners * self.reach.shape[1] + column)[each]
         self.shared = bool((np.bincount(self.owned) > 1).any())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        given = (self.index, self.upper, self.budget, self.prices, self.curvature)
+        return BoundPayments, given  # the rest follows from the index
 
     def side_payments(self, payments: FloatArray) -> FloatArray:
         """Spread payments (k,) to x(i, s, a) (n, S, A)."""

@@ -27,6 +27,7 @@ from fastincentive.leader import (
     joint_table,
 )
 from fastincentive.mdp import FloatArray, TabularMDP
+from fastincentive.memory import MemoryEstimate, estimate_memory
 from fastincentive.payments import ROUNDING, Payments
 
 __all__ = ["Evaluation", "IncentiveProblem"]
@@ -292,12 +293,11 @@ class IncentiveProblem:
             settled = packed.absorbing[packed.model] if self.free_when_absorbed else None
             return self._doubled(policies, gamma, settled, limit, gradient)
         found = self.forward(policies, limit, gamma, gradient)
-        horizon, truncation = found.marginals.shape[0], found.truncation
-        if horizon == limit < self.max_horizon:
-            if np.isfinite(truncation) and not (found.moving and gamma == 1.0):
+        if found.marginals.shape[0] == limit < self.max_horizon:
+            if _doubles(found, gamma):
                 return self._doubled(policies, gamma, found.settled, limit, gradient)
             found = self.forward(policies, None, gamma, gradient)
-            horizon, truncation = found.marginals.shape[0], found.truncation
+        horizon, truncation = found.marginals.shape[0], found.truncation
         slopes = None
         if gradient:
             conditional = conditional_rewards(self.leader, found.marginals)
@@ -460,10 +460,12 @@ class IncentiveProblem:
         limit: int | None = None,
         discount: float | None = None,
         gradient: bool = False,
+        measure: bool = False,
     ) -> Forward:
         """State laws and label marginals up to the certified horizon or the limit, with the bound.
 
-        A ``gradient`` asks for more times than the value.
+        A ``gradient`` asks for more times than the value; ``measure`` asks for nothing but the
+        horizon.
         """
         return self.passes.run(
             policies,
@@ -473,6 +475,7 @@ class IncentiveProblem:
             self.magnitude,
             self.free_when_absorbed,
             gradient,
+            measure=measure,
         )
 
     def _tolerance(self, gradient: bool) -> float:
@@ -580,6 +583,49 @@ class IncentiveProblem:
     ) -> tuple[FloatArray, FloatArray]:
         return self.payments.check_bounds(payments), self.followers.check_policies(policies)
 
+    # -- memory -------------------------------------------------------------------------------
+
+    def memory_estimate(self, policies: ArrayLike | None = None) -> MemoryEstimate:
+        """Estimate the memory of a leader gradient and of a solve, part by part, before they run.
+
+        Where the discount does not give the horizon, it is counted along the followers' chains, in
+        about the time of ``leader_value`` and little memory. A leader pass that the machine cannot
+        hold raises MemoryLimitError by itself, before it takes a GiB or more.
+
+        Parameters
+        ----------
+        policies : array (n, S, A), optional
+            Where the horizon is counted; uniform by default. At a leader's discount of 1 other
+            policies may need a longer one, up to ``max_horizon``.
+
+        Returns
+        -------
+        MemoryEstimate
+            Bytes by part, ``.leader_pass`` and ``.total``; ``str`` gives a table, and
+            ``.raise_if_too_large()`` refuses what the machine cannot hold.
+
+        Raises
+        ------
+        InputError
+            If the policies have another shape or are none.
+
+        Examples
+        --------
+        >>> from fastincentive.models import random_problem
+        >>> estimate = random_problem(3, rng=0).memory_estimate()
+        >>> 0 < estimate.leader_pass < estimate.total < 2**20
+        True
+        """
+        even = self.followers.available / self.followers.available.sum(axis=2, keepdims=True)
+        checked = self.followers.check_policies(even if policies is None else policies)
+        limit = int(min(self._most_steps, self.max_horizon))
+        found = self.forward(checked, limit, gradient=True, measure=True)
+        cut = found.marginals.shape[0] == limit < self.max_horizon
+        doubled = cut and _doubles(found, self.leader_discount)
+        if cut and not doubled:
+            found = self.forward(checked, None, gradient=True, measure=True)
+        return estimate_memory(self, found.marginals.shape[0], doubled)
+
     # -- both levels --------------------------------------------------------------------------
 
     def rewards(self, payments: FloatArray) -> FloatArray:
@@ -619,6 +665,11 @@ class IncentiveProblem:
             horizon=leader.horizon,
             truncation=leader.truncation,
         )
+
+
+def _doubles(found: Forward, gamma: float) -> bool:
+    """Whether doubling on the product space can go on from a forward pass that was cut."""
+    return bool(np.isfinite(found.truncation)) and not (found.moving and gamma == 1.0)
 
 
 def _weight(cost_weight: float) -> float:
