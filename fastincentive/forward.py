@@ -19,7 +19,7 @@ from fastincentive.kernels.jit import Packed
 from fastincentive.kernels.marginals import SETTLE, STEP, WEIGH, Chains
 from fastincentive.kernels.pattern import Pattern, stack_patterns
 from fastincentive.kernels.short import short_pass
-from fastincentive.leader import BoundReward, scratch_arrays, small_table
+from fastincentive.leader import BoundReward, scratch_bytes, small_table
 from fastincentive.mdp import FloatArray
 from fastincentive.memory import UNGUARDED, check_memory
 
@@ -360,7 +360,7 @@ class ForwardPass:
             laws = done * by_state if self._keeps(done, visits) else laws
             count += 1
         marginals = 0 if self.shows_states else done * by_label
-        conditional = horizon * by_label * (1 + scratch_arrays(self.leader))
+        conditional = horizon * by_label + scratch_bytes(self.leader, horizon, n)
         held = done * by_state if self._keeps(done, visits) else 0
         joining = 2 * marginals + laws + held if count > 1 else 0
         if held == 0 and gradient:  # gone through again, follower by follower

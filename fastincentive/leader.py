@@ -28,7 +28,7 @@ __all__ = [
     "expected_rewards",
     "joint_table",
     "pair_rewards",
-    "scratch_arrays",
+    "scratch_bytes",
 ]
 
 
@@ -220,11 +220,16 @@ def conditional_rewards(leader: BoundReward, marginals: FloatArray) -> FloatArra
     return leader.expectations(marginals)[1]
 
 
-def scratch_arrays(leader: BoundReward) -> int:
-    """Count the arrays (T, n, L) that conditional rewards take on their way, about."""
+def scratch_bytes(leader: BoundReward, horizon: int, n: int) -> int:
+    """Bytes that expectations over T times take beside their results (T, n, L), about."""
     from fastincentive.leader_many import _BoundSum
+    from fastincentive.leader_types import _BoundPopulation
 
-    return 0 if isinstance(leader, _BoundTable) else 3 if isinstance(leader, _BoundSum) else 1
+    if isinstance(leader, _BoundTable):
+        return 0
+    if isinstance(leader, _BoundPopulation):
+        return leader.scratch_bytes(horizon)
+    return 8 * horizon * n * leader.n_labels * (3 if isinstance(leader, _BoundSum) else 1)
 
 
 def small_table(leader: BoundReward, most: int) -> FloatArray | None:

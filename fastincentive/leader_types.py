@@ -44,13 +44,22 @@ class _BoundPopulation:
     def expectations(self, marginals: FloatArray) -> tuple[FloatArray, FloatArray]:
         expected = np.empty(marginals.shape[0])
         conditional = np.empty(marginals.shape)
-        size = max(1, 8 * BLOCK // int(self._counts.sum() * self.n_labels))
+        size = self._times()
         for first in range(0, expected.size, size):
             block = slice(first, first + size)
             everybody = np.repeat(marginals[block], self._counts, axis=1)
             expected[block], each = self._reward.expectations(everybody)
             conditional[block] = each[:, self._first]
         return expected, conditional
+
+    def _times(self) -> int:
+        """Count the times that are gone through at once."""
+        return max(1, 8 * BLOCK // int(self._counts.sum() * self.n_labels))
+
+    def scratch_bytes(self, horizon: int) -> int:
+        """Bytes of everybody's marginals, conditional rewards and what these take."""
+        times = min(horizon, self._times())
+        return 3 * 8 * times * int(self._counts.sum()) * self.n_labels
 
     def magnitude(self, possible: NDArray[np.bool_] | None = None) -> float:
         if possible is not None:

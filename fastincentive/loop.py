@@ -13,6 +13,7 @@ from fastincentive import io
 from fastincentive.certificate import stationarity
 from fastincentive.errors import ConvergenceWarning, InputError, invalid, missing_extra
 from fastincentive.mdp import FloatArray
+from fastincentive.memory import ASCENT_ARRAYS, UNGUARDED
 from fastincentive.methods.bilevel_ascent import AscentState, BilevelAscent, StepReport
 from fastincentive.methods.regime_ascent import RegimeAscent, RegimePoint, regime_search
 from fastincentive.objectives import StrongStackelberg, WeakStackelberg
@@ -99,6 +100,13 @@ def solve(
     -----
     ConvergenceWarning
         If the ascent did not converge; ``solution.message`` says why.
+
+    Raises
+    ------
+    InputError
+        If an argument is not as described.
+    MemoryLimitError
+        If a large run needs more memory than there is, before it begins.
     """
     if not isinstance(problem, IncentiveProblem):
         raise InputError(f"problem: expected an IncentiveProblem, got {type(problem).__name__}")
@@ -124,6 +132,8 @@ def solve(
             f"got {type(objective).__name__}"
         )
     np.random.default_rng(rng)  # a bad seed is refused before any work
+    if ASCENT_ARRAYS * problem.followers.rewards.nbytes > UNGUARDED:
+        problem.memory_estimate().raise_if_too_large()
     if isinstance(method, RegimeAscent):
         if checkpoint is not None:
             raise InputError("checkpoint: expected none with RegimeAscent, which keeps no state")

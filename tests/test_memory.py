@@ -17,8 +17,8 @@ SAME = 1e-13
 FACTOR = 1.5
 
 
-def crowd(n, states, leader, discount=0.5, actions=2, models=2):
-    """n followers of a few models; all start in one of the states."""
+def crowd(n, states, leader, discount=0.5, actions=2, models=2, counts=None):
+    """n followers of a few models, or types; all start in one of the states."""
     rng = np.random.default_rng([n, states])
     shape = (states, actions, 3)
     sorts = [
@@ -32,7 +32,8 @@ def crowd(n, states, leader, discount=0.5, actions=2, models=2):
     ]
     mdps = [sorts[i % models].replace(initial=i % states) for i in range(n)]
     payments = fi.Payments.at_states([[i % states] for i in range(n)])
-    return fi.IncentiveProblem(mdps, leader, payments, leader_discount=discount)
+    followers = fi.Followers(mdps, counts)
+    return fi.IncentiveProblem(followers, leader, payments, leader_discount=discount)
 
 
 def uniform(problem):
@@ -51,6 +52,9 @@ CASES = {
     "doubled": lambda: crowd(2, 70, table(70), 0.9999),
     "count": lambda: crowd(200, 4, fi.CountReward(np.arange(4) % 2, np.arange(201.0)), 0.3),
     "additive": lambda: crowd(1000, 6, fi.AdditiveReward(np.arange(6) % 3), 0.5),
+    "types": lambda: crowd(
+        10, 4, fi.CountReward(np.arange(4) % 2, np.arange(501.0)), 0.5, counts=[50] * 10
+    ),
     "few": lambda: crowd(40, 4, fi.AdditiveReward(np.arange(4) % 3), 0.2),
     "laws left out": lambda: crowd(20, 40, fi.AdditiveReward(np.arange(40) % 3), 0.9),
     "sum": lambda: crowd(
@@ -295,3 +299,18 @@ def test_laws_are_kept_for_all_times_or_none(guess, most, monkeypatch):
     assert found.laws.shape[0] in ((0, horizon) if horizon <= most else (0,))
     problem.passes._guess = guess
     assert np.abs(problem.leader_gradient(policies) - expected).max() <= SAME * 100.0
+
+
+def test_large_solves_are_refused_before_they_begin(monkeypatch):
+    problem = crowd(40, 4, fi.AdditiveReward(np.arange(4) % 3), 0.2)
+    monkeypatch.setattr("fastincentive.memory.available_memory", lambda: 1e4)
+    fi.solve(
+        problem, fi.BilevelAscent(max_iter=1), refine=False, callback=stop
+    )  # small: not looked
+    monkeypatch.setattr("fastincentive.loop.UNGUARDED", 1.0)
+    with pytest.raises(fi.MemoryLimitError, match=r"a solve over \d+ times needs .* MiB of memory"):
+        fi.solve(problem)
+
+
+def stop(report):
+    raise StopIteration
