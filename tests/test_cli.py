@@ -53,6 +53,20 @@ def test_help_lists_commands_and_models(capsys):
     assert all(name in out for name in MODELS)
 
 
+def test_the_number_of_followers(capsys):
+    args = ["solve", "--model", "crowd", "--followers", "3", "--start", "best-response"]
+    status, out, _ = run(capsys, *args)
+    assert status == 0
+    assert "crowd: 3 followers" in out
+    for model, words in (
+        ("example1", "--followers: expected none"),
+        ("crowd", "n: expected a pos"),
+    ):
+        status, _, err = run(capsys, "solve", "--model", model, "--followers", "0")
+        assert status == 2
+        assert words in err
+
+
 def test_python_m(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["fastincentive", "--version"])
     with pytest.raises(SystemExit) as stop:
