@@ -15,6 +15,7 @@ __all__ = ["compile_seconds", "kernel_names"]
 #: What a new process runs. Kernels that a kernel calls are taken out of it, numba's own are not.
 _WORKLOAD = """
 import json, time
+import numpy as np
 from numba.core import event
 spent, open_ = {}, []
 
@@ -39,12 +40,36 @@ with event.install_listener("numba:compile", Listener()):
     policies = fi.best_response_policies(problem, [2.0, 2.0])
     problem.joint_occupancy(policies)
     problem.joint_occupancy(policies, method="stein")
+    # Many states.
+    rows = ["." * 21] * 19
+    mdp = fi.models.grid_mdp(chr(10).join(["S" + "." * 20, *rows, "." * 20 + "G"]))
+    large = fi.Followers([mdp])
+    memory = fi.ResponseMemory()
+    for _ in range(2):
+        large.best_responses(large.rewards, memory=memory)
+    large.best_responses(large.rewards)
+    for route in ("sweeps", "direct"):
+        large.evaluate(large.rewards, np.full(large.shape, 0.25), route)
+    # Many followers.
+    labels = np.arange(37) % 3
+    for leader in (
+        fi.CountReward(labels > 1, np.arange(4.0)),
+        fi.CountReward(labels, np.ones((4, 4))),
+        fi.CongestionReward(labels, np.arange(4.0)),
+        fi.CongestionReward.polynomial(labels, [0.0, 1.0, -0.1]),
+        fi.ProductReward(labels[None] / 2.0),
+        fi.PairwiseReward([(0, 1), (1, 2)], np.eye(37)),
+    ):
+        many = fi.IncentiveProblem(
+            [problem.followers[0]] * 3, leader, fi.Payments.everywhere(), leader_discount=0.9
+        )
+        many.leader_gradient(np.full((3, 37, 4), 0.25))
 print(json.dumps(spent))
 """
 
 
 def compile_seconds() -> dict[str, float]:
-    """Compile what a solve and the joint occupancy need, and return each kernel's own seconds.
+    """Compile what solves of all sizes need, and return each kernel's own seconds.
 
     Raises
     ------
