@@ -20,6 +20,7 @@ from fastincentive.errors import invalid
 from fastincentive.kernels import congestion as kernels
 from fastincentive.kernels import counts
 from fastincentive.leader import BoundReward, LeaderReward, per_follower, place
+from fastincentive.leader_counts import average_counts, by_halves
 from fastincentive.leader_types import bind_everybody, spread
 from fastincentive.mdp import FloatArray
 
@@ -195,27 +196,16 @@ class _BoundCongestion(ABC):
         self, marginals: FloatArray, r: int
     ) -> Iterator[tuple[FloatArray, FloatArray]]:
         """Yield E[f_r] without each member of resource r, and what it adds there, both (T,)."""
+        follower, label = self._layout.follower, self._layout.label
+
+        def averaged(function: FloatArray, others: slice) -> FloatArray:
+            probability = marginals[:, follower[others], label[others]]
+            return self._averaged(function, np.ascontiguousarray(probability))
+
         first, last = self._layout.members.start[r : r + 2].tolist()
         function = np.tile(self._function(r), (len(marginals), 1))
-        for own in self._visit(marginals, first, last, function):
+        for own in by_halves(first, last, function, averaged):
             yield self._ends(own)
-
-    def _visit(
-        self, marginals: FloatArray, first: int, last: int, function: FloatArray
-    ) -> Iterator[FloatArray]:
-        """Visit memberships first..last-1, given the function (T, ...) of their count."""
-        if last - first == 1:
-            yield function
-            return
-        middle = (first + last) // 2
-        # The second half is formed when the first is done, and its marginals are what they will be.
-        for own, others in (
-            (slice(first, middle), slice(middle, last)),
-            (slice(middle, last), slice(first, middle)),
-        ):
-            probability = marginals[:, self._layout.follower[others], self._layout.label[others]]
-            left = self._averaged(function, np.ascontiguousarray(probability))
-            yield from self._visit(marginals, own.start, own.stop, left)
 
     def relaxed(self, candidates: Sequence[FloatArray], weights: FloatArray) -> float:
         layout = self._layout
@@ -250,12 +240,7 @@ class _BoundTables(_BoundCongestion):
         return self._values[first : first + self._layout.sizes[r]]
 
     def _averaged(self, function: FloatArray, probability: FloatArray) -> FloatArray:
-        horizon, size = probability.shape
-        laws = np.empty((horizon, size + 1))
-        counts.count_laws(probability, laws)
-        out = np.empty((horizon, function.shape[1] - size))
-        counts.average_counts(function, laws, out)
-        return out
+        return average_counts(function, probability)
 
     @staticmethod
     def _ends(function: FloatArray) -> tuple[FloatArray, FloatArray]:

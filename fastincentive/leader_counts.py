@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,10 +15,42 @@ from fastincentive.leader import BoundReward, LeaderReward, per_follower, place
 from fastincentive.leader_types import bind_everybody, spread
 from fastincentive.mdp import FloatArray
 
-__all__ = ["CountReward"]
+__all__ = ["CountReward", "average_counts", "by_halves"]
 
 #: Laws of more than two labels may take so much memory per thread.
 MOST_GIB = 2.0
+
+
+def average_counts(function: FloatArray, probability: FloatArray) -> FloatArray:
+    """Average functions (T, g+h+1) of a count over g followers of it with these chances (T, g)."""
+    horizon, size = probability.shape
+    laws = np.empty((horizon, size + 1))
+    kernels.count_laws(np.ascontiguousarray(probability), laws)
+    out = np.empty((horizon, function.shape[1] - size))
+    kernels.average_counts(function, laws, out)
+    return out
+
+
+def by_halves(
+    first: int,
+    last: int,
+    function: FloatArray,
+    averaged: Callable[[FloatArray, slice], FloatArray],
+) -> Iterator[FloatArray]:
+    """Visit followers first..last-1, given a function (T, ...) of their count.
+
+    ``averaged`` averages a function over some of the followers of its count. The second half's is
+    formed when the first is done, and its marginals are what they will be.
+    """
+    if last - first == 1:
+        yield function
+        return
+    middle = (first + last) // 2
+    for own, others in (
+        (slice(first, middle), slice(middle, last)),
+        (slice(middle, last), slice(first, middle)),
+    ):
+        yield from by_halves(own.start, own.stop, averaged(function, others), averaged)
 
 
 class _BoundCount:
@@ -48,35 +80,11 @@ class _BoundCount:
         return float(np.abs(values).max())
 
     def turns(self, marginals: FloatArray) -> Iterator[FloatArray]:
+        def averaged(function: FloatArray, others: slice) -> FloatArray:
+            return average_counts(function, marginals[:, others, 1])
+
         function = np.tile(self._values, (marginals.shape[0], 1))
-        return self._visit(marginals, 0, marginals.shape[1], function)
-
-    def _visit(
-        self, marginals: FloatArray, first: int, last: int, function: FloatArray
-    ) -> Iterator[FloatArray]:
-        """Visit followers first..last-1, given the function (T, size+1) of their count."""
-        if last - first == 1:
-            yield function
-            return
-        middle = (first + last) // 2
-        # The second half is formed when the first is done, and its marginals are what they will be.
-        yield from self._visit(
-            marginals, first, middle, self._averaged(marginals, middle, last, function)
-        )
-        yield from self._visit(
-            marginals, middle, last, self._averaged(marginals, first, middle, function)
-        )
-
-    def _averaged(
-        self, marginals: FloatArray, first: int, last: int, function: FloatArray
-    ) -> FloatArray:
-        """Average the function of a group's count over its followers first..last-1."""
-        horizon, width = function.shape
-        laws = np.empty((horizon, last - first + 1))
-        kernels.count_laws(np.ascontiguousarray(marginals[:, first:last, 1]), laws)
-        out = np.empty((horizon, width - (last - first)))
-        kernels.average_counts(function, laws, out)
-        return out
+        return by_halves(0, marginals.shape[1], function, averaged)
 
     def relaxed(self, candidates: Sequence[FloatArray], weights: FloatArray) -> float:
         shape = (weights.size, len(candidates) - 1)
