@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from fastincentive import models, theory
+    from fastincentive import engines, models, theory
     from fastincentive.bounds import upper_bound
     from fastincentive.certificate import Stationarity, stationarity
     from fastincentive.cheapest import CheapestPayments, cheapest_payments
@@ -181,6 +181,7 @@ __all__ = [
     "best_response",
     "best_response_policies",
     "cheapest_payments",
+    "engines",
     "evaluate_policy",
     "follower_regimes",
     "global_optimum",
@@ -207,7 +208,7 @@ def __getattr__(name: str) -> Any:
     """Load a public name, or a module of the package, on first use."""
     if name in _MODULE_OF:
         value = getattr(import_module(f"fastincentive.{_MODULE_OF[name]}"), name)
-    elif name in ("models", "theory"):
+    elif name in ("engines", "models", "theory"):
         value = import_module(f"fastincentive.{name}")
     else:
         raise AttributeError(f"module 'fastincentive' has no attribute {name!r}")

@@ -7,12 +7,14 @@ or by the mass that is not yet in states where the leader earns nothing any more
 from __future__ import annotations
 
 import math
+from collections.abc import Generator
 from typing import Any, NamedTuple
 
 import numpy as np
 from numba import get_num_threads
 from numpy.typing import NDArray
 
+from fastincentive.exchange import AnyOf, Earliest, Magnitude, Question, alone
 from fastincentive.followers import Followers
 from fastincentive.kernels import marginals as kernels
 from fastincentive.kernels.jit import Packed
@@ -119,16 +121,30 @@ class ForwardPass:
     leader : BoundReward
     max_horizon : int
         Sums over time stop here in any case.
+    everybody : int, optional
+        Number of followers of all shards; by default these.
+    moves_when_absorbed : bool, optional
+        Whether some follower of any shard moves on within a closed class.
     """
 
-    def __init__(self, followers: Followers, leader: BoundReward, max_horizon: int) -> None:
+    def __init__(
+        self,
+        followers: Followers,
+        leader: BoundReward,
+        max_horizon: int,
+        everybody: int | None = None,
+        moves_when_absorbed: bool | None = None,
+    ) -> None:
         self.followers = followers
         self.leader = leader
         self.max_horizon = max_horizon
         self.pattern = pattern_of(followers)
         packed = followers.packed
         absorbing = packed.absorbing[packed.model]
-        self._moves_when_absorbed = bool((absorbing & ~packed.sink[packed.model]).any())
+        if moves_when_absorbed is None:
+            moves_when_absorbed = bool((absorbing & ~packed.sink[packed.model]).any())
+        self.moves_when_absorbed = moves_when_absorbed
+        self.everybody = followers.n if everybody is None else everybody
         self._none = np.empty((0, *packed.initial.shape))
         self._edges = int(np.diff(self.pattern.base)[packed.model].sum())
         #: Whether a label is the number of the state.
@@ -145,8 +161,14 @@ class ForwardPass:
         if table is not None:
             self._table = table, np.ascontiguousarray(table.T)
 
+    @property
+    def has_table(self) -> bool:
+        """Whether ``short`` may apply."""
+        return self._table is not None
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return ForwardPass, (self.followers, self.leader, self.max_horizon)
+        given = (self.followers, self.leader, self.max_horizon)
+        return ForwardPass, (*given, self.everybody, self.moves_when_absorbed)
 
     def label_mask(self, states: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """(n, L) bool: the labels that the marked states (n, S) can show."""
@@ -197,9 +219,27 @@ class ForwardPass:
         MemoryLimitError
             If there is no room for laws and marginals over so many times.
         """
+        steps = self.running(
+            policies, gamma, limit, tolerance, magnitude, settles, gradient, visits, measure
+        )
+        return alone(steps, self)
+
+    def running(
+        self,
+        policies: FloatArray,
+        gamma: float,
+        limit: int,
+        tolerance: float,
+        magnitude: float,
+        settles: bool,
+        gradient: bool = False,
+        visits: bool = False,
+        measure: bool = False,
+    ) -> Generator[Question, Any, Forward]:
+        """As ``run``, for a shard of the followers that asks what it needs to know of all."""
         packed = self.followers.packed
         stop = tolerance / magnitude if magnitude > 0.0 else np.inf
-        moving = settles and gradient and self._moves_when_absorbed
+        moving = settles and gradient and self.moves_when_absorbed
         certified = settles and not (moving and gamma < 1.0)
         state = room(packed, self.pattern)
         stage = SETTLE if certified else WEIGH
@@ -216,10 +256,12 @@ class ForwardPass:
             if not measure:
                 self._check_room(done, max(done + block, ahead), gradient, visits)
             state, *kept = self._steps(policies, gamma, stage, state, done, block, visits, measure)
-            if stage == SETTLE and any(state.lost.tolist()):
+            if stage == SETTLE and (yield AnyOf(any(state.lost.tolist()))):
                 # Some policy has states it never leaves: fine where the leader earns nothing.
-                moving = gradient and bool((state.settled & ~packed.sink[packed.model]).any())
-                ends = not visits and self.leader.magnitude(self.label_mask(state.settled)) == 0.0
+                moving = gradient and (
+                    yield AnyOf(bool((state.settled & ~packed.sink[packed.model]).any()))
+                )
+                ends = not visits and (yield Magnitude(self.label_mask(state.settled))) == 0.0
                 certified = ends and not (moving and gamma < 1.0)
                 if not certified:
                     self._discounted(state.rest, gamma)
@@ -228,7 +270,7 @@ class ForwardPass:
                         policies, gamma, STEP, state, done, block, visits, measure
                     )
             stage = STEP
-            at, left = kernels.first_below(state.remainder, gamma, done, stop)
+            at, left = yield Earliest(state.remainder, gamma, done, stop)
             blocks.append((kept[0], kept[1]))
             done += block
             # The bound at t covers t itself and all that follows; keep one step at least.
@@ -237,7 +279,8 @@ class ForwardPass:
                 break
         truncation = left * magnitude if certified or gamma < 1.0 else np.inf
         if moving and certified:
-            horizon = min(horizon + self._time_from_everywhere(policies, state, stop), limit)
+            later = yield from self._time_from_everywhere(policies, state, stop)
+            horizon = min(horizon + later, limit)
             if horizon > done:
                 if not measure:
                     self._check_room(done, horizon, gradient, visits)
@@ -273,7 +316,7 @@ class ForwardPass:
         if self._table is None:
             return None
         most = min(limit, SHORT_STEPS)
-        moving = settles and gradient and self._moves_when_absorbed
+        moving = settles and gradient and self.moves_when_absorbed
         if gamma == 1.0 and (moving or not settles):
             return None
         table, turned = self._table
@@ -307,7 +350,7 @@ class ForwardPass:
 
     def _discounted(self, rest: FloatArray, gamma: float) -> None:
         """Weigh every state by a share of what the discount leaves; at 1 nothing is known."""
-        rest.fill(1.0 / ((1.0 - gamma) * self.followers.n) if gamma < 1.0 else np.inf)
+        rest.fill(1.0 / ((1.0 - gamma) * self.everybody) if gamma < 1.0 else np.inf)
 
     def _steps(
         self,
@@ -391,7 +434,9 @@ class ForwardPass:
             return np.concatenate([block[0] for block in blocks]), marginals
         return self._none, marginals
 
-    def _time_from_everywhere(self, policies: FloatArray, state: Chains, stop: float) -> int:
+    def _time_from_everywhere(
+        self, policies: FloatArray, state: Chains, stop: float
+    ) -> Generator[Question, Any, int]:
         """Count the steps until followers started in every state are settled."""
         block, done = 64, 0
         state = state._replace(
@@ -410,7 +455,7 @@ class ForwardPass:
                 self._none,
                 self._none,
             )
-            at, _ = kernels.first_below(state.remainder, 1.0, 0, stop)
+            at, _ = yield Earliest(state.remainder, 1.0, 0, stop)
             if at >= 0:
                 return int(done + at)
             done += block

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastincentive.errors import InputError
-from fastincentive.methods.bilevel_ascent import AscentState
+from fastincentive.methods.ascent_state import AscentState
 from fastincentive.methods.pieces import Pieces
 from fastincentive.methods.schedule import Pace
 from fastincentive.solution import Ascent, History, Refinement, Solution, Status

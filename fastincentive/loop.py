@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from numpy.typing import ArrayLike
 
 from fastincentive import io
 from fastincentive.certificate import stationarity
+from fastincentive.engines import Engine, Local
 from fastincentive.errors import ConvergenceWarning, InputError, invalid, missing_extra
 from fastincentive.mdp import FloatArray
 from fastincentive.memory import ASCENT_ARRAYS, UNGUARDED
-from fastincentive.methods.bilevel_ascent import AscentState, BilevelAscent, StepReport
+from fastincentive.methods.ascent_state import StepReport
+from fastincentive.methods.bilevel_ascent import BilevelAscent
 from fastincentive.methods.regime_ascent import RegimeAscent, RegimePoint, regime_search
 from fastincentive.objectives import StrongStackelberg, WeakStackelberg
 from fastincentive.policy import Direct, Parameterization, Softmax
@@ -22,7 +25,7 @@ from fastincentive.problem import IncentiveProblem
 from fastincentive.recovery import Recovered, recover
 from fastincentive.search import better
 from fastincentive.solution import MESSAGES, Ascent, History, Refinement, Solution, Status
-from fastincentive.starts import best_response_policies, leader_optimal_policies
+from fastincentive.starts import best_response_policies
 from fastincentive.weak import GuardedPoint, weak_search, with_margin
 
 __all__ = ["solve"]
@@ -43,6 +46,7 @@ def solve(
     polish: bool = True,
     refine: bool | RegimeAscent = True,
     certify: bool = False,
+    engine: Engine | None = None,
     callback: Callable[[StepReport], None] | None = None,
     progress: bool = False,
     checkpoint: str | Path | None = None,
@@ -82,8 +86,12 @@ def solve(
     certify : bool
         Compute an upper bound on every objective, for ``solution.upper_bound`` and
         ``solution.optimality_gap``.
+    engine : Engine, optional
+        Where the followers of the ascent are: ``engines.Local()``, in this process, by default, or
+        ``engines.Dask(client)``, on the workers of a cluster. The iterates are the same.
     callback : callable, optional
-        Called with each iteration's ``StepReport``; may raise StopIteration to stop.
+        Called with each iteration's ``StepReport``; may raise StopIteration to stop. Policies in it
+        are None where they stay with the workers of an engine.
     progress : bool
         Show a progress bar (needs the ``progress`` extra).
     checkpoint : path, optional
@@ -131,12 +139,18 @@ def solve(
             f"objective: expected StrongStackelberg() or WeakStackelberg(), "
             f"got {type(objective).__name__}"
         )
+    if engine is not None and not isinstance(engine, Engine):
+        raise InputError(
+            f"engine: expected engines.Local() or engines.Dask(client), got {type(engine).__name__}"
+        )
     np.random.default_rng(rng)  # a bad seed is refused before any work
     if ASCENT_ARRAYS * problem.followers.rewards.nbytes > UNGUARDED:
         problem.memory_estimate().raise_if_too_large()
     if isinstance(method, RegimeAscent):
         if checkpoint is not None:
             raise InputError("checkpoint: expected none with RegimeAscent, which keeps no state")
+        if engine is not None:
+            raise InputError("engine: expected none with RegimeAscent, which runs in this process")
         x = _payments(problem, initial_payments)
         return _by_regimes(problem, method, objective, x, certify)
     refiner = refine if isinstance(refine, RegimeAscent) else None
@@ -144,68 +158,69 @@ def solve(
         refiner = RegimeAscent()
     settings = f"{problem!r} {problem.fingerprint()} {method!r} {parameterization!r}"
     history = History()
-    if checkpoint is not None and Path(checkpoint).exists():
-        state, history = io.load_checkpoint(checkpoint, settings)
-    else:
-        x = _payments(problem, initial_payments)
-        policies = _policies(problem, x, initial_policies)
-        state = method.init(problem, parameterization, x, policies)
-
-    bar = _bar(method.max_iter, state.iteration) if progress else None
-    status = Status.MAX_ITER
-    report: StepReport | None = None
-    previous = state
-    try:
-        while True:
-            try:
-                following, latest = method.step_from(problem, parameterization, state)
-            except InputError:
-                if report is None:
-                    raise
-                # A step at discount 1 led to payments that are earned for ever.
-                state, status = previous, Status.STALLED
-                break
-            report, previous = latest, state
-            if len(history) == state.iteration:
-                _record(history, state, report)
-            if bar is not None:
-                bar.set_postfix_str(
-                    f"objective {report.evaluation.objective:.4f}  "
-                    f"q {report.evaluation.feasibility:.1e}",
-                    refresh=False,
-                )
-                bar.update(1)
-            if report.converged:
-                status = Status.CONVERGED
-                break
-            if report.stalled:
-                status = Status.STALLED
-                break
-            if callback is not None:
+    run = (Local() if engine is None else engine).run(problem, method, parameterization)
+    with closing(run):
+        if checkpoint is not None and Path(checkpoint).exists():
+            state, history = io.load_checkpoint(checkpoint, settings)
+            run.load(state)
+        else:
+            x = _payments(problem, initial_payments)
+            run.start(x, _policies(problem, initial_policies))
+        bar = _bar(method.max_iter, run.iteration) if progress else None
+        status, report = Status.MAX_ITER, None
+        try:
+            while True:
                 try:
-                    callback(report)
-                except StopIteration:
-                    status = Status.STOPPED
+                    latest = run.step()
+                except InputError:
+                    if report is None:
+                        raise
+                    # A step at discount 1 led to payments that are earned for ever.
+                    run.back()
+                    status = Status.STALLED
                     break
-            if state.iteration >= method.max_iter:
-                break
-            if not (np.isfinite(following.payments).all() and np.isfinite(following.theta).all()):
-                status = Status.STALLED
-                break
-            state = following
-            if checkpoint is not None and state.iteration % checkpoint_every == 0:
-                io.save_checkpoint(checkpoint, settings, state, history)
-    finally:
-        if bar is not None:
-            bar.close()
-        if checkpoint is not None:
-            # Whatever ended the run, an interrupt included, it can go on from here.
-            io.save_checkpoint(checkpoint, settings, state, history)
-    assert report is not None  # for the type checker: the loop has run at least once
+                report = latest
+                if len(history) == run.iteration:
+                    _record(history, report)
+                if bar is not None:
+                    bar.set_postfix_str(
+                        f"objective {report.evaluation.objective:.4f}  "
+                        f"worst gap {report.evaluation.follower_gaps.max():.1e}",
+                        refresh=False,
+                    )
+                    bar.update(1)
+                if report.converged:
+                    status = Status.CONVERGED
+                    break
+                if report.stalled:
+                    status = Status.STALLED
+                    break
+                if callback is not None:
+                    try:
+                        callback(report)
+                    except StopIteration:
+                        status = Status.STOPPED
+                        break
+                if run.iteration >= method.max_iter:
+                    break
+                if not report.finite:
+                    status = Status.STALLED
+                    break
+                run.advance()
+                if checkpoint is not None and run.iteration % checkpoint_every == 0:
+                    io.save_checkpoint(checkpoint, settings, run.state(), history)
+        finally:
+            if bar is not None:
+                bar.close()
+            if checkpoint is not None:
+                # Whatever ended the run, an interrupt included, it can go on from here.
+                io.save_checkpoint(checkpoint, settings, run.state(), history)
+        theta, policies = run.point()
+    report = report._replace(theta=theta, policies=policies)
     return _finish(
         problem,
         parameterization,
-        state,
+        run.iteration,
         report,
         status,
         history,
@@ -219,7 +234,7 @@ def solve(
 def _finish(
     problem: IncentiveProblem,
     parameterization: Parameterization,
-    state: AscentState,
+    iteration: int,
     report: StepReport,
     status: Status,
     history: History,
@@ -231,8 +246,10 @@ def _finish(
     import warnings
 
     success = status == Status.CONVERGED
-    recovered = recover(problem, state.payments, report.policies, polish)
-    measure = stationarity(problem, state.payments, report.policies, parameterization)
+    assert report.theta is not None  # for the type checker
+    assert report.policies is not None
+    recovered = recover(problem, report.payments, report.policies, polish)
+    measure = stationarity(problem, report.payments, report.policies, parameterization)
     message = MESSAGES[status]
     if not success and status != Status.STOPPED:
         warnings.warn(
@@ -242,7 +259,7 @@ def _finish(
             stacklevel=3,
         )
     ascent = Ascent(
-        payments=state.payments,
+        payments=report.payments,
         theta=report.theta,
         policies=report.policies,
         leader_value=report.evaluation.leader_value,
@@ -258,7 +275,7 @@ def _finish(
     elif isinstance(objective, WeakStackelberg):
         recovered = with_margin(problem, recovered, objective.margin)
     return _solution(
-        problem, recovered, status, message, state.iteration, history, ascent, refinement, certify
+        problem, recovered, status, message, iteration, history, ascent, refinement, certify
     )
 
 
@@ -371,26 +388,25 @@ def _payments(problem: IncentiveProblem, initial: ArrayLike) -> FloatArray:
     return bound.check(initial, "initial_payments")
 
 
-def _policies(problem: IncentiveProblem, x: FloatArray, initial: str | ArrayLike) -> FloatArray:
+def _policies(problem: IncentiveProblem, initial: str | ArrayLike) -> str | FloatArray:
+    """Return the name of a start, or policies (n, S, A), or raise."""
     if isinstance(initial, str):
-        if initial == "best-response":
-            return best_response_policies(problem, x)
-        if initial == "leader-optimal":
-            return leader_optimal_policies(problem)
-        raise invalid(
-            "initial_policies", '"leader-optimal", "best-response" or an array', repr(initial)
-        )
+        if initial not in ("leader-optimal", "best-response"):
+            raise invalid(
+                "initial_policies", '"leader-optimal", "best-response" or an array', repr(initial)
+            )
+        return initial
     return problem.followers.check_policies(initial, "initial_policies")
 
 
-def _record(history: History, state: AscentState, report: StepReport) -> None:
+def _record(history: History, report: StepReport) -> None:
     history.leader_value.append(report.evaluation.leader_value)
     history.objective.append(report.evaluation.objective)
     history.feasibility.append(report.evaluation.feasibility)
     history.largest_gap.append(float(report.evaluation.follower_gaps.max()))
     history.multiplier.append(float(report.multipliers.max()))
     history.residual.append(report.residual)
-    history.payments.append(state.payments)
+    history.payments.append(report.payments)
 
 
 def _bar(total: int, initial: int) -> Any:

@@ -42,7 +42,9 @@ class BoundPayments:
     reach : array (n, K)
         The payment variables that reach each follower, -1 after the last.
     shared : bool
-        Whether some payment variable is shared between followers.
+        Whether some payment variable is shared between followers, those of other shards included.
+    counted : array (k,) of bool
+        Whether sums over all payments count it here: of a variable in several shards one does.
     """
 
     def __init__(
@@ -52,9 +54,12 @@ class BoundPayments:
         budget: float | None,
         prices: ArrayLike = 1.0,
         curvature: ArrayLike = 0.0,
+        shared: bool | None = None,
+        counted: NDArray[np.bool_] | None = None,
     ) -> None:
         self.index = index
         self.size = int(index.max(initial=-1)) + 1
+        self.counted = np.ones(self.size, bool) if counted is None else counted
         self.lower = np.zeros(self.size)
         self.upper = np.array(np.broadcast_to(np.asarray(upper, float), (self.size,)))
         self.budget = budget
@@ -67,15 +72,29 @@ class BoundPayments:
         self.owners, self.owned = np.divmod(pairs, max(self.size, 1))
         count = np.bincount(self.owners, minlength=index.shape[0])
         column = np.arange(pairs.size) - (np.cumsum(count) - count)[self.owners]
-        self.reach = np.full((index.shape[0], int(count.max())), -1)
+        self.reach = np.full((index.shape[0], max(int(count.max()), 1)), -1)
         self.reach[self.owners, column] = self.owned
         #: Where in ``reach`` each paid pair of state and action is found.
         self._place = (self.owners * self.reach.shape[1] + column)[each]
-        self.shared = bool((np.bincount(self.owned) > 1).any())
+        self.shared = bool((np.bincount(self.owned) > 1).any()) if shared is None else shared
 
     def __reduce__(self) -> tuple[Any, ...]:
-        given = (self.index, self.upper, self.budget, self.prices, self.curvature)
-        return BoundPayments, given  # the rest follows from the index
+        limits = (self.upper, self.budget, self.prices, self.curvature)
+        # The rest follows from the index.
+        return BoundPayments, (self.index, *limits, self.shared, self.counted)
+
+    def part(self, first: int, last: int) -> tuple[BoundPayments, NDArray[np.int64]]:
+        """Return the payments of followers first..last-1, and which variables (k,) these are."""
+        index = self.index[first:last]
+        paid = index >= 0
+        variables, number = np.unique(index[paid], return_inverse=True)
+        own = np.full(index.shape, -1)
+        own[paid] = number
+        limits = (self.upper[variables], self.budget)
+        rates = (self.prices[variables], self.curvature[variables])
+        _, nearest = np.unique(self.owned, return_index=True)
+        counted = self.owners[nearest[variables]] >= first
+        return BoundPayments(own, *limits, *rates, self.shared, counted), variables
 
     def side_payments(self, payments: FloatArray) -> FloatArray:
         """Spread payments (k,) to x(i, s, a) (n, S, A)."""
@@ -83,11 +102,11 @@ class BoundPayments:
         out[self._paid] = payments[self._variable]
         return out.reshape(self.index.shape)
 
-    def pull_back(self, gradient: FloatArray) -> FloatArray:
-        """Sum a gradient in x(i, s, a) (n, S, A) to one in the payments (k,)."""
-        return np.bincount(
-            self._variable, weights=gradient.reshape(-1)[self._paid], minlength=self.size
-        ).astype(float)
+    def pull_back(self, gradient: FloatArray, onto: FloatArray | None = None) -> FloatArray:
+        """Sum a gradient in x(i, s, a) (n, S, A) to one in the payments (k,), ``onto`` another."""
+        out = np.zeros(self.size) if onto is None else onto.copy()
+        np.add.at(out, self._variable, gradient.reshape(-1)[self._paid])
+        return out
 
     def most(self, values: FloatArray) -> FloatArray:
         """Largest (k,) of numbers >= 0 (n,) of the followers that each payment reaches."""
@@ -170,6 +189,8 @@ class BoundPayments:
 
     def spread(self, payments: FloatArray) -> FloatArray:
         """Payments (n, K) in the order of ``reach``, 0 where there is none."""
+        if not self.size:
+            return np.zeros(self.reach.shape)
         return np.where(self.reach >= 0, payments[self.reach], 0.0)
 
     def project(self, payments: FloatArray) -> FloatArray:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from hashlib import sha256
 from types import EllipsisType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,13 +17,12 @@ from fastincentive import product_space
 from fastincentive.costs import Cost, ExpectedSpend, LinearCost, Payouts, expected_payouts
 from fastincentive.doubling import MOST_TERMS
 from fastincentive.errors import InputError, TruncationWarning, invalid
+from fastincentive.exchange import Conditional, CostOf, Expected, Question, Relay, alone
 from fastincentive.followers import Followers
 from fastincentive.forward import SHORT_STEPS, Forward, ForwardPass, LeaderPass, settled_states
 from fastincentive.leader import (
     BoundReward,
     LeaderReward,
-    conditional_rewards,
-    expected_rewards,
     joint_table,
 )
 from fastincentive.mdp import FloatArray, TabularMDP
@@ -75,6 +74,14 @@ class CostPass(NamedTuple):
     value: float
     payments: FloatArray  # (k,) dC/dx
     policies: FloatArray | None  # (n, S, A) dC/dpi; None if the cost does not depend on policies
+
+
+class _Spent(NamedTuple):
+    """What all followers of a type are paid in expectation."""
+
+    value: float
+    visits: FloatArray  # (n, S, 1)
+    q_values: FloatArray  # (n, S, A), 0 at unavailable actions
 
 
 class IncentiveProblem:
@@ -144,6 +151,10 @@ class IncentiveProblem:
         )
         self.cost: Cost | ExpectedSpend = LinearCost() if cost is None else cost
         self.payments = payments.bind(followers, self.cost)
+        #: Which payments (k,) of the whole problem these are: all, but in a shard of it.
+        self.variables = np.arange(self.payments.size)
+        #: Whether a shard must ask for the cost.
+        self.cost_is_asked = False
         #: Bound on the cost, or None.
         self.budget = payments.budget
         self.leader_discount = float(leader_discount)
@@ -151,6 +162,8 @@ class IncentiveProblem:
         self.tail_tolerance = float(tail_tolerance)
         self.max_horizon = int(max_horizon)
         packed = followers.packed
+        #: Whether some policies may be improper: some follower does not discount.
+        self.undiscounted = bool((packed.discount == 1.0).any())
         #: The forward and backward passes over the followers' chains.
         self.passes = ForwardPass(followers, self.leader, self.max_horizon)
         #: Largest |reward| of the leader.
@@ -182,6 +195,11 @@ class IncentiveProblem:
     def n(self) -> int:
         """Number of followers."""
         return self.followers.n
+
+    @property
+    def small(self) -> bool:
+        """Whether a leader pass may take the product space, or two followers at once."""
+        return self.passes.has_table or self._most_steps < self.max_horizon
 
     def __repr__(self) -> str:
         """Return the sizes."""
@@ -280,6 +298,16 @@ class IncentiveProblem:
         ``discount`` stands in for the leader's own. Doubling on the product space takes over
         where so many steps would be needed that it is cheaper.
         """
+        found = alone(self.leader_passing(policies, gradient, discount), self)
+        if warn:
+            relative = found.truncation / max(self.magnitude, 1e-300)
+            self._warn_if_cut("leader's value", found.horizon, found.truncation, relative)
+        return found
+
+    def leader_passing(
+        self, policies: FloatArray, gradient: bool = True, discount: float | None = None
+    ) -> Generator[Question, Any, LeaderPass]:
+        """As ``leader_pass``, for a shard of the followers that asks what it must know of all."""
         gamma = self.leader_discount if discount is None else discount
         tolerance = self._tolerance(gradient)
         limit = int(min(self._most_steps, self.max_horizon))
@@ -292,22 +320,19 @@ class IncentiveProblem:
             packed = self.followers.packed
             settled = packed.absorbing[packed.model] if self.free_when_absorbed else None
             return self._doubled(policies, gamma, settled, limit, gradient)
-        found = self.forward(policies, limit, gamma, gradient)
+        found = yield from self._forwards(policies, limit, gamma, gradient)
         if found.marginals.shape[0] == limit < self.max_horizon:
             if _doubles(found, gamma):
                 return self._doubled(policies, gamma, found.settled, limit, gradient)
-            found = self.forward(policies, None, gamma, gradient)
+            found = yield from self._forwards(policies, None, gamma, gradient)
         horizon, truncation = found.marginals.shape[0], found.truncation
         slopes = None
         if gradient:
-            conditional = conditional_rewards(self.leader, found.marginals)
+            conditional = yield Conditional(found.marginals)
             value, slopes = self.passes.gradients(policies, found, conditional, gamma)
         else:
-            expected = expected_rewards(self.leader, found.marginals)
+            expected = yield Expected(found.marginals)
             value = float(gamma ** np.arange(horizon) @ expected)
-        if warn:
-            relative = truncation / max(self.magnitude, 1e-300)
-            self._warn_if_cut("leader's value", horizon, truncation, relative)
         return LeaderPass(value, slopes, horizon, truncation)
 
     def _doubled(
@@ -467,7 +492,17 @@ class IncentiveProblem:
         A ``gradient`` asks for more times than the value; ``measure`` asks for nothing but the
         horizon.
         """
-        return self.passes.run(
+        return alone(self._forwards(policies, limit, discount, gradient, measure), self)
+
+    def _forwards(
+        self,
+        policies: FloatArray,
+        limit: int | None,
+        discount: float | None,
+        gradient: bool,
+        measure: bool = False,
+    ) -> Generator[Question, Any, Forward]:
+        return self.passes.running(
             policies,
             self.leader_discount if discount is None else discount,
             self.max_horizon if limit is None else limit,
@@ -552,22 +587,42 @@ class IncentiveProblem:
     ) -> CostPass:
         """C and its derivatives; nothing is checked. Without ``gradient`` dC/dx is empty."""
         if isinstance(self.cost, ExpectedSpend):
-            spent = self._payouts(self.cost.prices * payments, policies)
-            counts = self.followers.counts
-            value = float(counts @ spent.values)
+            spent = self._spent(payments, policies)
             if not gradient:
-                return CostPass(value, np.empty(0), None)
-            visits = spent.visits[:, :, None] * counts[:, None, None]
-            in_payments = self.cost.prices * self.payments.pull_back(visits * policies)
-            q_values = np.where(self.followers.available, spent.q_values, 0.0)
-            return CostPass(value, in_payments, visits * q_values)
+                return CostPass(spent.value, np.empty(0), None)
+            paid = self.payments.pull_back(spent.visits * policies)
+            return CostPass(spent.value, self.cost.prices * paid, spent.visits * spent.q_values)
         slope = self.cost.gradient(payments) if gradient else np.empty(0)
         return CostPass(self.cost.value(payments), slope, None)
+
+    def cost_passing(
+        self, payments: FloatArray, policies: FloatArray
+    ) -> Generator[Question, Any, CostPass]:
+        """As ``cost_pass``, for a shard of the followers: the values of all shards add up to C."""
+        if not isinstance(self.cost, ExpectedSpend) and self.cost_is_asked:
+            value, slope = yield CostOf(self.variables, payments)
+            return CostPass(value, slope, None)
+        if not isinstance(self.cost, ExpectedSpend) or not self.payments.shared:
+            return self.cost_pass(payments, policies)
+        # Shards take turns, for sums in another order round otherwise.
+        spent = self._spent(payments, policies)
+        paid, _ = yield Relay(self.variables, np.zeros(payments.size), False)
+        paid = self.payments.pull_back(spent.visits * policies, paid)
+        paid, _ = yield Relay(self.variables, paid, True)
+        return CostPass(spent.value, self.cost.prices * paid, spent.visits * spent.q_values)
 
     def net(self, leader_value: float, cost: float) -> float:
         """Return f = V - w C: the leader's value less what the payments cost it."""
         # Without a weight an infinite cost counts nothing.
         return leader_value - self.cost_weight * cost if self.cost_weight else leader_value
+
+    def _spent(self, payments: FloatArray, policies: FloatArray) -> _Spent:
+        assert isinstance(self.cost, ExpectedSpend)  # for the type checker
+        found = self._payouts(self.cost.prices * payments, policies)
+        counts = self.followers.counts
+        visits = found.visits[:, :, None] * counts[:, None, None]
+        q_values = np.where(self.followers.available, found.q_values, 0.0)
+        return _Spent(float(counts @ found.values), visits, q_values)
 
     def _payouts(self, payments: FloatArray, policies: FloatArray) -> Payouts:
         return expected_payouts(

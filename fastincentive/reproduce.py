@@ -19,7 +19,7 @@ from fastincentive.errors import ConvergenceWarning, invalid, missing_extra
 from fastincentive.io import write_atomically
 from fastincentive.mdp import FloatArray
 from fastincentive.methods import BilevelAscent, RegimeAscent
-from fastincentive.methods.bilevel_ascent import StepReport
+from fastincentive.methods.ascent_state import StepReport
 from fastincentive.models import paper_gridworld, paper_initial_policies
 from fastincentive.optimum import GlobalOptimum, global_optimum
 from fastincentive.policy import Direct, Parameterization, Softmax

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fastincentive.errors import ImproperPolicyError
+from fastincentive.exchange import AnyOf, First, Question, alone
 from fastincentive.mdp import FloatArray
 from fastincentive.problem import IncentiveProblem
 from fastincentive.response import uniform_policies
 
-__all__ = ["best_response_policies", "leader_optimal_policies"]
+__all__ = ["best_response_policies", "leader_optimal_policies", "leader_optimal_steps"]
 
 #: Rounds without a better value after which the ascent towards the leader's optimum ends.
 PATIENCE = 20
@@ -36,8 +40,14 @@ def leader_optimal_policies(problem: IncentiveProblem, rounds: int = 80) -> Floa
     optimum: the leader's value is not concave. A discount of at most 0.99 stands in for the
     leader's, so that followers do not wait for ever where the leader would not mind.
     """
-    discount = min(problem.leader_discount, 0.99)
+    return alone(leader_optimal_steps(problem, rounds), problem)
 
+
+def leader_optimal_steps(
+    problem: IncentiveProblem, rounds: int = 80
+) -> Generator[Question, Any, FloatArray]:
+    """As ``leader_optimal_policies``, for a shard that asks what it must know of all followers."""
+    discount = min(problem.leader_discount, 0.99)
     followers = problem.followers
     policies = uniform_policies(followers)
     best, best_value = policies, -np.inf
@@ -46,25 +56,27 @@ def leader_optimal_policies(problem: IncentiveProblem, rounds: int = 80) -> Floa
     last = np.zeros(followers.shape)
     repeated = 0
     for _ in range(rounds):
-        leader = problem.leader_pass(policies, discount=discount)
+        leader = yield from problem.leader_passing(policies, discount=discount)
         assert leader.gradient is not None  # for the type checker
+        here = yield First(leader.value)
         waited += 1
-        if leader.value > best_value:
+        if here > best_value:
             # Less than a millionth more is as good as nothing to start from.
-            waited = 0 if leader.value > best_value + 1e-6 * abs(best_value) else waited
-            best, best_value = policies, leader.value
+            waited = 0 if here > best_value + 1e-6 * abs(best_value) else waited
+            best, best_value = policies, here
         slope = np.where(followers.available, leader.gradient, -np.inf)
         greedy = actions[np.argmax(slope, axis=2)]
-        if np.array_equal(greedy, last):
+        if not (yield AnyOf(not np.array_equal(greedy, last))):
             # The mixture only moves on towards what is known already.
             repeated += 1
-            if repeated >= 6 and np.array_equal(best, greedy):
+            if repeated >= 6 and not (yield AnyOf(not np.array_equal(best, greedy))):
                 break
         else:
             repeated = 0
             last = greedy
-            value = problem.leader_pass(greedy, gradient=False, discount=discount).value
-            if value > best_value and _proper(problem, greedy):
+            found = yield from problem.leader_passing(greedy, gradient=False, discount=discount)
+            value = yield First(found.value)
+            if value > best_value and not (yield AnyOf(not _proper(problem, greedy))):
                 waited = 0
                 best, best_value = greedy, value
         if waited >= PATIENCE:

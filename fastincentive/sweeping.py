@@ -5,13 +5,11 @@ from __future__ import annotations
 import pickle
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, as_completed
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from inspect import signature
-from threading import RLock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +18,7 @@ from fastincentive.errors import InputError, invalid
 from fastincentive.loop import _bar, solve
 from fastincentive.problem import IncentiveProblem
 from fastincentive.tables import text_table
+from fastincentive.threads import limited
 
 __all__ = ["Failure", "Sweep", "SweepItem", "sweep"]
 
@@ -31,9 +30,6 @@ HINT = (
     "3.13 on Linux) after numba had started threads: use ProcessPoolExecutor(mp_context="
     "multiprocessing.get_context('spawn'))."
 )
-
-#: Numba's threading layer "workqueue" ends the process if two threads use it at once.
-_turn = RLock()
 
 
 class Failure(NamedTuple):
@@ -412,27 +408,11 @@ def _attempt(
     start = time.perf_counter()
     solution, failure = None, None
     try:
-        with _limited(threads):
+        with limited(threads):
             solution = solve(parcel.problem, **arguments)
     except Exception as error:
         failure = _failure(error)
     return _Outcome(solution, failure, time.perf_counter() - start)
-
-
-@contextmanager
-def _limited(threads: int | None) -> Iterator[None]:
-    """Let numba use so many threads, all if None."""
-    from numba import config, get_num_threads, set_num_threads
-    from numba.np.ufunc import threading_layer
-
-    before = get_num_threads()  # starts the threading layer, if that has not been done
-    most = vars(config)["NUMBA_NUM_THREADS"]
-    with _turn if threading_layer() == "workqueue" else nullcontext():
-        set_num_threads(before if threads is None else min(threads, most))
-        try:
-            yield
-        finally:
-            set_num_threads(before)
 
 
 def _lost(error: BaseException) -> _Outcome:

@@ -24,13 +24,18 @@ from fastincentive.kernels.simplex import project_row
 __all__ = [
     "DIRECT",
     "LINEAR",
+    "SETTLED",
     "SOFTMAX",
+    "SWEEPS",
     "Purse",
     "Rows",
+    "add_multipliers",
     "constraint_norms",
     "joint_direction",
     "move_payments",
     "separate_directions",
+    "shared_directions",
+    "sweep_directions",
 ]
 
 #: How a row of policy parameters moves.
@@ -308,63 +313,54 @@ def move_rows(packed, i, kind, step, multiplier, rows, out):
         )
 
 
-@parallel_jit
-def separate_directions(
-    packed, kind, step, shared, rows, total, pieces, active, purse, target, multipliers, row_out
-):
-    """Multipliers (n,J), one per follower and piece, and the rows' change (n,S,A).
-
-    ``pieces`` (n,J,K) are the payment parts of grad q_ij, ``target`` (n,J) is phi. ``total`` (k,)
-    enters as grad_x f and leaves as the payment gradient with the multipliers in it;
-    ``multipliers`` is the warm start and the result.
-    """
-    n = packed.model.shape[0]
-    reach = purse.reach
-    for i in range(n):
+@jit
+def add_multipliers(reach, pieces, multipliers, total):
+    """Add the multipliers (n,J) times their payment parts (n,J,K) to the gradient (k,)."""
+    for i in range(reach.shape[0]):
         for j in range(pieces.shape[1]):
             for c in range(reach.shape[1]):
                 if reach[i, c] >= 0:
                     total[reach[i, c]] += multipliers[i, j] * pieces[i, j, c]
-    if shared:
-        for _ in range(SWEEPS):
-            change = 0.0
-            for i in range(n):
-                change = max(
-                    change,
-                    sweep_follower(
-                        packed,
-                        i,
-                        kind,
-                        step,
-                        rows,
-                        total,
-                        pieces,
-                        active,
-                        purse,
-                        target,
-                        multipliers,
-                    ),
-                )
-            if change <= SETTLED:
-                break
-        for i in range(n):
-            move_rows(packed, i, kind, step, multipliers[i].sum(), rows, row_out)
-    else:
-        for i in numba.prange(n):
-            settle_follower(
-                packed,
-                i,
-                kind,
-                step,
-                rows,
-                total,
-                pieces,
-                active,
-                purse,
-                target,
-                multipliers,
-                row_out,
-            )
+
+
+@parallel_jit
+def separate_directions(
+    packed, kind, step, rows, total, pieces, active, purse, target, multipliers, row_out
+):
+    """Multipliers (n,J), one per follower and piece, and the rows' change (n,S,A).
+
+    For payments that reach one follower each. ``pieces`` (n,J,K) are the payment parts of
+    grad q_ij, ``target`` (n,J) is phi. ``total`` (k,) enters as grad_x f with the multipliers in
+    it, and leaves with the new ones; ``multipliers`` is the warm start and the result.
+    """
+    for i in numba.prange(packed.model.shape[0]):
+        settle_follower(
+            packed, i, kind, step, rows, total, pieces, active, purse, target, multipliers, row_out
+        )
+
+
+@jit
+def sweep_directions(packed, kind, step, rows, total, pieces, active, purse, target, multipliers):
+    """Go once through the multipliers of followers that share payments, one after the other.
+
+    Arguments are those of ``separate_directions``. Returns the largest relative change.
+    """
+    change = 0.0
+    for i in range(packed.model.shape[0]):
+        change = max(
+            change,
+            sweep_follower(
+                packed, i, kind, step, rows, total, pieces, active, purse, target, multipliers
+            ),
+        )
+    return change
+
+
+@jit
+def shared_directions(packed, kind, step, rows, multipliers, row_out):
+    """Change of the rows (n,S,A) for the multipliers (n,J) that sweeps have found."""
+    for i in range(packed.model.shape[0]):
+        move_rows(packed, i, kind, step, multipliers[i].sum(), rows, row_out)
 
 
 @jit

@@ -2,60 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive.errors import ImproperPolicyError, invalid
+from fastincentive.exchange import Across, AnyOf, Project, Question, Relay, Summary, alone
 from fastincentive.followers import Followers, PolicyValues, ResponseValues
 from fastincentive.kernels import ascent as kernels
-from fastincentive.large import ResponseMemory
 from fastincentive.mdp import FloatArray
 from fastincentive.methods import references
-from fastincentive.methods.pieces import (
-    Pieces,
-    add_pieces,
-    empty_pieces,
-)
-from fastincentive.methods.schedule import Pace, judge, start_pace
+from fastincentive.methods.ascent_state import AscentState, StepReport
+from fastincentive.methods.pieces import add_pieces, empty_pieces
+from fastincentive.methods.schedule import distance, ends_window, judge, start_pace
 from fastincentive.payments import BoundPayments
 from fastincentive.policy import Direct, Parameterization, Softmax
-from fastincentive.problem import Evaluation, IncentiveProblem
+from fastincentive.problem import IncentiveProblem
 from fastincentive.response import uniform_policies
 
-__all__ = ["AscentState", "BilevelAscent", "StepReport"]
+__all__ = ["BilevelAscent"]
 
 #: States with fewer visits count as not visited: they follow the follower alone.
 SMALLEST_VISITS = 1e-6
-
-
-class AscentState(NamedTuple):
-    """Everything the next iteration depends on."""
-
-    iteration: int
-    payments: FloatArray  # (k,)
-    theta: FloatArray  # (n, S, A)
-    multipliers: FloatArray  # (n, J)
-    pieces: Pieces
-    actions: NDArray[np.int64]  # (n, S) last best responses, the warm start of the next
-    unit: FloatArray  # (n,) spread of each follower's action values: its unit of reward
-    pace: Pace
-    #: Of best responses, for many states; it changes answers by rounding alone, and is not saved.
-    memory: ResponseMemory | None = None
-
-
-class StepReport(NamedTuple):
-    """One iteration, evaluated at the state it started from."""
-
-    theta: FloatArray
-    policies: FloatArray
-    evaluation: Evaluation
-    multipliers: FloatArray  # (n,)
-    residual: float  # largest change that the direction would make, per unit step and visit
-    converged: bool
-    stalled: bool
 
 
 @dataclass(frozen=True)
@@ -192,31 +163,28 @@ class BilevelAscent:
         self, problem: IncentiveProblem, parameterization: Parameterization, state: AscentState
     ) -> tuple[AscentState, StepReport]:
         """Evaluate the state, and move."""
+        return alone(self.stepping(problem, parameterization, state), problem)
+
+    def stepping(
+        self, problem: IncentiveProblem, parameterization: Parameterization, state: AscentState
+    ) -> Generator[Question, Any, tuple[AscentState, StepReport]]:
+        """As ``step_from``, for a shard of the followers that asks what it must know of all."""
         followers, bound, x = problem.followers, problem.payments, state.payments
         rewards = problem.rewards(x)
-        policies = parameterization.policies(state.theta, followers)
-        try:
-            held = followers.evaluate(rewards, policies)
-        except ImproperPolicyError:
-            # A step at discount 1 ended in a loop that is never left: a little of every action
-            # leads out again.
-            policies = 0.99 * policies + 0.01 * uniform_policies(followers)
-            state = state._replace(theta=parameterization.parameters(policies, followers))
-            held = followers.evaluate(rewards, policies)
+        state, policies, held = yield from self._held(problem, parameterization, rewards, state)
         best = followers.best_responses(rewards, state.actions, state.memory)
         reference = self._reference(problem, parameterization, rewards, policies, best, state.unit)
-        try:
-            answered = followers.evaluate(rewards, reference)
-        except ImproperPolicyError:
+        answered, improper = _evaluated(followers, rewards, reference)
+        if problem.undiscounted and (yield AnyOf(improper)):
             reference = np.eye(followers.n_actions)[best.actions]
             answered = followers.evaluate(rewards, reference)
-        leader = problem.leader_pass(policies)
+        assert answered is not None  # for the type checker
+        leader = yield from problem.leader_passing(policies)
         assert leader.gradient is not None  # for the type checker
         values = followers.start_values(held.values)
         top = best if self.response == "greedy" else answered
         best_values = followers.start_values(top.values)
-        cost = problem.cost_pass(x, policies)
-        evaluation = problem.assemble(leader, cost.value, values, best_values)
+        cost = yield from problem.cost_passing(x, policies)
         ahead = leader.gradient
         if cost.policies is not None:
             ahead = ahead - problem.cost_weight * cost.policies
@@ -230,11 +198,14 @@ class BilevelAscent:
         multipliers = np.where(fresh, 0.0, state.multipliers)
         slack = values[:, None] - pieces.at(spread)
         own = slope[:, None, :] - pieces.slope
-        own[np.abs(own) <= 1e-11 * (1.0 + np.abs(slope).max())] = 0.0
+        rounding = 1e-11 * (1.0 + np.abs(slope).max(axis=1, initial=0.0))
+        own[np.abs(own) <= rounding[:, None, None]] = 0.0
 
         step, payment_step = self._steps(state)
         unit = state.unit if self.natural_gradient else np.ones(followers.n)
         payment_unit = bound.most(unit)
+        if bound.shared:
+            payment_unit = yield Across(problem.variables, payment_unit)
         purse = kernels.Purse(
             bound.reach, payment_step / step * payment_unit, x, bound.lower, bound.upper
         )
@@ -242,68 +213,65 @@ class BilevelAscent:
         target = self._targets(problem, kind, step, rows, own, slack, purse)
         # A gap may open at this rate: without it, rounding alone would call for a multiplier.
         target -= 1e-11 * unit[:, None]
-        row_change = np.empty(followers.shape)
-        payment_change = np.empty(bound.size)
         total = -problem.cost_weight * cost.payments
-        if self.multiplier == "joint":
-            own_sum = _scatter(bound.reach, own[:, 0], bound.size)
-            joint = kernels.joint_direction(
-                followers.packed,
-                kind,
-                step,
-                rows,
-                total,
-                own_sum,
-                np.arange(bound.size),
-                purse,
-                float(target[:, 0].sum()),
-                row_change,
-            )
-            multipliers[:] = joint
-            total += joint * own_sum
-        else:
-            kernels.separate_directions(
-                followers.packed,
-                kind,
-                step,
-                bound.shared,
-                rows,
-                total,
-                own,
-                pieces.active,
-                purse,
-                target,
-                multipliers,
-                row_change,
-            )
+        constraints = _Constraints(own, pieces.active, target)
+        total, row_change = yield from self._direction(
+            problem, kind, step, rows, total, constraints, purse, multipliers
+        )
+        payment_change = np.empty(bound.size)
         kernels.move_payments(kind, step, total, purse, payment_change)
         if bound.budget is not None and kind != kernels.LINEAR:
-            payment_change = (bound.project(x + step * payment_change) - x) / step
+            moved = yield Project(problem.variables, x + step * payment_change)
+            payment_change = (moved - x) / step
 
         # How far the direction goes per unit step, in units of reward; rows count by their visits,
         # as in the norm of the gradient.
         visited = held.visits > SMALLEST_VISITS
         row_size = np.abs(row_change).max(axis=2, where=visited[:, :, None], initial=0.0)
         paid = np.abs(payment_change) / np.maximum(purse.pace, 1e-300)
-        residual = float(max((row_size * np.minimum(held.visits, 1.0)).max(), paid.max()))
-        gaps = evaluation.follower_gaps
-        converged = residual <= self.tolerance and bool((gaps <= self.tolerance * state.unit).all())
-
         damping = self._damping(bound, kind, step, row_size, payment_change, unit)
-        payment_damping = bound.least(damping)
+        gaps = best_values - values
+        pace, here = state.pace, (x, policies)
+        unit_paid = np.where(bound.counted, np.maximum(payment_unit, 1e-300), np.inf)
+        moved_by = distance(here, (pace.last, pace.last_policies), unit_paid, visited)
+        travelled = 0.0
+        if ends_window(state.iteration):
+            travelled = distance(here, (pace.anchor, pace.policy_anchor), unit_paid, visited)
+        largest, summed = yield Summary(
+            np.array(
+                [
+                    (row_size * np.minimum(held.visits, 1.0)).max(),
+                    paid.max(initial=0.0),
+                    (np.abs(gaps) / state.unit).max(),
+                    (gaps / state.unit).max(),
+                    -damping.min(),
+                ]
+            ),
+            np.array([cost.value, moved_by, travelled]),
+        )
+        residual = float(largest[:2].max())
+        converged = residual <= self.tolerance and bool(largest[3] <= self.tolerance)
+        joint = self.multiplier == "joint"
+        if bound.shared or joint:
+            damping[:] = -largest[4]
         pace, stalled = judge(
-            state.pace,
+            pace,
             state.iteration,
-            residual + float((np.abs(gaps) / state.unit).max()),
+            residual + float(largest[2]),
+            float(largest[3]),
+            float(summed[1]),
+            float(summed[2]),
             x,
             policies,
-            np.maximum(payment_unit, 1e-300),
-            visited,
-            float((gaps / state.unit).max()),
         )
+        ahead_payments = x + step * bound.least(damping) * payment_change
+        if bound.budget is None:
+            ahead_payments = bound.project(ahead_payments)
+        else:
+            ahead_payments = yield Project(problem.variables, ahead_payments)
         following = AscentState(
             iteration=state.iteration + 1,
-            payments=bound.project(x + step * payment_damping * payment_change),
+            payments=ahead_payments,
             theta=self._move(
                 parameterization, followers, state.theta, rows, row_change, visited, damping, step
             ),
@@ -314,9 +282,86 @@ class BilevelAscent:
             pace=pace,
             memory=state.memory,
         )
-        summed = multipliers[:, 0] if self.multiplier == "joint" else multipliers.sum(axis=1)
-        report = StepReport(state.theta, policies, evaluation, summed, residual, converged, stalled)
+        report = StepReport(
+            theta=state.theta,
+            policies=policies,
+            payments=x,
+            evaluation=problem.assemble(leader, float(summed[0]), values, best_values),
+            multipliers=multipliers[:, 0] if joint else multipliers.sum(axis=1),
+            residual=residual,
+            converged=converged,
+            stalled=stalled,
+            finite=bool(
+                np.isfinite(following.payments).all() and np.isfinite(following.theta).all()
+            ),
+        )
         return following, report
+
+    def _held(
+        self,
+        problem: IncentiveProblem,
+        parameterization: Parameterization,
+        rewards: FloatArray,
+        state: AscentState,
+    ) -> Generator[Question, Any, tuple[AscentState, FloatArray, PolicyValues]]:
+        """Return the policies at a state and their values; and the state, or a proper one."""
+        followers = problem.followers
+        policies = parameterization.policies(state.theta, followers)
+        held, improper = _evaluated(followers, rewards, policies)
+        if problem.undiscounted and (yield AnyOf(improper)):
+            # A step at discount 1 ended in a loop that is never left: a little of every action
+            # leads out again.
+            policies = 0.99 * policies + 0.01 * uniform_policies(followers)
+            state = state._replace(theta=parameterization.parameters(policies, followers))
+            held = followers.evaluate(rewards, policies)
+        assert held is not None  # for the type checker
+        return state, policies, held
+
+    def _direction(
+        self,
+        problem: IncentiveProblem,
+        kind: int,
+        step: float,
+        rows: kernels.Rows,
+        total: FloatArray,
+        constraints: _Constraints,
+        purse: kernels.Purse,
+        multipliers: FloatArray,
+    ) -> Generator[Question, Any, tuple[FloatArray, FloatArray]]:
+        """Return the payments' gradient with the multipliers in it, and the change of the rows.
+
+        ``multipliers`` (n, J) are the last ones, and are overwritten by the new ones.
+        """
+        packed, bound = problem.followers.packed, problem.payments
+        own, active, target = constraints
+        row_change = np.empty(rows.points.shape)
+        if self.multiplier == "joint":
+            own_sum = _scatter(bound.reach, own[:, 0], bound.size)
+            every, wanted = np.arange(bound.size), float(target[:, 0].sum())
+            multipliers[:] = kernels.joint_direction(
+                packed, kind, step, rows, total, own_sum, every, purse, wanted, row_change
+            )
+            return total + multipliers[0, 0] * own_sum, row_change
+        if not bound.shared:
+            kernels.add_multipliers(bound.reach, own, multipliers, total)
+            kernels.separate_directions(
+                packed, kind, step, rows, total, own, active, purse, target, multipliers, row_change
+            )
+            return total, row_change
+        # Followers that share payments take turns: what one changes, the next one sees.
+        total, _ = yield Relay(problem.variables, total, False)
+        kernels.add_multipliers(bound.reach, own, multipliers, total)
+        total, _ = yield Relay(problem.variables, total, True)
+        for _ in range(kernels.SWEEPS):
+            total, _ = yield Relay(problem.variables, total, False)
+            change = kernels.sweep_directions(
+                packed, kind, step, rows, total, own, active, purse, target, multipliers
+            )
+            total, change = yield Relay(problem.variables, total, True, change)
+            if change <= kernels.SETTLED:
+                break
+        kernels.shared_directions(packed, kind, step, rows, multipliers, row_change)
+        return total, row_change
 
     def _reference(
         self,
@@ -415,8 +460,6 @@ class BilevelAscent:
         if self.natural_gradient:
             moved = np.abs(bound.spread(payment_change)).max(axis=1) * step
             damping = np.minimum(damping, 0.2 * unit / np.maximum(moved, 0.2 * unit))
-        if bound.shared or self.multiplier == "joint":
-            damping[:] = damping.min()
         return damping
 
     def _move(
@@ -442,6 +485,24 @@ class BilevelAscent:
             return parameterization.project(moved + drift, followers)
         logits = np.log(np.maximum(moved, 1e-300)) + drift
         return parameterization.from_logits(logits, followers.available)
+
+
+class _Constraints(NamedTuple):
+    """How q grows with the payments, and how much it must."""
+
+    own: FloatArray  # (n, J, K) gradient of each piece of q_i in the payments
+    active: NDArray[np.bool_]  # (n, J)
+    target: FloatArray  # (n, J) phi
+
+
+def _evaluated(
+    followers: Followers, rewards: FloatArray, policies: FloatArray
+) -> tuple[PolicyValues | None, bool]:
+    """Values of policies; or None, and that some follower's is improper."""
+    try:
+        return followers.evaluate(rewards, policies), False
+    except ImproperPolicyError:
+        return None, True
 
 
 def _scatter(reach: NDArray[np.int64], values: FloatArray, size: int) -> FloatArray:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fastincentive.mdp import FloatArray
 
-__all__ = ["Pace", "judge", "start_pace"]
+__all__ = ["Pace", "distance", "ends_window", "judge", "start_pace"]
 
 #: Progress is judged over this many iterations.
 WINDOW = 25
@@ -39,35 +39,48 @@ def start_pace(payments: FloatArray, policies: FloatArray) -> Pace:
     return Pace(1.0, np.inf, np.inf, np.inf, 0.0, payments, policies, payments, policies, 0.0)
 
 
+def distance(
+    first: tuple[FloatArray, FloatArray],
+    second: tuple[FloatArray, FloatArray],
+    unit: FloatArray,
+    visited: NDArray[np.bool_],
+) -> float:
+    """How far two points, payments (k,) and policies (n, S, A), are from each other.
+
+    ``unit`` (k,) is the unit of each payment, ``visited`` (n, S) tells which rows matter.
+    """
+    rows = np.abs(first[1] - second[1]).sum(axis=2)
+    return float((np.abs(first[0] - second[0]) / unit).sum() + rows[visited].sum())
+
+
+def ends_window(iteration: int) -> bool:
+    """Whether progress is judged at this iteration."""
+    return (iteration + 1) % WINDOW == 0
+
+
 def judge(
     pace: Pace,
     iteration: int,
     merit: float,
+    gap: float,
+    step: float,
+    travelled: float,
     payments: FloatArray,
     policies: FloatArray,
-    unit: FloatArray,
-    visited: NDArray[np.bool_],
-    gap: float,
 ) -> tuple[Pace, bool]:
     """Record an iterate; at the end of a window set the factor, and say whether the run stalled.
 
-    ``unit`` (k,) is the unit of each payment, ``visited`` (n, S) tells which rows matter, ``gap``
-    is the largest gap in units of reward.
+    ``gap`` is the largest gap in units of reward, ``step`` the distance from the last iterate and,
+    at the end of a window, ``travelled`` that from its start.
     """
-
-    def distance(x: FloatArray, p: FloatArray, y: FloatArray, r: FloatArray) -> float:
-        rows = np.abs(p - r).sum(axis=2)
-        return float((np.abs(x - y) / unit).sum() + rows[visited].sum())
-
-    path = pace.path + distance(payments, policies, pace.last, pace.last_policies)
+    path = pace.path + step
     best = min(pace.window_merit, merit)
     worst = max(pace.window_gap, gap)
     pace = pace._replace(
         last=payments, last_policies=policies, path=path, window_merit=best, window_gap=worst
     )
-    if (iteration + 1) % WINDOW:
+    if not ends_window(iteration):
         return pace, False
-    travelled = distance(payments, policies, pace.anchor, pace.policy_anchor)
     factor, stalled = pace.factor, False
     chatters = best > 0.7 * pace.merit and travelled <= 0.3 * path
     circles = worst > SMALL_GAP and worst > 0.5 * pace.gap and iteration > 8 * WINDOW

@@ -1,0 +1,55 @@
+"""All followers in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from fastincentive.engines.run import Engine, Run
+from fastincentive.engines.shard import Done, Shard
+from fastincentive.exchange import Question
+from fastincentive.methods.bilevel_ascent import BilevelAscent
+from fastincentive.policy import Parameterization
+from fastincentive.problem import IncentiveProblem
+from fastincentive.shards import check_shards, shard_bounds, shard_of
+
+__all__ = ["Local"]
+
+
+class Local(Engine):
+    """All followers in this process: what ``solve`` does by default.
+
+    Parameters
+    ----------
+    shards : int
+        1 by default. More take no less memory: they are there to see what a cluster would do.
+    """
+
+    def __init__(self, shards: int = 1) -> None:
+        self.shards = shards
+
+    def run(
+        self, problem: IncentiveProblem, method: BilevelAscent, parameterization: Parameterization
+    ) -> Run:
+        """Cut the problem into shards, for one run."""
+        check_shards(self.shards, method.multiplier)
+        bounds = shard_bounds(problem, self.shards)
+        shards = [
+            Shard(shard_of(problem, first, last), method, parameterization)
+            for first, last in pairwise(bounds.tolist())
+        ]
+        return Run(problem, _LocalParts(shards), bounds)
+
+
+class _LocalParts:
+    def __init__(self, shards: Sequence[Shard]) -> None:
+        self._shards = shards
+
+    def begin(self, task: str, arguments: Sequence[tuple[Any, ...]]) -> list[Question | Done]:
+        return [
+            shard.begin(task, *each) for shard, each in zip(self._shards, arguments, strict=True)
+        ]
+
+    def go_on(self, answers: Mapping[int, Any]) -> dict[int, Question | Done]:
+        return {k: self._shards[k].go_on(answer) for k, answer in answers.items()}

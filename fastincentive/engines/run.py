@@ -1,0 +1,140 @@
+"""A run of the ascent over shards of the followers: its start, its steps, and what it finds."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastincentive.engines.shard import Parts, lockstep
+from fastincentive.mdp import FloatArray
+from fastincentive.methods.ascent_state import (
+    AscentState,
+    StepReport,
+    join_reports,
+    join_states,
+    part_of_state,
+)
+from fastincentive.methods.bilevel_ascent import BilevelAscent
+from fastincentive.policy import Parameterization
+from fastincentive.problem import IncentiveProblem
+
+__all__ = ["Engine", "Run"]
+
+
+class Engine(ABC):
+    """Where the followers of a run are."""
+
+    @abstractmethod
+    def run(
+        self, problem: IncentiveProblem, method: BilevelAscent, parameterization: Parameterization
+    ) -> Run:
+        """Cut the problem into shards, for one run.
+
+        Raises
+        ------
+        InputError
+            If the method does not suit the engine.
+        """
+
+
+class Run:
+    """One run of the ascent; the same for any number of shards.
+
+    Parameters
+    ----------
+    problem : IncentiveProblem
+    parts : Parts
+        Its shards.
+    bounds : array (m+1,)
+        At which follower each shard begins, and the last one ends.
+    """
+
+    def __init__(self, problem: IncentiveProblem, parts: Parts, bounds: NDArray[np.int64]) -> None:
+        self._problem = problem
+        self._parts = parts
+        self._ranges = list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))
+        bound = problem.payments
+        self._variables = [np.arange(bound.size)]
+        if len(self._ranges) > 1:
+            reach = [bound.reach[first:last] for first, last in self._ranges]
+            self._variables = [np.unique(part[part >= 0]) for part in reach]
+        self._task = "step" if len(self._ranges) == 1 else "light_step"
+        #: Iteration of the state that the run stands at.
+        self.iteration = 0
+        #: Whether the next step goes on to what the last one found.
+        self._ahead = False
+
+    def start(self, payments: FloatArray, policies: str | FloatArray) -> None:
+        """Stand at payments (k,), and at policies (n, S, A) or those of a name that solve knows."""
+        split = [
+            (payments[own], policies if isinstance(policies, str) else policies[first:last])
+            for own, (first, last) in zip(self._variables, self._ranges, strict=True)
+        ]
+        self._do("start", split)
+        self.iteration, self._ahead = 0, False
+
+    def load(self, state: AscentState) -> None:
+        """Stand where another run stood."""
+        self._do("load", self._split(state))
+        self.iteration, self._ahead = state.iteration, False
+
+    def step(self) -> StepReport:
+        """Evaluate the state, and find the next.
+
+        Raises
+        ------
+        InputError
+            If best responses to the payments are unbounded.
+        """
+        parts = self._do(self._task, [(self._ahead,)] * len(self._ranges))
+        problem = self._problem
+        self._ahead = False
+        return join_reports(parts, self._variables, problem.payments, problem.followers.counts)
+
+    def advance(self) -> None:
+        """Go on to the state that the last step found."""
+        self._ahead = True
+        self.iteration += 1
+
+    def back(self) -> None:
+        """Go back from a state that could not be evaluated."""
+        self.iteration -= 1
+        self._ahead = False
+        self._do("back", [(self.iteration,)] * len(self._ranges))
+
+    def state(self) -> AscentState:
+        """Return the whole state, to go on from."""
+        parts = self._do("gather", [(self._ahead,)] * len(self._ranges))
+        return join_states(parts, self._variables, self._problem.payments)
+
+    def point(self) -> tuple[FloatArray, FloatArray]:
+        """Return theta and policies (n, S, A) as they were evaluated last."""
+        parts = self._do("point", [()] * len(self._ranges))
+        if len(parts) == 1:
+            return parts[0]
+        thetas, policies = zip(*parts, strict=True)
+        return np.concatenate(thetas), np.concatenate(policies)
+
+    def close(self) -> None:
+        """Let go of the shards."""
+
+    def _split(self, state: AscentState) -> list[tuple[AscentState]]:
+        if len(self._ranges) == 1:
+            return [(state,)]
+        reach = self._problem.payments.reach
+        return [
+            (part_of_state(state, first, last, own, _width(reach[first:last])),)
+            for own, (first, last) in zip(self._variables, self._ranges, strict=True)
+        ]
+
+    def _do(self, task: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+        return lockstep(self._parts, self._problem, task, arguments)
+
+
+def _width(reach: NDArray[np.int64]) -> int:
+    """Most payments of a follower."""
+    return int((reach >= 0).sum(axis=1).max())

@@ -1,0 +1,165 @@
+"""One shard of a run, and how several go on in lockstep."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from fastincentive.exchange import Question, Relay, Whole
+from fastincentive.mdp import FloatArray
+from fastincentive.methods.ascent_state import AscentState, StepReport
+from fastincentive.methods.bilevel_ascent import BilevelAscent
+from fastincentive.policy import Parameterization
+from fastincentive.problem import IncentiveProblem
+from fastincentive.starts import best_response_policies, leader_optimal_steps
+
+__all__ = ["Done", "Parts", "Shard", "lockstep"]
+
+
+class Done(NamedTuple):
+    """What a shard says when a task is finished."""
+
+    result: Any
+
+
+class Shard:
+    """Some of the followers, and where the run stands for them.
+
+    A task begins with ``begin`` and goes on with ``go_on`` for each answer, until it is done.
+    """
+
+    def __init__(
+        self, problem: IncentiveProblem, method: BilevelAscent, parameterization: Parameterization
+    ) -> None:
+        self._problem = problem
+        self._method = method
+        self._parameterization = parameterization
+        self._state: AscentState | None = None
+        self._following: AscentState | None = None
+        self._previous: AscentState | None = None
+        self._report: StepReport | None = None
+        self._task: Generator[Question, Any, Any] | None = None
+
+    def begin(self, task: str, *arguments: Any) -> Question | Done:
+        """Begin a task; one that is under way is given up."""
+        found = getattr(self, f"_{task}")(*arguments)
+        if not isinstance(found, Generator):
+            return Done(found)
+        self._task = found
+        return self.go_on(None)
+
+    def go_on(self, answer: Any) -> Question | Done:
+        """Go on with the task until its next question, or its end."""
+        assert self._task is not None  # for the type checker
+        try:
+            return self._task.send(answer)
+        except StopIteration as end:
+            self._task = None
+            return Done(end.value)
+
+    # -- tasks; those that need to know something of all followers are generators ----------------
+
+    def _start(
+        self, payments: FloatArray, policies: str | FloatArray
+    ) -> Generator[Question, Any, None]:
+        """Stand at the first iterate."""
+        problem = self._problem
+        if isinstance(policies, str):
+            if policies == "best-response":
+                first = best_response_policies(problem, payments)
+            else:
+                first = yield from leader_optimal_steps(problem)
+        else:
+            first = policies
+        self._stand(self._method.init(problem, self._parameterization, payments, first))
+
+    def _load(self, state: AscentState) -> None:
+        """Stand where an earlier run stood."""
+        memory = self._problem.followers.response_memory()
+        self._stand(state._replace(memory=memory))
+
+    def _stand(self, state: AscentState) -> None:
+        self._state = state
+        self._following = self._previous = self._report = None
+
+    def _step(self, ahead: bool) -> Generator[Question, Any, StepReport]:
+        """Evaluate the state, or the one that the last step led to, and find the next."""
+        if ahead and self._following is not None:
+            self._previous, self._state, self._following = self._state, self._following, None
+        assert self._state is not None  # for the type checker
+        self._following, self._report = yield from self._method.stepping(
+            self._problem, self._parameterization, self._state
+        )
+        return self._report
+
+    def _light_step(self, ahead: bool) -> Generator[Question, Any, StepReport]:
+        """As ``step``, and the policies stay here."""
+        report = yield from self._step(ahead)
+        return report._replace(theta=None, policies=None)
+
+    def _back(self, iteration: int) -> None:
+        """Stand at this iteration again, the last one that was evaluated."""
+        assert self._state is not None  # for the type checker
+        if self._state.iteration > iteration and self._previous is not None:
+            self._state, self._following = self._previous, None
+
+    def _gather(self, ahead: bool) -> AscentState:
+        """Return the state, or the next one."""
+        state = self._following if ahead and self._following is not None else self._state
+        assert state is not None  # for the type checker
+        return state
+
+    def _point(self) -> tuple[FloatArray, FloatArray]:
+        """Return theta and policies as they were evaluated last."""
+        report = self._report
+        assert report is not None  # for the type checker
+        assert report.theta is not None
+        assert report.policies is not None
+        return report.theta, report.policies
+
+
+class Parts(Protocol):
+    """The shards of a run, wherever they are."""
+
+    def begin(self, task: str, arguments: Sequence[tuple[Any, ...]]) -> list[Question | Done]:
+        """Begin a task in every shard, with arguments for each."""
+        ...
+
+    def go_on(self, answers: Mapping[int, Any]) -> dict[int, Question | Done]:
+        """Give some of the shards, by number, their answers."""
+        ...
+
+
+def lockstep(
+    parts: Parts, whole: Whole, task: str, arguments: Sequence[tuple[Any, ...]]
+) -> list[Any]:
+    """Run a task in all shards, and return what each has found.
+
+    ``whole`` is what answers know of all followers: the problem.
+    """
+    asked = parts.begin(task, arguments)
+    while True:
+        results = [each.result for each in asked if isinstance(each, Done)]
+        if results:
+            return results
+        if isinstance(asked[0], Relay) and not asked[0].done and len(asked) > 1:
+            asked = _relay(parts, whole, asked)
+            continue
+        answers = asked[0].answers(asked, whole)  # type: ignore[union-attr]
+        found = parts.go_on(dict(enumerate(answers)))
+        asked = [found[k] for k in range(len(answers))]
+
+
+def _relay(parts: Parts, whole: Any, asked: Sequence[Any]) -> list[Question | Done]:
+    """Let the shards take their turns, each with the numbers as the one before it left them."""
+    numbers = np.zeros(whole.payments.size)
+    for each in asked:
+        numbers[each.variables] = each.numbers
+    after: list[Question | Done] = []
+    for k, each in enumerate(asked):
+        left: Any = parts.go_on({k: (numbers[each.variables], 0.0)})[k]
+        numbers[left.variables] = left.numbers
+        after.append(left)
+    return after
