@@ -188,9 +188,16 @@ class Followers:
             f"n_models={self.n_models})"
         )
 
-    def check_policies(self, policies: object, argument: str = "policies") -> FloatArray:
-        """Return policies as an (n, S, A) array, or raise naming the first offending entry."""
-        value = np.array(policies, float, order="C")
+    def check_policies(
+        self, policies: object, argument: str = "policies", single: bool = False
+    ) -> FloatArray:
+        """Return policies as an (n, S, A) array, or raise naming the first offending entry.
+
+        ``single`` lets float32 policies stay so.
+        """
+        kept = single and getattr(policies, "dtype", None) == np.float32
+        value = np.array(policies, np.float32 if kept else float, order="C")
+        slack = 1e-6 if kept else 1e-9
         if value.shape != self.shape:
             raise invalid(argument, f"shape {self.shape} (followers, states, actions)", value.shape)
         bad = ~(value >= 0) | ((value > 0) & ~self.available)
@@ -203,12 +210,12 @@ class Followers:
                 f"follower {i}, state {s}, action {a}",
             )
         total = value.sum(axis=2)
-        bad_rows = np.abs(total - 1.0) > 1e-9
+        bad_rows = np.abs(total - 1.0) > slack
         if bad_rows.any():
             i, s = (int(k) for k in np.argwhere(bad_rows)[0])
             raise invalid(
                 argument,
-                "rows that sum to 1 (within 1e-09)",
+                f"rows that sum to 1 (within {slack:.0e})",
                 total[i, s],
                 f"follower {i}, state {s}",
             )

@@ -465,7 +465,7 @@ class ForwardPass:
         self, policies: FloatArray, found: Forward, conditional: FloatArray, gamma: float
     ) -> tuple[float, FloatArray]:
         """V and dV/dpi (n, S, A) from conditional rewards (T, n, L): the backward pass."""
-        out = np.empty(policies.shape)
+        out = np.empty_like(policies)
         n = policies.shape[0]
         values = np.empty(n)
         kernels.leader_gradients.suited(2 * conditional.shape[0] * self._edges, n)(

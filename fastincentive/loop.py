@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from fastincentive import io
 from fastincentive.certificate import stationarity
-from fastincentive.engines import Engine, Local
+from fastincentive.engines import Dask, Engine, Local
 from fastincentive.errors import ConvergenceWarning, InputError, invalid, missing_extra
 from fastincentive.mdp import FloatArray
 from fastincentive.memory import ASCENT_ARRAYS, UNGUARDED
@@ -144,7 +144,10 @@ def solve(
             f"engine: expected engines.Local() or engines.Dask(client), got {type(engine).__name__}"
         )
     np.random.default_rng(rng)  # a bad seed is refused before any work
-    if ASCENT_ARRAYS * problem.followers.rewards.nbytes > UNGUARDED:
+    # On workers the passes look for themselves.
+    if not isinstance(engine, Dask) and (
+        ASCENT_ARRAYS * problem.followers.rewards.nbytes > UNGUARDED
+    ):
         problem.memory_estimate().raise_if_too_large()
     if isinstance(method, RegimeAscent):
         if checkpoint is not None:

@@ -8,7 +8,7 @@ from copy import copy
 from dataclasses import dataclass
 from hashlib import sha256
 from types import EllipsisType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,6 +28,9 @@ from fastincentive.leader import (
 from fastincentive.mdp import FloatArray, TabularMDP
 from fastincentive.memory import MemoryEstimate, estimate_memory
 from fastincentive.payments import ROUNDING, Payments
+
+if TYPE_CHECKING:
+    from fastincentive.engines import Engine
 
 __all__ = ["Evaluation", "IncentiveProblem"]
 
@@ -271,8 +274,11 @@ class IncentiveProblem:
     # -- the leader ---------------------------------------------------------------------------
 
     def leader_value(self, policies: ArrayLike) -> float:
-        """V(pi): the leader's expected discounted reward under policies (n, S, A), eq. 1."""
-        checked = self.followers.check_policies(policies)
+        """V(pi): the leader's expected discounted reward under policies (n, S, A), eq. 1.
+
+        Policies may be float32, see ``leader_gradient``.
+        """
+        checked = self.followers.check_policies(policies, single=not self.small)
         return self.leader_pass(checked, gradient=False, warn=True).value
 
     def leader_gradient(self, policies: ArrayLike) -> FloatArray:
@@ -280,8 +286,13 @@ class IncentiveProblem:
 
         At a leader's discount of 1 the derivative is infinite where a follower idles for ever in a
         state that it could leave to the leader's profit; only a finite time of it is counted.
+
+        float32 policies give a float32 gradient, which takes half the memory. Sums are taken in
+        float64; but each policy entry is off by up to 6e-8 of itself, which changes a law at time t
+        by up to 6e-8 t, and the result is rounded. (Float64 all the same where the problem is small
+        enough for its product space.)
         """
-        checked = self.followers.check_policies(policies)
+        checked = self.followers.check_policies(policies, single=not self.small)
         gradient = self.leader_pass(checked, warn=True).gradient
         assert gradient is not None  # for the type checker: gradient=True returns one
         return gradient
@@ -640,7 +651,9 @@ class IncentiveProblem:
 
     # -- memory -------------------------------------------------------------------------------
 
-    def memory_estimate(self, policies: ArrayLike | None = None) -> MemoryEstimate:
+    def memory_estimate(
+        self, policies: ArrayLike | None = None, engine: Engine | None = None
+    ) -> MemoryEstimate:
         """Estimate the memory of a leader gradient and of a solve, part by part, before they run.
 
         Where the discount does not give the horizon, it is counted along the followers' chains, in
@@ -652,6 +665,10 @@ class IncentiveProblem:
         policies : array (n, S, A), optional
             Where the horizon is counted; uniform by default. At a leader's discount of 1 other
             policies may need a longer one, up to ``max_horizon``.
+        engine : Engine, optional
+            Count the largest shard of a run on this engine instead: what one of its workers holds.
+            Where ``solve`` is called the problem, label marginals and conditional rewards of all
+            followers are held as well, and in the end what recovery needs.
 
         Returns
         -------
@@ -679,7 +696,8 @@ class IncentiveProblem:
         doubled = cut and _doubles(found, self.leader_discount)
         if cut and not doubled:
             found = self.forward(checked, None, gradient=True, measure=True)
-        return estimate_memory(self, found.marginals.shape[0], doubled)
+        counted = self if engine is None else engine.largest_shard(self)
+        return estimate_memory(counted, found.marginals.shape[0], doubled)
 
     # -- both levels --------------------------------------------------------------------------
 

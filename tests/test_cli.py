@@ -479,8 +479,12 @@ def test_info_says_what_is_missing(monkeypatch, capsys):
 
 
 def test_environment_without_proc(monkeypatch):
-    def missing(*_, **__):
-        raise FileNotFoundError
+    read = Path.read_text
+
+    def missing(self, *args, **settings):
+        if str(self).startswith(("/proc", "/sys")):
+            raise FileNotFoundError
+        return read(self, *args, **settings)
 
     monkeypatch.setattr(Path, "read_text", missing)
     monkeypatch.delattr("os.sched_getaffinity", raising=False)

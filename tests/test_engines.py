@@ -1,4 +1,4 @@
-"""Runs in shards beside runs in one piece: in this process, and on the workers of a Dask cluster."""
+"""Runs in shards beside runs in one piece: in this process, and on the workers of a cluster."""
 
 import os
 import signal
@@ -194,13 +194,23 @@ def test_a_checkpoint_goes_on_with_other_shards(tmp_path):
     assert_same(found, expected)
 
 
+def test_a_shard_needs_less_memory():
+    problem = without_the_product_space(fi.models.crowd(12, rng=1, size=5))
+    whole = problem.memory_estimate()
+    assert problem.memory_estimate(engine=Local()) == whole
+    part = problem.memory_estimate(engine=Local(4))
+    assert part.horizon == whole.horizon
+    for name in ("marginals", "conditional", "policies", "gradient"):
+        assert getattr(part, name) * 4 == getattr(whole, name), name
+
+
 def test_bad_engines():
     problem = without_the_product_space(counted())
     with pytest.raises(fi.InputError, match=r"engine: expected engines\.Local\(\).*got str"):
         fi.solve(problem, engine="dask")
     with pytest.raises(fi.InputError, match="shards: expected a positive integer, got 0"):
         fi.solve(problem, engine=Local(0))
-    with pytest.raises(fi.InputError, match="multiplier: expected 'per-follower'.*got 'joint'"):
+    with pytest.raises(fi.InputError, match=r"multiplier: expected 'per-follower'.*got 'joint'"):
         fi.solve(problem, fi.BilevelAscent(multiplier="joint"), engine=Local(2))
     with pytest.raises(fi.InputError, match="engine: expected none with RegimeAscent"):
         fi.solve(problem, fi.RegimeAscent(), engine=Local(2))

@@ -7,8 +7,10 @@ import pytest
 from conftest import EXACT, ROUNDING, assert_close, random_game
 
 from fastincentive import (
+    CountReward,
     Followers,
     IncentiveProblem,
+    InputError,
     JointReward,
     LabelReward,
     Payments,
@@ -215,3 +217,34 @@ def test_the_route_does_not_depend_on_earlier_calls():
         again = problem.leader_pass(policies[k])
         assert again.value == alone[k].value
         assert again.gradient.tobytes() == alone[k].gradient.tobytes()
+
+
+@pytest.mark.parametrize("labels", ["states", "pairs"])
+def test_single_precision_storage(labels):
+    rng = np.random.default_rng(5)
+    game = random_game(rng, 4, 30, 3, 0.9, unavailable=0.2)
+    shape = (30,) if labels == "states" else (4, 30, 3)
+    problem = IncentiveProblem(
+        game.problem().followers,
+        CountReward(rng.integers(2, size=shape), rng.normal(size=5)),
+        Payments.everywhere(),
+        0.95,
+    )
+    problem._most_steps = np.inf  # not on the product space
+    policies = game.policies.astype(np.float32)
+    assert not problem.small
+    # A law is off by up to 6e-8 of itself for each step, values by the same share of their size.
+    horizon = 1.0 / (1.0 - 0.95)
+    share = 6e-8 * horizon
+    size = problem.magnitude * horizon
+    value = problem.leader_value(game.policies)
+    assert problem.leader_value(policies) == pytest.approx(value, abs=share * size)
+    gradient, expected = problem.leader_gradient(policies), problem.leader_gradient(game.policies)
+    assert gradient.dtype == np.float32
+    assert expected.dtype == np.float64
+    visits = np.abs(expected).max()
+    assert np.abs(gradient - expected).max() <= share * max(visits, size)
+    off = policies.copy()
+    off[0, 0] *= 1.00001
+    with pytest.raises(InputError, match=r"rows that sum to 1 \(within 1e-06\)"):
+        problem.leader_value(off)

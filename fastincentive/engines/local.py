@@ -41,6 +41,10 @@ class Local(Engine):
         ]
         return Run(problem, _LocalParts(shards), bounds)
 
+    def count(self) -> int:
+        """Return into how many shards followers are cut, at most."""
+        return self.shards
+
 
 class _LocalParts:
     def __init__(self, shards: Sequence[Shard]) -> None:

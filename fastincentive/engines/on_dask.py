@@ -137,12 +137,16 @@ class Dask(Engine):
         self, problem: IncentiveProblem, method: BilevelAscent, parameterization: Parameterization
     ) -> Run:
         """Cut the problem into shards, for one run."""
-        count = len(_workers(self.client)) if self.shards is None else self.shards
+        count = self.count()
         check_shards(count, method.multiplier)
         self.traffic = Traffic()
         bounds = shard_bounds(problem, count)
         parts = _DaskParts(self.client, problem, (method, parameterization), bounds, self.traffic)
         return _WatchedRun(problem, parts, bounds, self.checkpoint_every, self.traffic)
+
+    def count(self) -> int:
+        """Return into how many shards followers are cut, at most: one per worker by default."""
+        return len(_workers(self.client)) if self.shards is None else self.shards
 
 
 class WorkersLostError(Exception):

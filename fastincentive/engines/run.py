@@ -21,6 +21,7 @@ from fastincentive.methods.ascent_state import (
 from fastincentive.methods.bilevel_ascent import BilevelAscent
 from fastincentive.policy import Parameterization
 from fastincentive.problem import IncentiveProblem
+from fastincentive.shards import shard_bounds, shard_of
 
 __all__ = ["Engine", "Run"]
 
@@ -39,6 +40,16 @@ class Engine(ABC):
         InputError
             If the method does not suit the engine.
         """
+
+    @abstractmethod
+    def count(self) -> int:
+        """Return into how many shards followers are cut, at most."""
+
+    def largest_shard(self, problem: IncentiveProblem) -> IncentiveProblem:
+        """Return the shard with most followers."""
+        bounds = shard_bounds(problem, self.count())
+        k = int(np.argmax(np.diff(bounds)))
+        return shard_of(problem, int(bounds[k]), int(bounds[k + 1]))
 
 
 class Run:
