@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from fastincentive import engines, models, theory
+    from fastincentive.audit import GradientAudit, audit_gradients
     from fastincentive.bounds import upper_bound
     from fastincentive.certificate import Stationarity, stationarity
     from fastincentive.cheapest import CheapestPayments, cheapest_payments
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         ProductSpaceTooLargeError,
         TruncationWarning,
     )
+    from fastincentive.estimators import Exact, FollowerEstimate, GradientEstimate, Reinforce
     from fastincentive.followers import Followers
     from fastincentive.io import load_solution, save_solution
     from fastincentive.large import ResponseMemory
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
     from fastincentive.worst_case import WorstCase, worst_near_response
 
 _WHERE = {
+    "audit": ["GradientAudit", "audit_gradients"],
     "bounds": ["upper_bound"],
     "certificate": ["Stationarity", "stationarity"],
     "cheapest": ["CheapestPayments", "cheapest_payments"],
@@ -84,6 +87,7 @@ _WHERE = {
         "ProductSpaceTooLargeError",
         "TruncationWarning",
     ],
+    "estimators": ["Exact", "FollowerEstimate", "GradientEstimate", "Reinforce"],
     "followers": ["Followers"],
     "large": ["ResponseMemory"],
     "io": ["load_solution", "save_solution"],
@@ -137,9 +141,13 @@ __all__ = [
     "CustomCost",
     "Direct",
     "Evaluation",
+    "Exact",
     "ExpectedSpend",
+    "FollowerEstimate",
     "Followers",
     "GlobalOptimum",
+    "GradientAudit",
+    "GradientEstimate",
     "History",
     "ImproperPolicyError",
     "IncentiveProblem",
@@ -163,6 +171,7 @@ __all__ = [
     "Refinement",
     "RegimeAscent",
     "Regimes",
+    "Reinforce",
     "ResponseMemory",
     "SingleFollowerOptimum",
     "Softmax",
@@ -178,6 +187,7 @@ __all__ = [
     "TruncationWarning",
     "WeakStackelberg",
     "WorstCase",
+    "audit_gradients",
     "best_response",
     "best_response_policies",
     "cheapest_payments",

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastincentive import __version__
@@ -205,11 +205,7 @@ def _pareto(args: argparse.Namespace) -> int:
 
     if args.weight is not None and args.budgets is None:
         raise InputError("--weight needs --budgets; without it the weight is what varies")
-    if args.out is not None:
-        if not args.out.lower().endswith(".png"):
-            raise InputError(f"--out: expected a file name that ends in .png, got {args.out}")
-        if not _installed("matplotlib"):
-            raise missing_extra("matplotlib", "plot")
+    _check_figure(args.out)
     problem = _problem(args)
     began = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
@@ -220,15 +216,10 @@ def _pareto(args: argparse.Namespace) -> int:
     seconds = time.perf_counter() - began
     _tell(args, caught)
     if args.out is not None:
-        from matplotlib.figure import Figure
-
-        from fastincentive.io import write_atomically
         from fastincentive.plotting import plot_pareto
-        from fastincentive.reproduce_figures import png
 
-        figure = Figure((7.0, 4.6), layout="constrained")
-        plot_pareto(front, figure.subplots()).set_title(f"{args.model}: value against cost")
-        write_atomically(args.out, png(figure))
+        title = f"{args.model}: value against cost"
+        _draw(args.out, lambda ax: plot_pareto(front, ax).set_title(title))
     if args.json:
         print(report.as_json(report.front_found(args.model, problem, front, seconds)))
     else:
@@ -236,6 +227,54 @@ def _pareto(args: argparse.Namespace) -> int:
         if args.out is not None:
             print(f"Figure: {args.out}")
     return SOLVED
+
+
+# -- audit ---------------------------------------------------------------------------------------
+
+
+def _audit(args: argparse.Namespace) -> int:
+    from fastincentive import audit_gradients
+    from fastincentive.policy import Direct, Softmax
+
+    _check_figure(args.out)
+    if args.trajectories < 2:
+        raise InputError(f"--trajectories: expected at least 2, got {args.trajectories}")
+    problem = _problem(args)
+    parameterization = Direct() if args.temperature is None else Softmax(args.temperature)
+    began = time.perf_counter()
+    audit = audit_gradients(
+        problem, None, parameterization, trajectories=args.trajectories, seed=args.seed or 0
+    )
+    seconds = time.perf_counter() - began
+    if args.out is not None:
+        from fastincentive.plotting import plot_gradient_audit
+
+        _draw(args.out, lambda ax: plot_gradient_audit(audit, ax))
+    print(f"{audit}\n\n{seconds:.1f} s, compiling or loading included")
+    if args.out is not None:
+        print(f"Figure: {args.out}")
+    return SOLVED
+
+
+def _check_figure(name: str | None) -> None:
+    """Refuse a figure that could not be written, before any work."""
+    if name is not None:
+        if not name.lower().endswith(".png"):
+            raise InputError(f"--out: expected a file name that ends in .png, got {name}")
+        if not _installed("matplotlib"):
+            raise missing_extra("matplotlib", "plot")
+
+
+def _draw(name: str, plot: Callable[[Any], Any]) -> None:
+    """Write one plot into a file."""
+    from matplotlib.figure import Figure
+
+    from fastincentive.io import write_atomically
+    from fastincentive.reproduce_figures import png
+
+    figure = Figure((7.0, 4.6), layout="constrained")
+    plot(figure.subplots())
+    write_atomically(name, png(figure))
 
 
 # -- info ----------------------------------------------------------------------------------------
@@ -368,6 +407,27 @@ def _parser() -> argparse.ArgumentParser:
     part.add_argument("--progress", action="store_true", help="a progress bar on a terminal")
     part.set_defaults(run=_pareto)
 
+    part = commands.add_parser(
+        "audit",
+        help="compare exact and estimated gradients of a model of the package",
+        description="Compare the leader's exact gradient at uniform policies with REINFORCE "
+        "estimates in every form, and with finite differences.",
+        epilog="Exit status: 0 done, 2 bad input.",
+    )
+    _model_arguments(part, json=False)
+    part.add_argument(
+        "--trajectories",
+        type=int,
+        default=20_000,
+        metavar="M",
+        help="joint trajectories of each estimate (default: %(default)s)",
+    )
+    part.add_argument(
+        "--temperature", type=float, metavar="T", help="of a softmax (default: direct policies)"
+    )
+    part.add_argument("--out", metavar="FILE.png", help="draw the errors into this file")
+    part.set_defaults(run=_audit)
+
     add_bench(commands, lambda: _on_terminal() and _installed("tqdm"))
 
     part = commands.add_parser("info", help="print versions, threads and CPU")
@@ -375,7 +435,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _model_arguments(part: argparse.ArgumentParser) -> None:
+def _model_arguments(part: argparse.ArgumentParser, json: bool = True) -> None:
     """Add the arguments of every command that works on a model of the package."""
     part.add_argument(
         "--model",
@@ -389,7 +449,10 @@ def _model_arguments(part: argparse.ArgumentParser) -> None:
         "--followers", type=int, metavar="N", help="how many, where the model leaves it open"
     )
     part.add_argument("--seed", type=int, metavar="N", help="of a random model (default: 0)")
-    part.add_argument("--json", action="store_true", help="print JSON, and nothing else, on stdout")
+    if json:
+        part.add_argument(
+            "--json", action="store_true", help="print JSON, and nothing else, on stdout"
+        )
 
 
 def _on_terminal() -> bool:

@@ -28,6 +28,7 @@ __all__ = [
     "expected_rewards",
     "joint_table",
     "pair_rewards",
+    "sampled_rewards",
     "scratch_bytes",
 ]
 
@@ -165,6 +166,14 @@ class _BoundTable:
         """E[R] (T,), without the conditional rewards."""
         return contraction.expected_rewards(self._table, marginals)
 
+    def sampled(self, labels: NDArray[np.integer[Any]]) -> FloatArray:
+        """R (M,) of joint labels (M, n)."""
+        place = labels[:, 0].astype(np.intp)
+        for i in range(1, labels.shape[1]):
+            place *= self.n_labels
+            place += labels[:, i]
+        return self._flat[place]
+
     def at_states(self) -> FloatArray:
         """R over joint states (S,)*n, for labels of states."""
         labels = self.labels[:, :, 0]
@@ -218,6 +227,20 @@ def conditional_rewards(leader: BoundReward, marginals: FloatArray) -> FloatArra
     if isinstance(leader, _BoundTable):
         return leader.conditional(marginals)
     return leader.expectations(marginals)[1]
+
+
+def sampled_rewards(leader: BoundReward, labels: NDArray[np.integer[Any]]) -> FloatArray:
+    """R (M,) of joint labels (M, n): their expectation when all followers are certain."""
+    sampled = getattr(leader, "sampled", None)
+    if sampled is not None:
+        return np.asarray(sampled(labels))
+    count, n = labels.shape
+    out = np.empty(count)
+    size = max(1, BLOCK // (n * leader.n_labels))
+    for first in range(0, count, size):
+        certain = np.eye(leader.n_labels)[labels[first : first + size]]
+        out[first : first + size] = leader.expectations(certain)[0]
+    return out
 
 
 def scratch_bytes(leader: BoundReward, horizon: int, n: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -68,6 +69,10 @@ class _BoundCount:
         probability = np.ascontiguousarray(marginals[:, :, 1])
         kernels.count_rewards(self._values, probability, expected, conditional)
         return expected, conditional
+
+    def sampled(self, labels: NDArray[np.integer[Any]]) -> FloatArray:
+        """R (M,) of joint labels (M, n)."""
+        return self._values[labels.sum(axis=1)]
 
     def magnitude(self, possible: NDArray[np.bool_] | None = None) -> float:
         values = self._values
@@ -149,6 +154,10 @@ class _BoundLabelCounts:
         given = np.ascontiguousarray(marginals)
         label_count_rewards(self._values, given, self._simplices, expected, conditional)
         return expected, conditional
+
+    def sampled(self, labels: NDArray[np.integer[Any]]) -> FloatArray:
+        """R (M,) of joint labels (M, n)."""
+        return self._values[self._stride[labels].sum(axis=1)]
 
     def magnitude(self, possible: NDArray[np.bool_] | None = None) -> float:
         n = self.labels.shape[0]

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastincentive.errors import InputError, invalid
-from fastincentive.leader import BoundReward, LeaderReward, per_follower, place
+from fastincentive.leader import (
+    BoundReward,
+    LeaderReward,
+    per_follower,
+    place,
+    sampled_rewards,
+)
 from fastincentive.mdp import FloatArray
 
 __all__ = ["AdditiveReward", "SumReward"]
@@ -42,6 +49,11 @@ class _BoundAdditive:
         others[:, 1:] += np.cumsum(alike[:, :-1], axis=1)
         others[:, :-1] += np.cumsum(alike[:, :0:-1], axis=1)[:, ::-1]
         return alike.sum(axis=1), others[:, :, None] + self._rewards
+
+    def sampled(self, labels: NDArray[np.integer[Any]]) -> FloatArray:
+        """R (M,) of joint labels (M, n)."""
+        own = self._rewards[np.arange(labels.shape[1]), labels]
+        return np.asarray(own @ self._counts.astype(float))
 
     def magnitude(self, possible: NDArray[np.bool_] | None = None) -> float:
         some = self._shown if possible is None else possible
@@ -163,6 +175,13 @@ class _BoundSum:
             expected += value
             conditional += by_label[:, :, shown.label]
         return expected, conditional
+
+    def sampled(self, labels: NDArray[np.integer[Any]]) -> FloatArray:
+        """R (M,) of joint labels (M, n)."""
+        total = np.zeros(len(labels))
+        for part, shown in self._parts:
+            total += sampled_rewards(part, shown.label[labels])
+        return total
 
     def magnitude(self, possible: NDArray[np.bool_] | None = None) -> float:
         if possible is None:

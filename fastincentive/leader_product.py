@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from math import isqrt
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -110,6 +111,10 @@ class _BoundProduct:
             self._factors, self._weights, np.ascontiguousarray(marginals), expected, conditional
         )
         return expected, conditional
+
+    def sampled(self, labels: NDArray[np.integer[Any]]) -> FloatArray:
+        """R (M,) of joint labels (M, n)."""
+        return self._factors[np.arange(labels.shape[1]), labels].prod(axis=1) @ self._weights
 
     def magnitude(self, possible: NDArray[np.bool_] | None = None) -> float:
         some = self._shown if possible is None else possible

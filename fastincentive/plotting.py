@@ -20,9 +20,12 @@ from fastincentive.tradeoff import ParetoFront
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from fastincentive.audit import GradientAudit
+
 __all__ = [
     "plot_contours",
     "plot_feasibility",
+    "plot_gradient_audit",
     "plot_grid",
     "plot_objective",
     "plot_occupancy",
@@ -126,6 +129,47 @@ def plot_objective(history: History | Solution, ax: Axes | None = None) -> Axes:
     _line(ax, _column(history, "objective"), COLOURS[1], "objective V − w C(x)", "--")
     ax.set_ylabel("leader's value (units of reward)")
     _finish(ax, "Leader's value and objective", legend=True)
+    return ax
+
+
+def plot_gradient_audit(audit: GradientAudit, ax: Axes | None = None) -> Axes:
+    """Draw how far estimates of the gradient are off, in standard errors, entry by entry.
+
+    Parameters
+    ----------
+    audit : GradientAudit
+    ax : matplotlib Axes, optional
+
+    Returns
+    -------
+    matplotlib Axes
+
+    Notes
+    -----
+    Sorted errors against the quantiles of a normal distribution: those of an unbiased estimate with
+    right standard errors lie along the diagonal.
+    """
+    from scipy.special import ndtri
+
+    ax = axes_or_new(ax)
+    for k, name in enumerate(audit.estimates):
+        off = np.sort(audit.bias(name))
+        quantiles = ndtri((np.arange(off.size) + 0.5) / max(off.size, 1))
+        share = audit.variance(name) / max(audit.variance(next(iter(audit.estimates))), 1e-300)
+        ax.plot(
+            quantiles,
+            off,
+            color=COLOURS[k % len(COLOURS)],
+            marker=".",
+            markersize=4,
+            linewidth=0.8,
+            label=f"{name} (variance {share:.2g})",
+        )
+    ax.axline((0.0, 0.0), slope=1.0, color="0.4", linewidth=0.8, linestyle=":")
+    ax.set_xlabel("normal quantile")
+    ax.set_ylabel("error (standard errors)")
+    ax.set_title("Estimated gradients against the exact one")
+    ax.legend(fontsize="small")
     return ax
 
 

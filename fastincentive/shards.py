@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fastincentive.costs import Cost, ExpectedSpend, LinearCost, QuadraticCost
 from fastincentive.errors import invalid
+from fastincentive.estimators import Exact
 from fastincentive.followers import Followers
 from fastincentive.forward import ForwardPass
 from fastincentive.mdp import FloatArray
@@ -18,8 +19,8 @@ from fastincentive.problem import IncentiveProblem
 __all__ = ["check_shards", "shard_bounds", "shard_of"]
 
 
-def check_shards(count: int, multiplier: str) -> None:
-    """Raise if there is no such number of shards, or if the multiplier forbids several."""
+def check_shards(count: int, multiplier: str, gradient: object) -> None:
+    """Raise if there is no such number of shards, or if the method needs all followers in one."""
     if count < 1:
         raise invalid("shards", "a positive integer", count)
     if count > 1 and multiplier == "joint":
@@ -28,6 +29,13 @@ def check_shards(count: int, multiplier: str) -> None:
             "'per-follower' with an engine that cuts followers into shards",
             "'joint'",
             remedy="One multiplier over all followers is found where all of them are.",
+        )
+    if count > 1 and not isinstance(gradient, Exact):
+        raise invalid(
+            "gradient",
+            "Exact() with an engine that cuts followers into shards",
+            type(gradient).__name__,
+            remedy="Joint trajectories are sampled where all followers are.",
         )
 
 

@@ -33,7 +33,7 @@ class Local(Engine):
         self, problem: IncentiveProblem, method: BilevelAscent, parameterization: Parameterization
     ) -> Run:
         """Cut the problem into shards, for one run."""
-        check_shards(self.shards, method.multiplier)
+        check_shards(self.shards, method.multiplier, method.gradient)
         bounds = shard_bounds(problem, self.shards)
         shards = [
             Shard(shard_of(problem, first, last), method, parameterization)

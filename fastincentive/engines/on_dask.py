@@ -138,7 +138,7 @@ class Dask(Engine):
     ) -> Run:
         """Cut the problem into shards, for one run."""
         count = self.count()
-        check_shards(count, method.multiplier)
+        check_shards(count, method.multiplier, method.gradient)
         self.traffic = Traffic()
         bounds = shard_bounds(problem, count)
         parts = _DaskParts(self.client, problem, (method, parameterization), bounds, self.traffic)

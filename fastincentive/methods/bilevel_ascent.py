@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive.errors import ImproperPolicyError, invalid
+from fastincentive.estimators import Exact, Reinforce, check_gradient
 from fastincentive.exchange import Across, AnyOf, Project, Question, Relay, Summary, alone
 from fastincentive.followers import Followers, PolicyValues, ResponseValues
+from fastincentive.forward import LeaderPass
 from fastincentive.kernels import ascent as kernels
 from fastincentive.mdp import FloatArray
 from fastincentive.methods import references
@@ -69,6 +71,9 @@ class BilevelAscent:
         Rate at which the gaps close: an iteration closes the share step * eta, at most half.
     pieces : int
         Linear pieces of V_i* remembered for each follower (greedy response, one multiplier each).
+    gradient : Exact or Reinforce
+        The leader's gradient: by the three passes, or from sampled trajectories, which have noise:
+        a run then ends at ``max_iter`` or when its steps have become too small.
     tolerance : float
         Converged when the residual, and each gap in units of reward, are below it.
     max_iter : int
@@ -86,6 +91,7 @@ class BilevelAscent:
     natural_gradient: bool = True
     eta: float = 2.0
     pieces: int = 6
+    gradient: Exact | Reinforce = field(default_factory=Exact)
     tolerance: float = 1e-5
     max_iter: int = 2000
 
@@ -101,6 +107,7 @@ class BilevelAscent:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise invalid(name, f"one of {allowed}", repr(getattr(self, name)))
+        check_gradient(self.gradient)
         for name in ("step", "payment_step", "eta", "tolerance"):
             if not getattr(self, name) > 0:
                 raise invalid(name, "a number > 0", getattr(self, name))
@@ -179,7 +186,11 @@ class BilevelAscent:
             reference = np.eye(followers.n_actions)[best.actions]
             answered = followers.evaluate(rewards, reference)
         assert answered is not None  # for the type checker
-        leader = yield from problem.leader_passing(policies)
+        leader: LeaderPass
+        if isinstance(self.gradient, Reinforce):
+            leader, held = self._sampled(problem, policies, rewards, held, state.iteration)
+        else:
+            leader = yield from problem.leader_passing(policies)
         assert leader.gradient is not None  # for the type checker
         values = followers.start_values(held.values)
         top = best if self.response == "greedy" else answered
@@ -296,6 +307,23 @@ class BilevelAscent:
             ),
         )
         return following, report
+
+    def _sampled(
+        self,
+        problem: IncentiveProblem,
+        policies: FloatArray,
+        rewards: FloatArray,
+        held: PolicyValues,
+        iteration: int,
+    ) -> tuple[LeaderPass, PolicyValues]:
+        """Return the leader's gradient from trajectories, and what they say of the followers."""
+        assert isinstance(self.gradient, Reinforce)  # for the type checker
+        own = rewards if self.gradient.followers == "estimated" else None
+        found, estimate = self.gradient.estimate(
+            problem, policies, rewards=own, iteration=iteration
+        )
+        leader = LeaderPass(found.value, found.gradient, found.horizon, np.inf)
+        return leader, held if estimate is None else estimate.values
 
     def _held(
         self,
