@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 import fastincentive as fi
@@ -123,3 +125,25 @@ class JointOccupancy:
     def time_joint_occupancy(self, method: str) -> None:
         """Visitation of the 37 x 37 joint states."""
         self.problem.joint_occupancy(self.policies, method=method)
+
+
+class Sampling:
+    """The leader's gradient from joint trajectories of the paper's grid, uniform policies."""
+
+    params = ["total return", "reward to go, time"]
+    param_names = ["form"]
+
+    def setup(self, form: str) -> None:
+        """Build the grid and compile."""
+        needs(cases, getattr(fi, "Reinforce", None))
+        from fastincentive.audit import FORMS
+        from fastincentive.response import uniform_policies
+
+        self.problem = cases.build("paper")
+        self.policies = uniform_policies(self.problem.followers)
+        self.estimator = replace(FORMS[form], trajectories=5000)
+        self.estimator.estimate(self.problem, self.policies)
+
+    def time_reinforce(self, form: str) -> None:
+        """Sample, weigh and score 5,000 trajectories, some 220,000 joint steps."""
+        self.estimator.estimate(self.problem, self.policies)

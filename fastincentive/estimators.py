@@ -146,7 +146,7 @@ class Reinforce:
         rewards: FloatArray | None = None,
         iteration: int = 0,
     ) -> tuple[GradientEstimate, FollowerEstimate | None]:
-        """Estimate the leader's gradient at policies (n, S, A), which are not checked.
+        """Estimate the leader's gradient at policies (n, S, A).
 
         Parameters
         ----------
@@ -162,9 +162,10 @@ class Reinforce:
         Raises
         ------
         InputError
-            If there are types of followers with counts above 1.
+            If the policies are none, or there are types of followers with counts above 1.
         """
         problem.refuse_types("sampled trajectories")
+        policies = problem.followers.check_policies(policies)
         followers, packed = problem.followers, problem.followers.packed
         parameterization = Direct() if parameterization is None else parameterization
         kind, tau = kernels.CENTRED, 1.0
@@ -187,9 +188,8 @@ class Reinforce:
                 packed, policies, kind, tau, drawn, weights, sums, squares, met
             )
             if rewards is not None:
-                kernels.sum_returns(
-                    packed.discount, rewards, drawn, visits, returns, starts, start_squares
-                )
+                sum_returns = kernels.sum_returns.suited(drawn.length.sum() * problem.n, GROUPS)
+                sum_returns(packed.discount, rewards, drawn, visits, returns, starts, start_squares)
         mean, error = _mean_and_error(values[0], values[1], self.trajectories)
         gradient, errors = _mean_and_error(sums.sum(axis=0), squares.sum(axis=0), self.trajectories)
         found = GradientEstimate(
@@ -268,7 +268,8 @@ class Reinforce:
             length = np.empty(count, np.int64)
             drawn = kernels.Trajectories(states, actions, length, length)
             with np.errstate(over="ignore"):  # 64 bits wrap around, also in plain Python
-                kernels.simulate(packed, chances, ended, seed, first, drawn)
+                simulate = kernels.simulate.suited(states.size, count)
+                simulate(packed, chances, ended, seed, first, drawn)
             yield drawn._replace(place=np.cumsum(drawn.length) - drawn.length)
 
     def _weights(

@@ -232,14 +232,16 @@ def conditional_rewards(leader: BoundReward, marginals: FloatArray) -> FloatArra
 def sampled_rewards(leader: BoundReward, labels: NDArray[np.integer[Any]]) -> FloatArray:
     """R (M,) of joint labels (M, n): their expectation when all followers are certain."""
     sampled = getattr(leader, "sampled", None)
-    if sampled is not None:
-        return np.asarray(sampled(labels))
     count, n = labels.shape
     out = np.empty(count)
     size = max(1, BLOCK // (n * leader.n_labels))
     for first in range(0, count, size):
-        certain = np.eye(leader.n_labels)[labels[first : first + size]]
-        out[first : first + size] = leader.expectations(certain)[0]
+        some = labels[first : first + size]
+        if sampled is not None:
+            out[first : first + size] = sampled(some)
+        else:
+            certain = np.eye(leader.n_labels)[some]
+            out[first : first + size] = leader.expectations(certain)[0]
     return out
 
 

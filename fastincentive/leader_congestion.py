@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from copy import copy
 from itertools import pairwise
 from math import isqrt
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -130,6 +131,16 @@ class _BoundCongestion(ABC):
         without = expected[:, None] - np.einsum("til,til->ti", marginals, conditional)
         conditional += without[:, :, None]
         return expected, conditional
+
+    def sampled(self, labels: NDArray[np.integer[Any]]) -> FloatArray:
+        """R (M,) of joint labels (M, n)."""
+        layout, each = self._layout, np.arange(labels.shape[1])
+        there = layout.resource[each, labels]
+        some = there >= 0
+        cells = (np.arange(len(labels))[:, None] * layout.used.size + there)[some]
+        numbers = np.bincount(cells, minlength=len(labels) * layout.used.size)
+        numbers = numbers.reshape(len(labels), -1)
+        return np.asarray(self._values[layout.first + numbers].sum(axis=1) + self._constant)
 
     def magnitude(self, possible: NDArray[np.bool_] | None = None) -> float:
         layout = self._layout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -54,6 +55,12 @@ class _BoundPairwise:
                 expected[times],
                 conditional[times],
             )
+
+    def sampled(self, labels: NDArray[np.integer[Any]]) -> FloatArray:
+        """R (M,) of joint labels (M, n)."""
+        one, other = labels[:, self._edges[:, 0]], labels[:, self._edges[:, 1]]
+        table = np.arange(len(self._edges)) if len(self._tables) > 1 else 0
+        return np.asarray(self._tables[table, one, other].sum(axis=1))
 
     def magnitude(self, possible: NDArray[np.bool_] | None = None) -> float:
         some = possible

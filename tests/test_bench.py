@@ -436,3 +436,22 @@ def test_durations():
     assert report.duration(2.5e-3) == "2.5 ms"
     assert report.duration(3e-8) == "0.03 us"
     assert report.duration(math.nan) == ""
+
+
+# Estimators
+
+
+@pytest.mark.slow
+def test_estimators_are_certified_before_they_are_timed(capsys):
+    status, out, _ = bench(
+        capsys,
+        "--suite",
+        "estimators",
+        "--filter",
+        "discount 1, reward to go, time",
+        "--rounds",
+        "1",
+    )
+    assert status == 0
+    assert out.count(" ok ") == 2
+    assert "variance ratio" in out

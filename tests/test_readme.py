@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+#: The page on many followers has a cluster, which tests/test_engines.py runs.
+PAGES = sorted(set((ROOT / "docs").glob("*.md")) - {ROOT / "docs" / "many_followers.md"})
 
 
 @pytest.mark.slow
@@ -20,6 +23,15 @@ def test_library_examples(capsys):
     assert "payments" in capsys.readouterr().out
     assert abs(scope["solution"].objective - scope["best"].objective) <= 1e-9
     assert scope["safe"].pessimistic_objective <= scope["best"].objective
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::fastincentive.ConvergenceWarning")  # noise never settles
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_pages_run(page):
+    scope = {}
+    for code in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.S | re.M):
+        exec(compile(code, str(page), "exec"), scope)
 
 
 def test_there_are_two_commands():

@@ -8,7 +8,7 @@ from typing import Any
 
 __all__ = ["add_command"]
 
-_SUITES = ("kernels", "solvers", "scaling", "peers")
+_SUITES = ("kernels", "solvers", "scaling", "estimators", "peers")
 
 
 def add_command(commands: Any, shows_bar: Callable[[], bool]) -> None:

@@ -93,6 +93,7 @@ def duration(seconds: float) -> str:
 def as_table(records: list[dict[str, Any]]) -> str:
     """One line per contender: status, median and quartiles, ratio to ours and its quartiles."""
     roofline = any("share_of_copy_bandwidth" in c for r in records for c in r["contenders"])
+    facts = any(c.get("facts") for r in records for c in r["contenders"])
     rows = []
     for each in records:
         for k, contender in enumerate(each["contenders"]):
@@ -108,13 +109,23 @@ def as_table(records: list[dict[str, Any]]) -> str:
             if roofline:
                 share = contender.get("share_of_copy_bandwidth")
                 row.append("" if share is None else f"{100 * share:.0f} %")
+            if facts:
+                told = contender.get("facts", {}).items()
+                row.append(", ".join(f"{name} {_short(value)}" for name, value in told))
             rows.append(row)
     header = ["case", "contender", "status", "median", "quartiles", "ratio", "quartiles", "error"]
     align = "lllrrrrr"
     if roofline:
         header.append("of copying")
         align += "r"
+    if facts:
+        header.append("facts")
+        align += "l"
     return text_table(header, rows, align)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _slower(record: dict[str, Any]) -> str:

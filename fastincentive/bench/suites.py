@@ -7,6 +7,7 @@ from collections.abc import Callable
 from fastincentive.bench import suite_best_response as best_response
 from fastincentive.bench.case import Case
 from fastincentive.bench.roofline import sweep_cases
+from fastincentive.bench.suite_estimators import estimator_cases
 from fastincentive.bench.suite_evaluation import evaluation_cases
 from fastincentive.bench.suite_leader import leader_cases
 from fastincentive.bench.suite_problem import problem_cases
@@ -26,6 +27,7 @@ SUITES: dict[str, Callable[[], list[Case]]] = {
     ],
     "solvers": solver_cases,
     "scaling": scaling_cases,
+    "estimators": estimator_cases,
     "peers": lambda: [
         *best_response.cold_cases(True),
         *best_response.random_cases(),

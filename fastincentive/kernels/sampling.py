@@ -108,23 +108,25 @@ def simulate(packed, chances, ended, seed, first, out):
 
     A trajectory ends early once every follower is in a state marked in ``ended`` (n,S).
     """
-    count, horizon, n = out.states.shape
+    # A loop of threads that writes into nothing but arrays of a tuple is taken for dead by Numba.
+    to_states, to_actions, to_length = out.states, out.actions, out.length
+    count, horizon, n = to_states.shape
     _, states, actions = chances.actions.shape
     step = np.uint64(0x9E3779B97F4A7C15)
     for b in numba.prange(count):
         key = mix(mix(np.uint64(seed)) + step * np.uint64(first + b))
         for i in range(n):
             key += step
-            out.states[b, 0, i] = find(chances.starts[i], 0, states, to_unit(mix(key)))
+            to_states[b, 0, i] = find(chances.starts[i], 0, states, to_unit(mix(key)))
         length = horizon
         for t in range(horizon):
             active = False
             for i in range(n):
-                s = out.states[b, t, i]
+                s = to_states[b, t, i]
                 active = active or not ended[i, s]
                 key += step
                 a = find(chances.actions[i, s], 0, actions, to_unit(mix(key)))
-                out.actions[b, t, i] = a
+                to_actions[b, t, i] = a
                 key += step
                 if t < horizon - 1:
                     row = (packed.model[i] * states + s) * actions + a
@@ -134,11 +136,11 @@ def simulate(packed, chances, ended, seed, first, out):
                         packed.row_start[row + 1],
                         to_unit(mix(key)),
                     )
-                    out.states[b, t + 1, i] = packed.successor[at]
+                    to_states[b, t + 1, i] = packed.successor[at]
             if not active:
                 length = t
                 break
-        out.length[b] = length
+        to_length[b] = length
 
 
 @parallel_jit
