@@ -63,3 +63,21 @@ class PaperRuns:
     def track_objective(self, start: str, parameterization: str) -> float:
         """Recovered objective: a change of figure is a change of behaviour."""
         return self.run(start).objective
+
+
+class Hypergradient:
+    """Objective and total derivative for soft followers, beside an iteration of Algorithm 1."""
+
+    params = PROBLEMS
+    param_names = ["case"]
+
+    def setup(self, name: str) -> None:
+        """Build the case and compile."""
+        needs(cases, getattr(fi, "hypergradient", None))
+        self.problem = cases.build(name)
+        self.payments = np.full(self.problem.payments.size, 2.0)
+        fi.hypergradient(self.problem, self.payments, "soft", 0.1)
+
+    def time_hypergradient(self, name: str) -> None:
+        """Responses from nothing, three passes, one adjoint solve per follower."""
+        fi.hypergradient(self.problem, self.payments, "soft", 0.1)

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from fastincentive.loop import solve
     from fastincentive.mdp import TabularMDP
     from fastincentive.memory import MemoryEstimate
-    from fastincentive.methods import BilevelAscent, RegimeAscent
+    from fastincentive.methods import BilevelAscent, HyperGradient, RegimeAscent
     from fastincentive.milp import SingleFollowerOptimum, single_follower_optimum
     from fastincentive.objectives import StrongStackelberg, WeakStackelberg
     from fastincentive.optimum import GlobalOptimum, global_optimum
@@ -57,6 +57,12 @@ if TYPE_CHECKING:
         evaluate_policy,
         occupancy_measure,
         soft_best_response,
+    )
+    from fastincentive.responses import (
+        FollowerResponses,
+        TotalDerivative,
+        follower_responses,
+        hypergradient,
     )
     from fastincentive.robust import (
         PaymentRanges,
@@ -100,7 +106,7 @@ _WHERE = {
     "leader_product": ["ProductReward"],
     "mdp": ["TabularMDP"],
     "memory": ["MemoryEstimate"],
-    "methods": ["BilevelAscent", "RegimeAscent"],
+    "methods": ["BilevelAscent", "HyperGradient", "RegimeAscent"],
     "milp": ["SingleFollowerOptimum", "single_follower_optimum"],
     "objectives": ["StrongStackelberg", "WeakStackelberg"],
     "optimum": ["GlobalOptimum", "global_optimum"],
@@ -114,6 +120,12 @@ _WHERE = {
         "evaluate_policy",
         "occupancy_measure",
         "soft_best_response",
+    ],
+    "responses": [
+        "FollowerResponses",
+        "TotalDerivative",
+        "follower_responses",
+        "hypergradient",
     ],
     "robust": [
         "PaymentRanges",
@@ -144,11 +156,13 @@ __all__ = [
     "Exact",
     "ExpectedSpend",
     "FollowerEstimate",
+    "FollowerResponses",
     "Followers",
     "GlobalOptimum",
     "GradientAudit",
     "GradientEstimate",
     "History",
+    "HyperGradient",
     "ImproperPolicyError",
     "IncentiveProblem",
     "InfeasiblePolicyError",
@@ -184,6 +198,7 @@ __all__ = [
     "Sweep",
     "SweepItem",
     "TabularMDP",
+    "TotalDerivative",
     "TruncationWarning",
     "WeakStackelberg",
     "WorstCase",
@@ -194,7 +209,9 @@ __all__ = [
     "engines",
     "evaluate_policy",
     "follower_regimes",
+    "follower_responses",
     "global_optimum",
+    "hypergradient",
     "leader_optimal_policies",
     "load_solution",
     "models",

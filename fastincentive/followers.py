@@ -265,6 +265,26 @@ class Followers:
         self._check_absorbed(singular)
         return PolicyValues(values, q_values, visits)
 
+    def occupancy_from(self, sources: FloatArray, policies: FloatArray) -> FloatArray:
+        """Unnormalised state occupancies (n, S) of policies from ``sources`` (n, S) of any sign.
+
+        The solutions of y = sources + gamma_i (P_i^pi)' y; at discount 1 those of the absorbing
+        states are left at 0.
+        """
+        # What sweeps leave is relative to a mass of 1.
+        mass = np.abs(sources).sum(axis=1, keepdims=True)
+        scale = np.where(mass > 0.0, mass, 1.0)
+        packed = self.packed._replace(initial=sources / scale)
+        nothing = np.zeros(self.shape)
+        if self.n_states > DENSE_STATES:
+            visits = evaluate_large(self._models, packed, nothing, policies)[2]
+        else:
+            visits = np.empty(sources.shape)
+            values, q_values = np.empty(sources.shape), np.empty(self.shape)
+            singular = np.empty(self.n, np.int64)
+            bellman.evaluate_policies(packed, nothing, policies, values, q_values, visits, singular)
+        return visits * scale
+
     def _check_absorbed(self, singular: NDArray[np.int64]) -> None:
         """Raise if some follower has a state (-1: none) from which it is never absorbed."""
         if max(singular.tolist()) >= 0:

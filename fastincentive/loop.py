@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,13 +19,14 @@ from fastincentive.mdp import FloatArray
 from fastincentive.memory import ASCENT_ARRAYS, UNGUARDED
 from fastincentive.methods.ascent_state import StepReport
 from fastincentive.methods.bilevel_ascent import BilevelAscent
+from fastincentive.methods.hyper_gradient import HyperGradient, hyper_search
 from fastincentive.methods.regime_ascent import RegimeAscent, RegimePoint, regime_search
 from fastincentive.objectives import StrongStackelberg, WeakStackelberg
 from fastincentive.policy import Direct, Parameterization, Softmax
 from fastincentive.problem import IncentiveProblem
 from fastincentive.recovery import Recovered, recover
 from fastincentive.search import better
-from fastincentive.solution import MESSAGES, Ascent, History, Refinement, Solution, Status
+from fastincentive.solution import MESSAGES, Ascent, Ending, History, Refinement, Solution, Status
 from fastincentive.starts import best_response_policies
 from fastincentive.weak import GuardedPoint, weak_search, with_margin
 
@@ -36,7 +38,7 @@ REFINED_STATES = 1000
 
 def solve(
     problem: IncentiveProblem,
-    method: BilevelAscent | RegimeAscent | None = None,
+    method: BilevelAscent | HyperGradient | RegimeAscent | None = None,
     parameterization: Parameterization | None = None,
     initial_payments: ArrayLike = 2.0,
     initial_policies: str | ArrayLike = "leader-optimal",
@@ -57,9 +59,10 @@ def solve(
     Parameters
     ----------
     problem : IncentiveProblem
-    method : BilevelAscent or RegimeAscent, optional
+    method : BilevelAscent, HyperGradient or RegimeAscent, optional
         By default ``BilevelAscent()``: Algorithm 1 with settings that need no tuning.
-        ``RegimeAscent()`` searches over regimes alone, from the initial payments.
+        ``HyperGradient()`` is for followers that answer smoothly. ``RegimeAscent()`` searches over
+        regimes alone. Both start from the initial payments.
     parameterization : Direct or Softmax, optional
         By default ``Direct()``.
     initial_payments : float or array (k,)
@@ -119,9 +122,10 @@ def solve(
     if not isinstance(problem, IncentiveProblem):
         raise InputError(f"problem: expected an IncentiveProblem, got {type(problem).__name__}")
     method = BilevelAscent() if method is None else method
-    if not isinstance(method, (BilevelAscent, RegimeAscent)):
+    if not isinstance(method, (BilevelAscent, HyperGradient, RegimeAscent)):
         raise InputError(
-            f"method: expected a BilevelAscent or a RegimeAscent, got {type(method).__name__}"
+            "method: expected a BilevelAscent, a HyperGradient or a RegimeAscent, "
+            f"got {type(method).__name__}"
         )
     if not isinstance(refine, (bool, RegimeAscent)):
         raise InputError(f"refine: expected a bool or a RegimeAscent, got {type(refine).__name__}")
@@ -149,18 +153,43 @@ def solve(
         ASCENT_ARRAYS * problem.followers.rewards.nbytes > UNGUARDED
     ):
         problem.memory_estimate().raise_if_too_large()
-    if isinstance(method, RegimeAscent):
+    if not isinstance(method, BilevelAscent):
+        name = type(method).__name__
         if checkpoint is not None:
-            raise InputError("checkpoint: expected none with RegimeAscent, which keeps no state")
+            raise InputError(f"checkpoint: expected none with {name}, which keeps no state")
         if engine is not None:
-            raise InputError("engine: expected none with RegimeAscent, which runs in this process")
+            raise InputError(f"engine: expected none with {name}, which runs in this process")
+    if isinstance(method, RegimeAscent):
         x = _payments(problem, initial_payments)
         return _by_regimes(problem, method, objective, x, certify)
     refiner = refine if isinstance(refine, RegimeAscent) else None
     if refine is True and problem.followers.n_states <= REFINED_STATES and not problem.has_types:
         refiner = RegimeAscent()
-    settings = f"{problem!r} {problem.fingerprint()} {method!r} {parameterization!r}"
     history = History()
+    if isinstance(method, HyperGradient):
+        most = method.max_iter * (1 + len(method.continuation))
+        bar = _bar(most, 0) if progress else None
+
+        def after(report: StepReport) -> None:
+            _record(history, report)
+            _show(bar, report)
+            if callback is not None:
+                callback(report)
+
+        with closing(bar) if bar is not None else nullcontext():
+            climb = partial(hyper_search, problem, method, callback=after)
+            point, ending = climb(_payments(problem, initial_payments))
+            found = _recovered(problem, point, polish, objective, refiner)
+            if found.refinement is not None and ending.status != Status.STOPPED:
+                again, other = climb(found.point.payments)
+                count = ending.iterations + other.iterations
+                if again.evaluation.objective > point.evaluation.objective:
+                    point, ending = again, other
+                ending = ending._replace(iterations=count)
+        ascent = _ascent(point, point.residual)
+        _warn_unless_done(ending, point)
+        return _solution(problem, ending, ascent, found, history, certify)
+    settings = f"{problem!r} {problem.fingerprint()} {method!r} {parameterization!r}"
     run = (Local() if engine is None else engine).run(problem, method, parameterization)
     with closing(run):
         if checkpoint is not None and Path(checkpoint).exists():
@@ -185,13 +214,7 @@ def solve(
                 report = latest
                 if len(history) == run.iteration:
                     _record(history, report)
-                if bar is not None:
-                    bar.set_postfix_str(
-                        f"objective {report.evaluation.objective:.4f}  "
-                        f"worst gap {report.evaluation.follower_gaps.max():.1e}",
-                        refresh=False,
-                    )
-                    bar.update(1)
+                _show(bar, report)
                 if report.converged:
                     status = Status.CONVERGED
                     break
@@ -219,67 +242,36 @@ def solve(
                 # Whatever ended the run, an interrupt included, it can go on from here.
                 io.save_checkpoint(checkpoint, settings, run.state(), history)
         theta, policies = run.point()
+    assert policies is not None  # for the type checker
+    measure = stationarity(problem, report.payments, policies, parameterization).measure
     report = report._replace(theta=theta, policies=policies)
-    return _finish(
-        problem,
-        parameterization,
-        run.iteration,
-        report,
-        status,
-        history,
-        polish,
-        objective,
-        refiner,
-        certify,
-    )
+    found = _recovered(problem, report, polish, objective, refiner)
+    ending = Ending(status, MESSAGES[status], run.iteration)
+    _warn_unless_done(ending, report)
+    return _solution(problem, ending, _ascent(report, measure), found, history, certify)
 
 
-def _finish(
+class _Found(NamedTuple):
+    """What is recovered from a method's own point, and how far the search went on from there."""
+
+    point: Recovered
+    refinement: Refinement | None
+
+
+def _recovered(
     problem: IncentiveProblem,
-    parameterization: Parameterization,
-    iteration: int,
     report: StepReport,
-    status: Status,
-    history: History,
     polish: bool,
     objective: StrongStackelberg | WeakStackelberg,
     refiner: RegimeAscent | None,
-    certify: bool,
-) -> Solution:
-    import warnings
-
-    success = status == Status.CONVERGED
-    assert report.theta is not None  # for the type checker
-    assert report.policies is not None
-    recovered = recover(problem, report.payments, report.policies, polish)
-    measure = stationarity(problem, report.payments, report.policies, parameterization)
-    message = MESSAGES[status]
-    if not success and status != Status.STOPPED:
-        warnings.warn(
-            f"the ascent {message} (residual {report.residual:.2e}, largest gap "
-            f"{report.evaluation.follower_gaps.max():.2e})",
-            ConvergenceWarning,
-            stacklevel=3,
-        )
-    ascent = Ascent(
-        payments=report.payments,
-        theta=report.theta,
-        policies=report.policies,
-        leader_value=report.evaluation.leader_value,
-        objective=report.evaluation.objective,
-        feasibility=report.evaluation.feasibility,
-        follower_gaps=report.evaluation.follower_gaps,
-        multipliers=report.multipliers,
-        stationarity=measure.measure,
-    )
-    refinement = None
+) -> _Found:
+    assert report.policies is not None  # for the type checker
+    point = recover(problem, report.payments, report.policies, polish)
     if refiner is not None:
-        recovered, refinement = _refine(problem, refiner, objective, recovered)
-    elif isinstance(objective, WeakStackelberg):
-        recovered = with_margin(problem, recovered, objective.margin)
-    return _solution(
-        problem, recovered, status, message, iteration, history, ascent, refinement, certify
-    )
+        return _refine(problem, refiner, objective, point)
+    if isinstance(objective, WeakStackelberg):
+        point = with_margin(problem, point, objective.margin)
+    return _Found(point, None)
 
 
 def _refine(
@@ -287,7 +279,7 @@ def _refine(
     method: RegimeAscent,
     objective: StrongStackelberg | WeakStackelberg,
     before: Recovered,
-) -> tuple[Recovered, Refinement]:
+) -> _Found:
     """Search on from a recovered point; the better of the two is kept."""
     found: RegimePoint | GuardedPoint
     if isinstance(objective, WeakStackelberg):
@@ -304,7 +296,7 @@ def _refine(
             if trial.evaluation.objective > held:
                 after = trial
         improvement = after.evaluation.objective - held
-    return after, Refinement(
+    refinement = Refinement(
         payments=before.payments,
         leader_value=before.evaluation.leader_value,
         objective=before.evaluation.objective,
@@ -314,6 +306,7 @@ def _refine(
         sweeps=found.sweeps,
         complete=found.complete,
     )
+    return _Found(after, refinement)
 
 
 def _by_regimes(
@@ -325,31 +318,22 @@ def _by_regimes(
 ) -> Solution:
     """RegimeAscent alone: from best responses to the given payments."""
     start = recover(problem, x, best_response_policies(problem, x), polish=False)
-    after, refinement = _refine(problem, method, objective, start)
-    return _solution(
-        problem,
-        after,
-        Status.CONVERGED,
-        "converged: no payment on any line searched is better",
-        refinement.sweeps,
-        History(),
-        None,
-        refinement,
-        certify,
-    )
+    found = _refine(problem, method, objective, start)
+    assert found.refinement is not None  # for the type checker
+    message = "converged: no payment on any line searched is better"
+    ending = Ending(Status.CONVERGED, message, found.refinement.sweeps)
+    return _solution(problem, ending, None, found, History(), certify)
 
 
 def _solution(
     problem: IncentiveProblem,
-    recovered: Recovered,
-    status: Status,
-    message: str,
-    iterations: int,
-    history: History,
+    ending: Ending,
     ascent: Ascent | None,
-    refinement: Refinement | None,
+    found: _Found,
+    history: History,
     certify: bool,
 ) -> Solution:
+    recovered = found.point
     evaluation, worst = recovered.evaluation, recovered.pessimistic
     bound = np.inf
     if certify:
@@ -370,14 +354,43 @@ def _solution(
         pessimistic_value=worst.leader_value,
         pessimistic_objective=worst.objective,
         pessimistic_policies=recovered.pessimistic_policies,
-        success=status == Status.CONVERGED,
-        status=status,
-        message=message,
-        nit=iterations,
+        success=ending.status == Status.CONVERGED,
+        status=ending.status,
+        message=ending.message,
+        nit=ending.iterations,
         history=history,
         ascent=ascent,
-        refinement=refinement,
+        refinement=found.refinement,
         upper_bound=bound,
+    )
+
+
+def _warn_unless_done(ending: Ending, report: StepReport) -> None:
+    if ending.status not in (Status.CONVERGED, Status.STOPPED):
+        import warnings
+
+        warnings.warn(
+            f"the ascent {ending.message} (residual {report.residual:.2e}, largest gap "
+            f"{report.evaluation.follower_gaps.max():.2e})",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+
+
+def _ascent(report: StepReport, measure: float) -> Ascent:
+    """Keep a method's own last point; ``measure`` says how far from stationary it is."""
+    assert report.theta is not None  # for the type checker
+    assert report.policies is not None
+    return Ascent(
+        payments=report.payments,
+        theta=report.theta,
+        policies=report.policies,
+        leader_value=report.evaluation.leader_value,
+        objective=report.evaluation.objective,
+        feasibility=report.evaluation.feasibility,
+        follower_gaps=report.evaluation.follower_gaps,
+        multipliers=report.multipliers,
+        stationarity=measure,
     )
 
 
@@ -410,6 +423,17 @@ def _record(history: History, report: StepReport) -> None:
     history.multiplier.append(float(report.multipliers.max()))
     history.residual.append(report.residual)
     history.payments.append(report.payments)
+
+
+def _show(bar: Any, report: StepReport) -> None:
+    """Move the progress bar on, if there is one."""
+    if bar is not None:
+        evaluation = report.evaluation
+        bar.set_postfix_str(
+            f"objective {evaluation.objective:.4f}  worst gap {evaluation.follower_gaps.max():.1e}",
+            refresh=False,
+        )
+        bar.update(1)
 
 
 def _bar(total: int, initial: int) -> Any:

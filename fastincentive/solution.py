@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 
 from fastincentive.errors import NotConvergedError
 from fastincentive.mdp import FloatArray
 
-__all__ = ["Ascent", "History", "Refinement", "Solution", "Status"]
+__all__ = ["Ascent", "Ending", "History", "Refinement", "Solution", "Status"]
 
 
 class Status(IntEnum):
@@ -31,6 +32,14 @@ MESSAGES = {
     "another start or step",
     Status.STOPPED: "stopped by the callback",
 }
+
+
+class Ending(NamedTuple):
+    """Why a run ended, and after how many iterations."""
+
+    status: Status
+    message: str
+    iterations: int
 
 
 @dataclass
@@ -56,7 +65,7 @@ class History:
 
 @dataclass(frozen=True)
 class Ascent:
-    """The paper's own last iterate (x, theta), which may miss feasibility by a little.
+    """The method's own last point (x, theta), which may miss feasibility by a little.
 
     Attributes
     ----------
@@ -72,7 +81,8 @@ class Ascent:
     multipliers : array (n,)
         Each follower's lambda (equal entries for the joint multiplier).
     stationarity : float
-        K of Definition 1, projected (see ``certificate.stationarity``).
+        K of Definition 1, projected (see ``certificate.stationarity``); of ``HyperGradient`` the
+        largest entry of the projected hypergradient.
     """
 
     payments: FloatArray

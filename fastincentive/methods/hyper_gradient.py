@@ -1,0 +1,237 @@
+"""HyperGradient: the total derivative by the payments, for followers that answer smoothly.
+
+The leader's problem is then single-level, max over x of V(pi(x)) - w C(x, pi(x)) under the bounds,
+and SciPy's quasi-Newton methods climb it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastincentive.costs import ExpectedSpend
+from fastincentive.errors import invalid
+from fastincentive.mdp import FloatArray
+from fastincentive.methods.ascent_state import StepReport
+from fastincentive.problem import IncentiveProblem
+from fastincentive.responses import (
+    Answer,
+    TotalDerivative,
+    answer,
+    check_model,
+    differentiate,
+    pull_back,
+)
+from fastincentive.solution import Ending, Status
+
+__all__ = ["HyperGradient", "hyper_search"]
+
+#: Relative change of the objective below which nothing more is to be gained in double precision.
+ROUNDING = 1e-14
+#: SLSQP's tolerance is on changes of the objective, for each of ours on its slope.
+SLSQP_TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True)
+class HyperGradient:
+    """Climb the leader's objective along its hypergradient, with L-BFGS-B (SLSQP under a budget).
+
+    Parameters
+    ----------
+    response : "soft" or "boltzmann"
+        How followers answer: see ``follower_responses``.
+    temperature : float
+        tau > 0, in units of reward. The smaller, the nearer to exact best responses, and the
+        steeper and flatter in turn the objective.
+    continuation : sequence of float
+        Temperatures gone through first, each from where the one before ended: high ones smooth the
+        way to better payments.
+    tolerance : float
+        Converged when no entry of the projected hypergradient is larger, in units of the leader's
+        value per payment.
+    max_iter : int
+        Iterations at each temperature.
+
+    Notes
+    -----
+    The method starts from ``initial_payments``; initial policies and parameterizations play no
+    part. Where payments are too small to matter at the temperature, the hypergradient is all but
+    -w dC/dx: start from payments that followers notice. With ``solve(..., refine=True)`` it climbs
+    from those, too, that a search over regimes finds for exact best responses, and keeps the better
+    end. ``solution.ascent`` is the point found, with the smooth responses; the other fields are, as
+    for every method, exact best responses.
+    """
+
+    response: str = "soft"
+    temperature: float = 0.1
+    continuation: tuple[float, ...] = ()
+    tolerance: float = 1e-7
+    max_iter: int = 500
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        check_model(self.response, self.temperature, smooth=True)
+        object.__setattr__(self, "continuation", tuple(self.continuation))
+        for each in self.continuation:
+            if not (each > 0 and np.isfinite(each)):
+                raise invalid("continuation", "finite numbers > 0", each)
+        if not self.tolerance > 0:
+            raise invalid("tolerance", "a number > 0", self.tolerance)
+        if self.max_iter < 1:
+            raise invalid("max_iter", "a positive integer", self.max_iter)
+
+
+class _Objective:
+    """F and dF/dx at payments; the last point is remembered, and responses start from it."""
+
+    def __init__(self, problem: IncentiveProblem, response: str) -> None:
+        self.problem = problem
+        self.response = response
+        self.temperature = 0.0
+        self.evaluations = 0
+        self.payments: FloatArray | None = None
+        self.found: Answer | None = None
+        self.at: TotalDerivative | None = None
+
+    def look(self, payments: FloatArray) -> TotalDerivative:
+        """Evaluate, unless this is where it was evaluated last."""
+        held = self.payments
+        if self.at is None or held is None or not np.array_equal(payments, held):
+            self.payments = payments.copy()
+            warm = None if self.found is None else self.found.policies
+            rewards = self.problem.rewards(payments)
+            followers = self.problem.followers
+            self.found = answer(followers, rewards, self.response, self.temperature, warm)
+            self.at = differentiate(self.problem, payments, self.found, self.temperature)
+            self.evaluations += 1
+        return self.at
+
+    def negative(self, payments: FloatArray) -> tuple[float, FloatArray]:
+        """Return what SciPy minimises."""
+        found = self.look(payments)
+        return -found.objective, -found.gradient
+
+    def use(self, payments: FloatArray) -> float:
+        """Return what the budget bounds."""
+        bound = self.problem.payments
+        if isinstance(self.problem.cost, ExpectedSpend):
+            return self.look(payments).cost
+        return bound.budget_use(payments)
+
+    def use_slope(self, payments: FloatArray) -> FloatArray:
+        """Return its total derivative (k,)."""
+        problem = self.problem
+        if not isinstance(problem.cost, ExpectedSpend):
+            return problem.payments.budget_slope(payments)
+        found = self.look(payments)
+        cost = problem.cost_pass(payments, found.policies)
+        assert self.found is not None  # for the type checker
+        assert cost.policies is not None
+        return cost.payments + pull_back(problem, self.found, cost.policies, self.temperature)
+
+    def report(self, payments: FloatArray) -> StepReport:
+        """Evaluate both levels: gaps are to exact best responses."""
+        problem, found = self.problem, self.look(payments)
+        rewards, followers = problem.rewards(payments), problem.followers
+        held = followers.start_values(followers.evaluate(rewards, found.policies).values)
+        best = followers.start_values(followers.best_responses(rewards).values)
+        leader = problem.leader_pass(found.policies, gradient=False)
+        return StepReport(
+            theta=found.policies,
+            policies=found.policies,
+            payments=payments.copy(),
+            evaluation=problem.assemble(leader, found.cost, held, best),
+            multipliers=np.zeros(problem.n),
+            residual=self.residual(payments),
+            converged=False,
+            stalled=False,
+            finite=True,
+        )
+
+    def residual(self, payments: FloatArray) -> float:
+        """Largest entry of the projected hypergradient; under a budget that of a step of size 1."""
+        bound, slope = self.problem.payments, self.look(payments).gradient
+        return float(np.abs(bound.project(payments + slope) - payments).max(initial=0.0))
+
+
+def hyper_search(
+    problem: IncentiveProblem,
+    method: HyperGradient,
+    payments: FloatArray,
+    callback: Callable[[StepReport], None] | None = None,
+) -> tuple[StepReport, Ending]:
+    """Climb from payments (k,): the last point, and why the climb ended.
+
+    ``callback`` is given each iterate and may raise StopIteration.
+
+    Raises
+    ------
+    InputError
+        If the total reward of a follower at discount 1 is unbounded.
+    """
+    from scipy import optimize
+
+    minimize: Any = optimize.minimize
+    bound = problem.payments
+    objective = _Objective(problem, method.response)
+    x, nit = payments, 0
+    stopped = False
+
+    def after(intermediate_result: Any) -> None:
+        nonlocal nit, stopped
+        nit += 1
+        if callback is not None:
+            try:
+                callback(objective.report(np.asarray(intermediate_result.x)))
+            except StopIteration:
+                stopped = True
+                raise
+
+    settings: dict[str, Any] = {
+        "method": "L-BFGS-B",
+        "options": {"gtol": method.tolerance, "ftol": ROUNDING, "maxiter": method.max_iter},
+    }
+    if problem.budget is not None:
+        within = {
+            "type": "ineq",
+            "fun": lambda each: problem.budget - objective.use(each),
+            "jac": lambda each: -objective.use_slope(each),
+        }
+        settings = {
+            "method": "SLSQP",
+            "constraints": [within],
+            "options": {"ftol": SLSQP_TOLERANCE * method.tolerance, "maxiter": method.max_iter},
+        }
+    for temperature in (*method.continuation, method.temperature):
+        objective.temperature, objective.at = temperature, None
+        found = minimize(
+            objective.negative,
+            x,
+            jac=True,
+            bounds=np.stack([bound.lower, bound.upper], axis=1),
+            callback=after,
+            **settings,
+        )
+        x = np.clip(found.x, bound.lower, bound.upper)
+        if stopped:
+            break
+    objective.temperature, objective.at = method.temperature, None
+    return objective.report(x), Ending(*_status(found, stopped), nit)
+
+
+def _status(found: Any, stopped: bool) -> tuple[Status, str]:
+    if stopped:
+        return Status.STOPPED, "stopped by the callback"
+    if found.success:
+        return Status.CONVERGED, "converged: no payment can be changed for a larger objective"
+    # Limits of iterations: 1 of L-BFGS-B, 9 of SLSQP.
+    if found.status in (1, 9):
+        return Status.MAX_ITER, "stopped at max_iter before the tolerance was met; raise max_iter"
+    return (
+        Status.STALLED,
+        "stalled: no step along the hypergradient is better, for rounding or a kink (Boltzmann "
+        "responses have some)",
+    )
