@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastincentive.errors import ImproperPolicyError
+from fastincentive.exchange import AnyOf, Question
+from fastincentive.followers import Followers, PolicyValues
 from fastincentive.large import ResponseMemory
 from fastincentive.mdp import FloatArray
 from fastincentive.methods.pieces import Pieces
 from fastincentive.methods.schedule import Pace
 from fastincentive.payments import BoundPayments
-from fastincentive.problem import Evaluation
+from fastincentive.policy import Parameterization
+from fastincentive.problem import Evaluation, IncentiveProblem
+from fastincentive.response import uniform_policies
 
-__all__ = ["AscentState", "StepReport", "join_reports", "join_states", "part_of_state"]
+__all__ = [
+    "AscentState",
+    "StepReport",
+    "evaluated",
+    "held_at",
+    "join_reports",
+    "join_states",
+    "part_of_state",
+]
 
 
 class AscentState(NamedTuple):
@@ -46,6 +59,36 @@ class StepReport(NamedTuple):
     converged: bool
     stalled: bool
     finite: bool  # whether the next state is made of numbers
+
+
+def held_at(
+    problem: IncentiveProblem,
+    parameterization: Parameterization,
+    rewards: FloatArray,
+    state: AscentState,
+) -> Generator[Question, Any, tuple[AscentState, FloatArray, PolicyValues]]:
+    """Return the state, or a proper one, with its policies and their values under the rewards."""
+    followers = problem.followers
+    policies = parameterization.policies(state.theta, followers)
+    held, improper = evaluated(followers, rewards, policies)
+    if problem.undiscounted and (yield AnyOf(improper)):
+        # A step at discount 1 ended in a loop that is never left: a little of every action
+        # leads out again.
+        policies = 0.99 * policies + 0.01 * uniform_policies(followers)
+        state = state._replace(theta=parameterization.parameters(policies, followers))
+        held = followers.evaluate(rewards, policies)
+    assert held is not None  # for the type checker
+    return state, policies, held
+
+
+def evaluated(
+    followers: Followers, rewards: FloatArray, policies: FloatArray
+) -> tuple[PolicyValues | None, bool]:
+    """Values of policies; or None, and that some follower's is improper."""
+    try:
+        return followers.evaluate(rewards, policies), False
+    except ImproperPolicyError:
+        return None, True
 
 
 def part_of_state(

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastincentive.errors import ImproperPolicyError, invalid
+from fastincentive.errors import invalid
 from fastincentive.estimators import Exact, Reinforce, check_gradient
 from fastincentive.exchange import Across, AnyOf, Project, Question, Relay, Summary, alone
 from fastincentive.followers import Followers, PolicyValues, ResponseValues
@@ -17,13 +17,12 @@ from fastincentive.forward import LeaderPass
 from fastincentive.kernels import ascent as kernels
 from fastincentive.mdp import FloatArray
 from fastincentive.methods import references
-from fastincentive.methods.ascent_state import AscentState, StepReport
+from fastincentive.methods.ascent_state import AscentState, StepReport, evaluated, held_at
 from fastincentive.methods.pieces import add_pieces, empty_pieces
 from fastincentive.methods.schedule import distance, ends_window, judge, start_pace
 from fastincentive.payments import BoundPayments
 from fastincentive.policy import Direct, Parameterization, Softmax
 from fastincentive.problem import IncentiveProblem
-from fastincentive.response import uniform_policies
 
 __all__ = ["BilevelAscent"]
 
@@ -135,12 +134,6 @@ class BilevelAscent:
             problem.refuse_types("a joint multiplier")
         followers = problem.followers
         best = followers.best_responses(problem.rewards(payments))
-        reachable = np.where(followers.available, best.q_values, np.nan)
-        spread = np.nanmax(reachable, axis=2) - np.nanmin(reachable, axis=2)
-        widest = spread.max(axis=1)
-        size = np.abs(best.values).max(axis=1)
-        # A follower without a choice that matters has no spread: the size of its values will do.
-        unit = np.where(widest > 1e-9 * (1.0 + size), widest, np.where(size > 0.0, size, 1.0))
         count = self.pieces if self._bundled else 1
         return AscentState(
             iteration=0,
@@ -149,7 +142,7 @@ class BilevelAscent:
             multipliers=np.zeros((followers.n, count)),
             pieces=empty_pieces(followers.n, count, problem.payments.reach.shape[1]),
             actions=best.actions,
-            unit=unit,
+            unit=references.reward_units(followers, best),
             pace=start_pace(payments, policies),
             memory=followers.response_memory(),
         )
@@ -178,10 +171,10 @@ class BilevelAscent:
         """As ``step_from``, for a shard of the followers that asks what it must know of all."""
         followers, bound, x = problem.followers, problem.payments, state.payments
         rewards = problem.rewards(x)
-        state, policies, held = yield from self._held(problem, parameterization, rewards, state)
+        state, policies, held = yield from held_at(problem, parameterization, rewards, state)
         best = followers.best_responses(rewards, state.actions, state.memory)
         reference = self._reference(problem, parameterization, rewards, policies, best, state.unit)
-        answered, improper = _evaluated(followers, rewards, reference)
+        answered, improper = evaluated(followers, rewards, reference)
         if problem.undiscounted and (yield AnyOf(improper)):
             reference = np.eye(followers.n_actions)[best.actions]
             answered = followers.evaluate(rewards, reference)
@@ -324,26 +317,6 @@ class BilevelAscent:
         )
         leader = LeaderPass(found.value, found.gradient, found.horizon, np.inf)
         return leader, held if estimate is None else estimate.values
-
-    def _held(
-        self,
-        problem: IncentiveProblem,
-        parameterization: Parameterization,
-        rewards: FloatArray,
-        state: AscentState,
-    ) -> Generator[Question, Any, tuple[AscentState, FloatArray, PolicyValues]]:
-        """Return the policies at a state and their values; and the state, or a proper one."""
-        followers = problem.followers
-        policies = parameterization.policies(state.theta, followers)
-        held, improper = _evaluated(followers, rewards, policies)
-        if problem.undiscounted and (yield AnyOf(improper)):
-            # A step at discount 1 ended in a loop that is never left: a little of every action
-            # leads out again.
-            policies = 0.99 * policies + 0.01 * uniform_policies(followers)
-            state = state._replace(theta=parameterization.parameters(policies, followers))
-            held = followers.evaluate(rewards, policies)
-        assert held is not None  # for the type checker
-        return state, policies, held
 
     def _direction(
         self,
@@ -521,16 +494,6 @@ class _Constraints(NamedTuple):
     own: FloatArray  # (n, J, K) gradient of each piece of q_i in the payments
     active: NDArray[np.bool_]  # (n, J)
     target: FloatArray  # (n, J) phi
-
-
-def _evaluated(
-    followers: Followers, rewards: FloatArray, policies: FloatArray
-) -> tuple[PolicyValues | None, bool]:
-    """Values of policies; or None, and that some follower's is improper."""
-    try:
-        return followers.evaluate(rewards, policies), False
-    except ImproperPolicyError:
-        return None, True
 
 
 def _scatter(reach: NDArray[np.int64], values: FloatArray, size: int) -> FloatArray:

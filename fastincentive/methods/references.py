@@ -1,4 +1,4 @@
-"""The reference policies whose values stand for V_i* in q: four models of a follower's answer."""
+"""Reference policies whose values stand for V_i* in q, and the unit that gaps are measured in."""
 
 from __future__ import annotations
 
@@ -10,7 +10,17 @@ from fastincentive.mdp import FloatArray
 from fastincentive.policy import Parameterization
 from fastincentive.response import soft_responses
 
-__all__ = ["ascended", "boltzmann", "nearest_greedy", "soft"]
+__all__ = ["ascended", "boltzmann", "nearest_greedy", "reward_units", "soft"]
+
+
+def reward_units(followers: Followers, best: ResponseValues) -> FloatArray:
+    """Each follower's unit of reward (n,): the widest spread of its action values in a state."""
+    reachable = np.where(followers.available, best.q_values, np.nan)
+    spread = np.nanmax(reachable, axis=2) - np.nanmin(reachable, axis=2)
+    widest = spread.max(axis=1)
+    size = np.abs(best.values).max(axis=1)
+    # A follower without a choice that matters has no spread: the size of its values will do.
+    return np.where(widest > 1e-9 * (1.0 + size), widest, np.where(size > 0.0, size, 1.0))
 
 
 def nearest_greedy(best: ResponseValues, policies: FloatArray, unit: FloatArray) -> FloatArray:
