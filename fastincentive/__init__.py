@@ -43,7 +43,13 @@ if TYPE_CHECKING:
     from fastincentive.loop import solve
     from fastincentive.mdp import TabularMDP
     from fastincentive.memory import MemoryEstimate
-    from fastincentive.methods import BilevelAscent, HyperGradient, RegimeAscent
+    from fastincentive.methods import (
+        BilevelAscent,
+        HyperGradient,
+        RegimeAscent,
+        ValuePenalty,
+        ZerothOrder,
+    )
     from fastincentive.milp import SingleFollowerOptimum, single_follower_optimum
     from fastincentive.objectives import StrongStackelberg, WeakStackelberg
     from fastincentive.optimum import GlobalOptimum, global_optimum
@@ -106,7 +112,13 @@ _WHERE = {
     "leader_product": ["ProductReward"],
     "mdp": ["TabularMDP"],
     "memory": ["MemoryEstimate"],
-    "methods": ["BilevelAscent", "HyperGradient", "RegimeAscent"],
+    "methods": [
+        "BilevelAscent",
+        "HyperGradient",
+        "RegimeAscent",
+        "ValuePenalty",
+        "ZerothOrder",
+    ],
     "milp": ["SingleFollowerOptimum", "single_follower_optimum"],
     "objectives": ["StrongStackelberg", "WeakStackelberg"],
     "optimum": ["GlobalOptimum", "global_optimum"],
@@ -200,8 +212,10 @@ __all__ = [
     "TabularMDP",
     "TotalDerivative",
     "TruncationWarning",
+    "ValuePenalty",
     "WeakStackelberg",
     "WorstCase",
+    "ZerothOrder",
     "audit_gradients",
     "best_response",
     "best_response_policies",

@@ -21,6 +21,8 @@ from fastincentive.methods.ascent_state import StepReport
 from fastincentive.methods.bilevel_ascent import BilevelAscent
 from fastincentive.methods.hyper_gradient import HyperGradient, hyper_search
 from fastincentive.methods.regime_ascent import RegimeAscent, RegimePoint, regime_search
+from fastincentive.methods.value_penalty import ValuePenalty
+from fastincentive.methods.zeroth_order import ZerothOrder, zeroth_order_search
 from fastincentive.objectives import StrongStackelberg, WeakStackelberg
 from fastincentive.policy import Direct, Parameterization, Softmax
 from fastincentive.problem import IncentiveProblem
@@ -32,13 +34,15 @@ from fastincentive.weak import GuardedPoint, weak_search, with_margin
 
 __all__ = ["solve"]
 
+#: What ``solve`` takes for a method.
+Method = BilevelAscent | HyperGradient | RegimeAscent | ValuePenalty | ZerothOrder
 #: Beyond this many states the search over regimes is not run unless it is asked for.
 REFINED_STATES = 1000
 
 
 def solve(
     problem: IncentiveProblem,
-    method: BilevelAscent | HyperGradient | RegimeAscent | None = None,
+    method: Method | None = None,
     parameterization: Parameterization | None = None,
     initial_payments: ArrayLike = 2.0,
     initial_policies: str | ArrayLike = "leader-optimal",
@@ -59,10 +63,11 @@ def solve(
     Parameters
     ----------
     problem : IncentiveProblem
-    method : BilevelAscent, HyperGradient or RegimeAscent, optional
+    method : BilevelAscent, HyperGradient, RegimeAscent, ValuePenalty or ZerothOrder, optional
         By default ``BilevelAscent()``: Algorithm 1 with settings that need no tuning.
         ``HyperGradient()`` is for followers that answer smoothly. ``RegimeAscent()`` searches over
-        regimes alone. Both start from the initial payments.
+        regimes alone. Both start from the initial payments, and so does the baseline
+        ``ZerothOrder()``; the baseline ``ValuePenalty()`` starts where ``BilevelAscent()`` does.
     parameterization : Direct or Softmax, optional
         By default ``Direct()``.
     initial_payments : float or array (k,)
@@ -122,10 +127,10 @@ def solve(
     if not isinstance(problem, IncentiveProblem):
         raise InputError(f"problem: expected an IncentiveProblem, got {type(problem).__name__}")
     method = BilevelAscent() if method is None else method
-    if not isinstance(method, (BilevelAscent, HyperGradient, RegimeAscent)):
+    if not isinstance(method, Method):
         raise InputError(
-            "method: expected a BilevelAscent, a HyperGradient or a RegimeAscent, "
-            f"got {type(method).__name__}"
+            "method: expected a BilevelAscent, HyperGradient, RegimeAscent, ValuePenalty or "
+            f"ZerothOrder, got {type(method).__name__}"
         )
     if not isinstance(refine, (bool, RegimeAscent)):
         raise InputError(f"refine: expected a bool or a RegimeAscent, got {type(refine).__name__}")
@@ -155,7 +160,7 @@ def solve(
         problem.memory_estimate().raise_if_too_large()
     if not isinstance(method, BilevelAscent):
         name = type(method).__name__
-        if checkpoint is not None:
+        if checkpoint is not None and not isinstance(method, ValuePenalty):
             raise InputError(f"checkpoint: expected none with {name}, which keeps no state")
         if engine is not None:
             raise InputError(f"engine: expected none with {name}, which runs in this process")
@@ -166,9 +171,9 @@ def solve(
     if refine is True and problem.followers.n_states <= REFINED_STATES and not problem.has_types:
         refiner = RegimeAscent()
     history = History()
-    if isinstance(method, HyperGradient):
-        most = method.max_iter * (1 + len(method.continuation))
-        bar = _bar(most, 0) if progress else None
+    if isinstance(method, (HyperGradient, ZerothOrder)):
+        rounds = 1 + len(method.continuation) if isinstance(method, HyperGradient) else 1
+        bar = _bar(method.max_iter * rounds, 0) if progress else None
 
         def after(report: StepReport) -> None:
             _record(history, report)
@@ -176,11 +181,16 @@ def solve(
             if callback is not None:
                 callback(report)
 
-        with closing(bar) if bar is not None else nullcontext():
+        climb: Callable[[FloatArray], tuple[StepReport, Ending]]
+        if isinstance(method, HyperGradient):
             climb = partial(hyper_search, problem, method, callback=after)
+        else:
+            climb = partial(zeroth_order_search, problem, method, callback=after)
+        with closing(bar) if bar is not None else nullcontext():
             point, ending = climb(_payments(problem, initial_payments))
             found = _recovered(problem, point, polish, objective, refiner)
-            if found.refinement is not None and ending.status != Status.STOPPED:
+            stopped = ending.status == Status.STOPPED
+            if isinstance(method, HyperGradient) and found.refinement is not None and not stopped:
                 again, other = climb(found.point.payments)
                 count = ending.iterations + other.iterations
                 if again.evaluation.objective > point.evaluation.objective:
@@ -190,7 +200,10 @@ def solve(
         _warn_unless_done(ending, point)
         return _solution(problem, ending, ascent, found, history, certify)
     settings = f"{problem!r} {problem.fingerprint()} {method!r} {parameterization!r}"
-    run = (Local() if engine is None else engine).run(problem, method, parameterization)
+    if isinstance(method, ValuePenalty):
+        run = Local().run(problem, method, parameterization)
+    else:
+        run = (Local() if engine is None else engine).run(problem, method, parameterization)
     with closing(run):
         if checkpoint is not None and Path(checkpoint).exists():
             state, history = io.load_checkpoint(checkpoint, settings)
@@ -362,6 +375,7 @@ def _solution(
         ascent=ascent,
         refinement=found.refinement,
         upper_bound=bound,
+        evaluations=ending.evaluations,
     )
 
 

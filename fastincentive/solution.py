@@ -35,11 +35,12 @@ MESSAGES = {
 
 
 class Ending(NamedTuple):
-    """Why a run ended, and after how many iterations."""
+    """Why a run ended, and after how many iterations and counted evaluations."""
 
     status: Status
     message: str
     iterations: int
+    evaluations: int = 0
 
 
 @dataclass
@@ -82,7 +83,7 @@ class Ascent:
         Each follower's lambda (equal entries for the joint multiplier).
     stationarity : float
         K of Definition 1, projected (see ``certificate.stationarity``); of ``HyperGradient`` the
-        largest entry of the projected hypergradient.
+        largest entry of the projected hypergradient, of ``ZerothOrder`` the last radius.
     """
 
     payments: FloatArray
@@ -157,6 +158,8 @@ class Solution:
     message : str
     nit : int
         Iterations of the ascent.
+    evaluations : int
+        How often ``ZerothOrder`` evaluated the objective; 0 for methods that do not count.
     history : History
     ascent : Ascent or None
         The ascent's own last iterate, before recovery; None for methods without one.
@@ -187,6 +190,7 @@ class Solution:
     ascent: Ascent | None
     refinement: Refinement | None = None
     upper_bound: float = np.inf
+    evaluations: int = 0
 
     @property
     def optimality_gap(self) -> float:

@@ -8,8 +8,10 @@ from typing import Any
 
 from fastincentive.engines.run import Engine, Run
 from fastincentive.engines.shard import Done, Shard
+from fastincentive.errors import invalid
 from fastincentive.exchange import Question
 from fastincentive.methods.bilevel_ascent import BilevelAscent
+from fastincentive.methods.value_penalty import ValuePenalty
 from fastincentive.policy import Parameterization
 from fastincentive.problem import IncentiveProblem
 from fastincentive.shards import check_shards, shard_bounds, shard_of
@@ -30,10 +32,16 @@ class Local(Engine):
         self.shards = shards
 
     def run(
-        self, problem: IncentiveProblem, method: BilevelAscent, parameterization: Parameterization
+        self,
+        problem: IncentiveProblem,
+        method: BilevelAscent | ValuePenalty,
+        parameterization: Parameterization,
     ) -> Run:
-        """Cut the problem into shards, for one run."""
-        check_shards(self.shards, method.multiplier, method.gradient)
+        """Cut the problem into shards, for one run; ``ValuePenalty`` knows one shard only."""
+        if isinstance(method, BilevelAscent):
+            check_shards(self.shards, method.multiplier, method.gradient)
+        elif self.shards != 1:
+            raise invalid("shards", "1 with ValuePenalty", self.shards)
         bounds = shard_bounds(problem, self.shards)
         shards = [
             Shard(shard_of(problem, first, last), method, parameterization)

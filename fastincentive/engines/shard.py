@@ -11,6 +11,7 @@ from fastincentive.exchange import Question, Relay, Whole
 from fastincentive.mdp import FloatArray
 from fastincentive.methods.ascent_state import AscentState, StepReport
 from fastincentive.methods.bilevel_ascent import BilevelAscent
+from fastincentive.methods.value_penalty import ValuePenalty
 from fastincentive.policy import Parameterization
 from fastincentive.problem import IncentiveProblem
 from fastincentive.starts import best_response_policies, leader_optimal_steps
@@ -31,7 +32,10 @@ class Shard:
     """
 
     def __init__(
-        self, problem: IncentiveProblem, method: BilevelAscent, parameterization: Parameterization
+        self,
+        problem: IncentiveProblem,
+        method: BilevelAscent | ValuePenalty,
+        parameterization: Parameterization,
     ) -> None:
         self._problem = problem
         self._method = method

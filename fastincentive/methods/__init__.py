@@ -3,5 +3,7 @@
 from fastincentive.methods.bilevel_ascent import BilevelAscent
 from fastincentive.methods.hyper_gradient import HyperGradient
 from fastincentive.methods.regime_ascent import RegimeAscent
+from fastincentive.methods.value_penalty import ValuePenalty
+from fastincentive.methods.zeroth_order import ZerothOrder
 
-__all__ = ["BilevelAscent", "HyperGradient", "RegimeAscent"]
+__all__ = ["BilevelAscent", "HyperGradient", "RegimeAscent", "ValuePenalty", "ZerothOrder"]

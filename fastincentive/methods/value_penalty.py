@@ -1,0 +1,266 @@
+"""ValuePenalty: ascent on the leader's objective less a growing penalty on the followers' gaps.
+
+A baseline: one weight sigma on all gaps V_i* - V_i, raised again and again until no gap pays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastincentive.errors import invalid
+from fastincentive.exchange import Question, alone
+from fastincentive.followers import PolicyValues, ResponseValues
+from fastincentive.mdp import FloatArray
+from fastincentive.methods.ascent_state import AscentState, StepReport, held_at
+from fastincentive.methods.pieces import empty_pieces
+from fastincentive.methods.references import reward_units
+from fastincentive.methods.schedule import start_pace
+from fastincentive.payments import BoundPayments
+from fastincentive.policy import Direct, Parameterization
+from fastincentive.problem import Evaluation, IncentiveProblem
+
+__all__ = ["Slopes", "ValuePenalty", "slopes_at"]
+
+#: States with fewer visits count as not visited: they follow the follower alone.
+SMALLEST_VISITS = 1e-6
+#: A row changes by about this at most in one iteration: probabilities, or a softmax's logits.
+LARGEST_CHANGE = 0.5
+#: The relative weight grows no further: hardly a digit of the leader's gradient would be left.
+LARGEST_WEIGHT = 1e12
+
+
+@dataclass(frozen=True)
+class ValuePenalty:
+    """Projected gradient ascent on V - w C - sum_i sigma_i (V_i* - V_i), in x and theta jointly.
+
+    The value penalty of Shen, Yang and Chen (2024), "Principled penalty-based methods for bilevel
+    reinforcement learning and RLHF", for any number of followers, with exact gradients and exact
+    best responses, and with a weight that grows geometrically.
+
+    Parameters
+    ----------
+    weight : float
+        sigma of the first round, in relative units: sigma_i = sigma L / unit_i, where L bounds the
+        leader's reward of one step and unit_i is follower i's unit of reward (the spread of its
+        action values).
+    growth : float
+        Factor > 1 on sigma after each round.
+    round_length : int
+        Iterations of a round.
+    step : float
+        Step of the policies along the natural gradient (each state's gradient over its visits), in
+        units of L.
+    payment_step : float
+        Step of the payments in units of reward; divided by 1 + sigma.
+    tolerance : float
+        Converged when, at the end of a round, no payment has moved by more since the end of the
+        last one and no gap is larger, in units of reward.
+    max_iter : int
+
+    Notes
+    -----
+    Two safeguards make these settings serve all the package's models. A row of a policy changes by
+    at most 0.5 in one iteration. And a gap moves payments no further than to where it closes, to
+    first order (a Polyak step), so that they do not swing about a kink of V_i* when sigma is large.
+    """
+
+    weight: float = 1.0
+    growth: float = 2.0
+    round_length: int = 50
+    step: float = 0.3
+    payment_step: float = 0.1
+    tolerance: float = 1e-5
+    max_iter: int = 1500
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        for name in ("weight", "step", "payment_step", "tolerance"):
+            value = getattr(self, name)
+            if not (value > 0 and np.isfinite(value)):
+                raise invalid(name, "a finite number > 0", value)
+        if not (self.growth > 1 and np.isfinite(self.growth)):
+            raise invalid("growth", "a finite number > 1", self.growth)
+        for name in ("round_length", "max_iter"):
+            value = getattr(self, name)
+            if not (isinstance(value, (int, np.integer)) and value >= 1):
+                raise invalid(name, "a positive integer", repr(value))
+
+    def init(
+        self,
+        problem: IncentiveProblem,
+        parameterization: Parameterization,
+        payments: FloatArray,
+        policies: FloatArray,
+    ) -> AscentState:
+        """Return the state at the first iterate; the pieces of V_i* stay empty."""
+        followers = problem.followers
+        best = followers.best_responses(problem.rewards(payments))
+        return AscentState(
+            iteration=0,
+            payments=payments.copy(),
+            theta=parameterization.parameters(policies, followers),
+            multipliers=np.zeros((followers.n, 1)),
+            pieces=empty_pieces(followers.n, 1, problem.payments.reach.shape[1]),
+            actions=best.actions,
+            unit=reward_units(followers, best),
+            pace=start_pace(payments, policies),
+            memory=followers.response_memory(),
+        )
+
+    def step_from(
+        self, problem: IncentiveProblem, parameterization: Parameterization, state: AscentState
+    ) -> tuple[AscentState, StepReport]:
+        """Evaluate the state, and move."""
+        return alone(self.stepping(problem, parameterization, state), problem)
+
+    def stepping(
+        self, problem: IncentiveProblem, parameterization: Parameterization, state: AscentState
+    ) -> Generator[Question, Any, tuple[AscentState, StepReport]]:
+        """As ``step_from``, for a shard that holds all followers."""
+        followers, bound, x, unit = problem.followers, problem.payments, state.payments, state.unit
+        rewards = problem.rewards(x)
+        state, policies, held = yield from held_at(problem, parameterization, rewards, state)
+        best = followers.best_responses(rewards, state.actions, state.memory)
+        at = slopes_at(problem, x, policies, held, best)
+        gaps = at.evaluation.follower_gaps
+        size = problem.magnitude if problem.magnitude > 0.0 else 1.0
+        sigma = self._sigma(state.iteration)
+        weights = sigma * size / unit
+
+        # Each row's gradient over its visits, up to a constant that no policy notices.
+        visited = (held.visits > SMALLEST_VISITS)[:, :, None]
+        visits = np.maximum(held.visits, SMALLEST_VISITS)[:, :, None]
+        pull = (weights * followers.counts)[:, None, None] * at.advantage
+        direction = pull + np.where(visited, at.policies / visits, 0.0)
+        direction = self.step / size * _centred(direction, followers.available)
+        longest = np.abs(direction).max(axis=2, keepdims=True)
+        direction *= LARGEST_CHANGE / np.maximum(longest, LARGEST_CHANGE)
+
+        payment_unit = bound.most(unit)
+        rate = self.payment_step / (1.0 + sigma)
+        pull_rate = np.minimum(rate * sigma * unit * followers.counts, _closing(at.own, gaps))
+        change = _average(bound, pull_rate[:, None] * at.own)
+        change += rate * payment_unit**2 / size * at.payments
+        ahead = bound.project(x + change)
+
+        anchor = state.pace.anchor
+        moved = np.abs(x - anchor) / np.maximum(payment_unit, 1e-300)
+        residual = float(moved.max(initial=0.0))
+        ends = (state.iteration + 1) % self.round_length == 0
+        closed = bool((gaps <= self.tolerance * unit).all())
+        following = state._replace(
+            iteration=state.iteration + 1,
+            payments=ahead,
+            theta=_moved(problem, parameterization, policies, state.theta, direction),
+            multipliers=weights[:, None],
+            actions=best.actions,
+            pace=state.pace._replace(anchor=x) if ends else state.pace,
+        )
+        report = StepReport(
+            theta=state.theta,
+            policies=policies,
+            payments=x,
+            evaluation=at.evaluation,
+            multipliers=weights,
+            residual=residual,
+            converged=ends and closed and residual <= self.tolerance,
+            stalled=False,
+            finite=bool(np.isfinite(ahead).all() and np.isfinite(following.theta).all()),
+        )
+        return following, report
+
+    def _sigma(self, iteration: int) -> float:
+        """Weight at an iteration, in relative units."""
+        rounds = iteration // self.round_length
+        # Logarithms, for the power alone may be no finite number.
+        most = np.log(max(self.weight, LARGEST_WEIGHT))
+        return float(np.exp(min(np.log(self.weight) + rounds * np.log(self.growth), most)))
+
+
+class Slopes(NamedTuple):
+    """What the penalised objective f + sum_i sigma_i c_i q_i changes by, in parts; c are counts."""
+
+    evaluation: Evaluation
+    payments: FloatArray  # (k,) df/dx at fixed policies, -w dC/dx
+    policies: FloatArray  # (n, S, A) df/dpi, every entry a free variable
+    own: FloatArray  # (n, K) dq_i/dx of the payments that reach each follower, as ``reach``
+    advantage: FloatArray  # (n, S, A) dq_i/dpi over the visits, up to a constant in each row
+
+
+def slopes_at(
+    problem: IncentiveProblem,
+    payments: FloatArray,
+    policies: FloatArray,
+    held: PolicyValues,
+    best: ResponseValues,
+) -> Slopes:
+    """Differentiate f and each q_i = V_i - V_i* in payments (k,) and policies (n, S, A).
+
+    ``held`` and ``best`` are the policies' values and best responses under the payments. dV_i/dx
+    is the unnormalised occupancy of follower i's policy, dV_i*/dx that of its best response (a
+    subgradient where several are optimal).
+    """
+    followers, bound = problem.followers, problem.payments
+    leader = problem.leader_pass(policies)
+    assert leader.gradient is not None  # for the type checker
+    cost = problem.cost_pass(payments, policies)
+    ahead = leader.gradient
+    if cost.policies is not None:
+        ahead = ahead - problem.cost_weight * cost.policies
+    answer = np.eye(followers.n_actions)[best.actions]
+    answered = followers.evaluate(problem.rewards(payments), answer)
+    occupancies = held.visits[:, :, None] * policies - answered.visits[:, :, None] * answer
+    values, best_values = (followers.start_values(each.values) for each in (held, best))
+    return Slopes(
+        evaluation=problem.assemble(leader, cost.value, values, best_values),
+        payments=-problem.cost_weight * cost.payments,
+        policies=ahead,
+        own=bound.compress(occupancies),
+        advantage=np.where(followers.available, held.q_values - held.values[:, :, None], 0.0),
+    )
+
+
+def _centred(rows: FloatArray, available: np.ndarray) -> FloatArray:
+    """Rows (n, S, A) less their means over the available actions; the others are 0."""
+    rows = np.where(available, rows, 0.0)
+    mean = rows.sum(axis=2, keepdims=True) / available.sum(axis=2, keepdims=True)
+    return np.where(available, rows - mean, 0.0)
+
+
+def _closing(own: FloatArray, gaps: FloatArray) -> FloatArray:
+    """How far (n,) payments go along dq_i/dx (n, K) until the gap (n,) is closed, to first order.
+
+    0 where no payment changes the gap.
+    """
+    square = (own**2).sum(axis=1)
+    return np.where(square > 0.0, np.maximum(gaps, 0.0) / np.where(square > 0.0, square, 1.0), 0.0)
+
+
+def _average(bound: BoundPayments, changes: FloatArray) -> FloatArray:
+    """Mean (k,) of the changes (n, K) by the followers that want a payment changed.
+
+    Together they would move a shared payment beyond where any of them wants it.
+    """
+    wanted = (bound.reach >= 0) & (changes != 0.0)
+    where = bound.reach[wanted]
+    total = np.bincount(where, weights=changes[wanted], minlength=bound.size)
+    return total / np.maximum(np.bincount(where, minlength=bound.size), 1)
+
+
+def _moved(
+    problem: IncentiveProblem,
+    parameterization: Parameterization,
+    policies: FloatArray,
+    theta: FloatArray,
+    direction: FloatArray,
+) -> FloatArray:
+    """Theta after policies (Direct) or logits (Softmax) have moved along ``direction``."""
+    followers = problem.followers
+    if isinstance(parameterization, Direct):
+        return parameterization.project(policies + direction, followers)
+    logits = theta / parameterization.temperature + direction
+    return parameterization.from_logits(logits, followers.available)
