@@ -22,6 +22,7 @@ from fastincentive.bench import (
     roofline,
     run,
     suite_best_response,
+    suite_methods,
     suite_problem,
     suite_scaling,
     suites,
@@ -149,6 +150,11 @@ def test_checksums_refuse_other_inputs(monkeypatch):
     monkeypatch.setitem(cases.LEADERS, (2, 6), "0" * 16)
     with pytest.raises(InputError, match="leader case 2, 6"):
         cases.leader_case(2, 6, 0.95)
+    monkeypatch.setitem(cases.MODEL_INPUTS, "example1", "0" * 16)
+    with pytest.raises(InputError, match="model example1: the inputs have checksum"):
+        cases.model("example1")
+    with pytest.raises(InputError, match="model: expected one of example1"):
+        cases.model("crowd-7")
     with pytest.raises(InputError, match="case: expected one of paper"):
         cases.build("another")
     with pytest.raises(InputError, match='kind: expected "near-greedy" or "random"'):
@@ -305,6 +311,7 @@ def test_profiles_grow_and_names_differ(suite):
         pytest.param("kernels", "2x37", marks=pytest.mark.slow),
         pytest.param("kernels", "iteration/paper", marks=pytest.mark.slow),
         pytest.param("solvers", "global-optimum", marks=pytest.mark.slow),
+        pytest.param("methods", "example1", marks=pytest.mark.slow),
     ],
 )
 def test_suites(suite, text, capsys):
@@ -455,3 +462,58 @@ def test_estimators_are_certified_before_they_are_timed(capsys):
     assert status == 0
     assert out.count(" ok ") == 2
     assert "variance ratio" in out
+
+
+# Methods
+
+
+def test_every_model_of_the_methods_suite_is_frozen():
+    for name in cases.MODELS:
+        assert isinstance(cases.model(name), fi.IncentiveProblem)
+
+
+def answer_of(objective, unpaid, **facts):
+    """What the record of one method holds."""
+    told = {"objective": objective, "unpaid": unpaid, "as it ended": objective - 0.5}
+    told |= {"largest gap": None, "iterations": 7, "evaluations": 0, "converged": True} | facts
+    return {"status": OK, "message": "", "quartiles": (0.1, 0.2, 0.3), "facts": told}
+
+
+def compared(*answers):
+    """A record of the methods suite."""
+    contenders = [{"name": f"m{k}"} | each for k, each in enumerate(answers)]
+    return {"suite": "methods", "case": "model", "contenders": contenders}
+
+
+def test_shares_are_of_the_best_gain_over_no_payments():
+    record = compared(
+        answer_of(-4.0, -6.0),
+        answer_of(-2.0, -6.0, evaluations=99, converged=False, **{"as it ended": -math.inf}),
+        answer_of(-7.0, -6.0, **{"largest gap": 2e-3}),
+        {"status": FAILED, "message": "error 1 exceeds 0"},
+    )
+    shares = suite_methods.gain_shares([record, {"suite": "solvers", "contenders": []}])
+    assert shares == {"model": {"m0": 0.5, "m1": 1.0, "m2": -0.25}}
+    header, rows, align = suite_methods.method_rows(record)
+    assert {len(row) for row in (header, *rows)} == {len(align)}
+    assert rows[0] == ["m0", "-4.0000", "50 %", "-4.5000", "38 %", "", "0.2", "7 it"]
+    assert rows[1][3:] == ["-inf", "", "", "0.2", "99 ev *"]
+    assert rows[2][2:6] == ["-25 %", "-7.5000", "-38 %", "2e-03"]
+    assert rows[3][1] == "error 1 exceeds 0"
+    nothing = compared(answer_of(1.0, 1.0), answer_of(0.5, 1.0))
+    assert suite_methods.gain_shares([nothing]) == {"model": {"m0": None, "m1": None}}
+
+
+def test_a_method_is_added_by_one_line(monkeypatch, tmp_path, capsys):
+    method = {"method": fi.ZerothOrder(evaluations=40)}
+    monkeypatch.setattr(suite_methods, "METHODS", (("mine", method), ("twice", method)))
+    path = tmp_path / "methods.json"
+    args = ("--suite", "methods", "--filter", "example1", "--rounds", "1", "--json", str(path))
+    status, out, err = bench(capsys, *args)
+    assert (status, err) == (0, ""), out
+    assert "share of the best gain" in out
+    assert "SLOWER" not in out
+    found = json.loads(path.read_text())
+    assert found["gain_shares"] == {"example1": {"mine": 1.0, "twice": 1.0}}
+    (only,) = found["results"]
+    assert only["contenders"][0]["facts"]["evaluations"] == 37

@@ -32,6 +32,7 @@ __all__ = [
     "FLEETS",
     "GRIDS",
     "LEADERS",
+    "MODELS",
     "LeaderCase",
     "answers",
     "build",
@@ -39,6 +40,7 @@ __all__ = [
     "eighth",
     "fleet",
     "leader_case",
+    "model",
     "moved_rewards",
     "payment_walk",
     "policy",
@@ -94,6 +96,29 @@ RANDOM_GRAPHS = {
     ("tree", 300): "c8e732992154406f",
     ("tree", 1022): "e87a3988da3e800c",
 }
+#: Model on which methods are compared -> smallest profile that does.
+MODELS = {
+    "example1": "smoke",
+    "paper": "smoke",
+    "gridworld": "smoke",
+    "random-2x20": "smoke",
+    "random-3x8": "smoke",
+    "crowd-6": "smoke",
+    "demand-6x8": "smoke",
+    "crowd-12": "regular",
+    "demand-10x12": "regular",
+}
+#: The same -> checksum of the inputs; that of the paper's grid is in ``CHECKSUMS``.
+MODEL_INPUTS = {
+    "example1": "006f6778ab887cd8",
+    "gridworld": "4591ea9db8d2c31e",
+    "random-2x20": "45d100125fa2169b",
+    "random-3x8": "4b289e5239844171",
+    "crowd-6": "ad4bdd038a310f2c",
+    "demand-6x8": "ba25aa8bb48fc193",
+    "crowd-12": "f5d68de2847ecde0",
+    "demand-10x12": "7ad9dcb39f2886e2",
+}
 #: Discounts of the followers on robot grids.
 DISCOUNTS = (0.95, 0.99, 0.999)
 SLIP = 0.1
@@ -118,6 +143,29 @@ def build(name: str) -> IncentiveProblem:
     else:
         raise invalid("case", f"one of {', '.join(CHECKSUMS)}", name)
     _check(f"case {name}", checksum(problem), CHECKSUMS[name])
+    return problem
+
+
+def model(name: str) -> IncentiveProblem:
+    """Build a model on which methods are compared, by its name in ``MODELS``."""
+    kind, _, size = name.partition("-")
+    if kind == "paper":
+        return build("paper")
+    if name not in MODELS:
+        raise invalid("model", f"one of {', '.join(MODELS)}", name)
+    n, _, width = size.partition("x")
+    if kind == "example1":
+        problem = models.example1()
+    elif kind == "gridworld":
+        problem = models.gridworld()
+    elif kind == "random":
+        # Payments cost less than by default: at that price none is worth it.
+        problem = models.random_problem(int(n), int(width), rng=1, cost_weight=0.02)
+    elif kind == "crowd":
+        problem = models.crowd(int(n))
+    else:
+        problem = models.demand_response(int(n), int(width), work=2)
+    _check(f"model {name}", checksum(problem), MODEL_INPUTS[name])
     return problem
 
 

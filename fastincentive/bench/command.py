@@ -8,7 +8,7 @@ from typing import Any
 
 __all__ = ["add_command"]
 
-_SUITES = ("kernels", "solvers", "scaling", "estimators", "peers")
+_SUITES = ("kernels", "solvers", "scaling", "estimators", "methods", "peers")
 
 
 def add_command(commands: Any, shows_bar: Callable[[], bool]) -> None:
@@ -30,7 +30,8 @@ def add_command(commands: Any, shows_bar: Callable[[], bool]) -> None:
         "--profile",
         choices=("smoke", "regular", "large"),
         default="smoke",
-        help="size of the cases: half a minute, minutes, or up to a million states each "
+        help="size of the cases: half a minute (two more for methods), minutes, or up to a million "
+        "states each "
         "(default: %(default)s)",
     )
     part.add_argument("--filter", default="", metavar="TEXT", help="only cases named like this")

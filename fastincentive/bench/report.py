@@ -7,6 +7,8 @@ import os
 from importlib import metadata
 from typing import Any
 
+from fastincentive.bench.suite_methods import SUITE as METHODS
+from fastincentive.bench.suite_methods import method_rows
 from fastincentive.bench.timing import OK, Outcome, quartiles
 from fastincentive.environment import environment
 from fastincentive.tables import text_table
@@ -19,6 +21,13 @@ PEERS = ("jax", "jaxlib", "mdpsolver", "quantecon")
 SLOW = 3.0
 _THREADS = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_WAIT_POLICY")
 FORMAT = 1
+#: What the tables of methods mean.
+METHODS_LEGEND = (
+    "objective: at exact best responses, ties broken for the leader, after the last payments were",
+    "moved to the cheapest that support their response; as it ended: without that move. No search",
+    "over regimes follows. gain: share of the best gain over no payments. gap: the largest of the",
+    "method's own last iterate. steps: iterations, or evaluations (ev); *: not converged.",
+)
 
 
 def surroundings() -> dict[str, Any]:
@@ -145,13 +154,19 @@ def as_text(found: dict[str, Any]) -> str:
     lines = [
         f"{machine['cpu']}, {machine['usable_cores']} cores, {threads['numba_threads']} threads; "
         f"profile {settings['profile']}, {settings['rounds']} rounds",
-        "",
-        as_table(found["results"]),
     ]
+    compared = [each for each in found["results"] if each["suite"] == METHODS]
+    timed = [each for each in found["results"] if each["suite"] != METHODS]
+    if timed:
+        lines += ["", as_table(timed)]
+    for each in compared:
+        lines += ["", each["case"], text_table(*method_rows(each))]
+    if compared:
+        lines += ["", *METHODS_LEGEND]
     skipped = dict.fromkeys(line for each in found["results"] for line in each["skipped"])
     if skipped:
         lines += ["", *(f"skipped: {line}" for line in skipped)]
-    slow = [name for each in found["results"] if (name := _slower(each))]
+    slow = [name for each in timed if (name := _slower(each))]
     if slow:
         lines += ["", *(f"SLOWER than {SLOW:g} times the quickest: {name}" for name in slow)]
     if found["exponents"]:

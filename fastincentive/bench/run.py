@@ -12,6 +12,7 @@ from typing import Any
 from fastincentive.bench import report
 from fastincentive.bench.case import Case, chosen
 from fastincentive.bench.roofline import copy_bandwidth
+from fastincentive.bench.suite_methods import gain_shares
 from fastincentive.bench.suite_scaling import exponents
 from fastincentive.bench.suites import SUITES
 from fastincentive.bench.timing import FAILED, race
@@ -55,7 +56,8 @@ def run(
     dict
         As the JSON: ``environment``, ``settings``, ``results`` (one record per case), ``failed``
         (names of cases whose certificate our answer missed), ``exponents`` (of the curves of the
-        scaling suite) and ``copy_bytes_per_second``.
+        scaling suite), ``gain_shares`` (of the suite of methods, by model and method) and
+        ``copy_bytes_per_second``.
 
     Raises
     ------
@@ -82,6 +84,7 @@ def run(
         "results": [],
         "failed": [],
         "exponents": {},
+        "gain_shares": {},
         "copy_bytes_per_second": None,
     }
     bar = _bar(len(picked)) if progress else None
@@ -90,6 +93,7 @@ def run(
             bar.set_description_str(f"{suite}/{case.name}")
         _add(found, suite, case, rounds, budget)
         found["exponents"] = exponents(found["results"])
+        found["gain_shares"] = gain_shares(found["results"])
         if path is not None:
             text_form = json.dumps(_finite(found), indent=1, allow_nan=False)
             write_atomically(path, text_form.encode())

@@ -10,6 +10,8 @@ from fastincentive.bench.roofline import sweep_cases
 from fastincentive.bench.suite_estimators import estimator_cases
 from fastincentive.bench.suite_evaluation import evaluation_cases
 from fastincentive.bench.suite_leader import leader_cases
+from fastincentive.bench.suite_methods import SUITE as METHODS
+from fastincentive.bench.suite_methods import method_cases
 from fastincentive.bench.suite_problem import problem_cases
 from fastincentive.bench.suite_scaling import scaling_cases
 from fastincentive.bench.suite_solvers import solver_cases
@@ -28,6 +30,7 @@ SUITES: dict[str, Callable[[], list[Case]]] = {
     "solvers": solver_cases,
     "scaling": scaling_cases,
     "estimators": estimator_cases,
+    METHODS: method_cases,
     "peers": lambda: [
         *best_response.cold_cases(True),
         *best_response.random_cases(),
