@@ -76,6 +76,14 @@ if TYPE_CHECKING:
         payment_ranges,
         stackelberg_values,
     )
+    from fastincentive.simulators import (
+        EstimatedMDP,
+        ModelUncertainty,
+        estimate_mdp,
+        mdp_from_gymnasium,
+        model_uncertainty,
+        solve_estimated,
+    )
     from fastincentive.solution import Ascent, History, Refinement, Solution, Status
     from fastincentive.starts import best_response_policies, leader_optimal_policies
     from fastincentive.sweeping import Sweep, SweepItem, sweep
@@ -145,6 +153,14 @@ _WHERE = {
         "payment_ranges",
         "stackelberg_values",
     ],
+    "simulators": [
+        "EstimatedMDP",
+        "ModelUncertainty",
+        "estimate_mdp",
+        "mdp_from_gymnasium",
+        "model_uncertainty",
+        "solve_estimated",
+    ],
     "solution": ["Ascent", "History", "Refinement", "Solution", "Status"],
     "starts": ["best_response_policies", "leader_optimal_policies"],
     "sweeping": ["Sweep", "SweepItem", "sweep"],
@@ -164,6 +180,7 @@ __all__ = [
     "CountReward",
     "CustomCost",
     "Direct",
+    "EstimatedMDP",
     "Evaluation",
     "Exact",
     "ExpectedSpend",
@@ -186,6 +203,7 @@ __all__ = [
     "MemoryEstimate",
     "MemoryLimitError",
     "MissingExtraError",
+    "ModelUncertainty",
     "NotConvergedError",
     "PairwiseReward",
     "ParetoFront",
@@ -221,6 +239,7 @@ __all__ = [
     "best_response_policies",
     "cheapest_payments",
     "engines",
+    "estimate_mdp",
     "evaluate_policy",
     "follower_regimes",
     "follower_responses",
@@ -228,6 +247,8 @@ __all__ = [
     "hypergradient",
     "leader_optimal_policies",
     "load_solution",
+    "mdp_from_gymnasium",
+    "model_uncertainty",
     "models",
     "occupancy_measure",
     "pareto",
@@ -236,6 +257,7 @@ __all__ = [
     "single_follower_optimum",
     "soft_best_response",
     "solve",
+    "solve_estimated",
     "stackelberg_values",
     "stationarity",
     "sweep",

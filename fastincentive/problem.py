@@ -144,7 +144,6 @@ class IncentiveProblem:
             raise invalid("tail_tolerance", "a number > 0", tail_tolerance)
         if max_horizon < 1:
             raise invalid("max_horizon", "a positive integer", max_horizon)
-        self.followers = followers
         #: Whether types of followers have counts above 1.
         self.has_types = followers.population > followers.n
         self.leader: BoundReward = (
@@ -164,6 +163,13 @@ class IncentiveProblem:
         self.cost_weight = weight
         self.tail_tolerance = float(tail_tolerance)
         self.max_horizon = int(max_horizon)
+        self._meet(followers)
+        #: The map behind a grid problem, for plots.
+        self.grid: object | None = None
+
+    def _meet(self, followers: Followers) -> None:
+        """Find what depends on the followers' models and the leader together."""
+        self.followers = followers
         packed = followers.packed
         #: Whether some policies may be improper: some follower does not discount.
         self.undiscounted = bool((packed.discount == 1.0).any())
@@ -191,8 +197,6 @@ class IncentiveProblem:
                 LEAST_STEPS,
                 product_space.break_even(followers, self.passes.pattern, self.leader.n_labels),
             )
-        #: The map behind a grid problem, for plots.
-        self.grid: object | None = None
 
     @property
     def n(self) -> int:
@@ -214,9 +218,13 @@ class IncentiveProblem:
         )
 
     def replace(
-        self, *, cost_weight: float | None = None, budget: float | EllipsisType | None = ...
+        self,
+        *,
+        cost_weight: float | None = None,
+        budget: float | EllipsisType | None = ...,
+        followers: Followers | Sequence[TabularMDP] | None = None,
     ) -> IncentiveProblem:
-        """Return a copy with another cost weight or budget; followers and leader are shared.
+        """Return a copy with another cost weight, budget or followers; the rest is shared.
 
         Parameters
         ----------
@@ -224,13 +232,25 @@ class IncentiveProblem:
             By default the problem's own.
         budget : float or None, optional
             Bound on the cost, None for none; by default the problem's own.
+        followers : Followers or sequence of TabularMDP, optional
+            Other models of the followers, with the same sizes and counts.
 
         Raises
         ------
         InputError
-            If the weight or budget is negative or not a number, or the cost takes no budget.
+            If the weight or budget is negative or not a number, the cost takes no budget, or the
+            followers do not fit: as when a problem is built.
         """
         other = copy(self)
+        if followers is not None:
+            new = followers if isinstance(followers, Followers) else Followers(followers)
+            old = self.followers
+            if new.shape != old.shape or not np.array_equal(new.counts, old.counts):
+                raise invalid("followers", f"those of {old!r}, sizes and counts", repr(new))
+            bound = self.payments
+            payments = Payments.from_index(bound.index, bound.upper, self.budget)
+            other.payments = payments.bind(new, self.cost)
+            other._meet(new)
         if cost_weight is not None:
             other.cost_weight = _weight(cost_weight)
         if not isinstance(budget, EllipsisType):
