@@ -435,6 +435,7 @@ def test_an_audit_refuses_unknown_forms():
         fi.audit_gradients(game.problem(), estimators={})
 
 
+@pytest.mark.slow
 def test_a_wrong_gradient_is_seen_by_an_audit(monkeypatch):
     game = small_game(9)
     problem = game.problem()

@@ -205,6 +205,7 @@ def test_large_rewards_and_small_temperatures_stay_in_range(response, temperatur
             assert_close(found.start_values, best.start_values, 1e-6)
 
 
+@pytest.mark.slow
 def test_many_states_are_differentiated_by_sweeps():
     rng = np.random.default_rng(0)
     states = 450
@@ -271,6 +272,7 @@ def scanned(problem, response, temperature, most=4.0):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("response", SMOOTH)
 def test_the_climb_finds_the_best_payment_of_a_scan(response):
     problem = fi.models.example1()
@@ -314,6 +316,7 @@ def test_a_search_over_regimes_gives_the_climb_another_start():
     assert both.nit > alone.nit
 
 
+@pytest.mark.slow
 def test_continuation_ends_at_the_last_temperature():
     problem = fi.models.paper_gridworld()
     method = fi.HyperGradient(temperature=0.01, continuation=[0.3, 0.1, 0.03])
