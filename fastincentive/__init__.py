@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from fastincentive import engines, models, theory
     from fastincentive.audit import GradientAudit, audit_gradients
+    from fastincentive.black_box import ModelUncertainty, model_uncertainty, solve_estimated
     from fastincentive.bounds import upper_bound
     from fastincentive.certificate import Stationarity, stationarity
     from fastincentive.cheapest import CheapestPayments, cheapest_payments
@@ -76,14 +77,7 @@ if TYPE_CHECKING:
         payment_ranges,
         stackelberg_values,
     )
-    from fastincentive.simulators import (
-        EstimatedMDP,
-        ModelUncertainty,
-        estimate_mdp,
-        mdp_from_gymnasium,
-        model_uncertainty,
-        solve_estimated,
-    )
+    from fastincentive.simulators import EstimatedMDP, estimate_mdp, mdp_from_gymnasium
     from fastincentive.solution import Ascent, History, Refinement, Solution, Status
     from fastincentive.starts import best_response_policies, leader_optimal_policies
     from fastincentive.sweeping import Sweep, SweepItem, sweep
@@ -92,6 +86,7 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "audit": ["GradientAudit", "audit_gradients"],
+    "black_box": ["ModelUncertainty", "model_uncertainty", "solve_estimated"],
     "bounds": ["upper_bound"],
     "certificate": ["Stationarity", "stationarity"],
     "cheapest": ["CheapestPayments", "cheapest_payments"],
@@ -153,14 +148,7 @@ _WHERE = {
         "payment_ranges",
         "stackelberg_values",
     ],
-    "simulators": [
-        "EstimatedMDP",
-        "ModelUncertainty",
-        "estimate_mdp",
-        "mdp_from_gymnasium",
-        "model_uncertainty",
-        "solve_estimated",
-    ],
+    "simulators": ["EstimatedMDP", "estimate_mdp", "mdp_from_gymnasium"],
     "solution": ["Ascent", "History", "Refinement", "Solution", "Status"],
     "starts": ["best_response_policies", "leader_optimal_policies"],
     "sweeping": ["Sweep", "SweepItem", "sweep"],

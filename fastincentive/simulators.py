@@ -1,4 +1,4 @@
-"""Followers known only as simulators: a model is estimated from samples, and its error with it.
+"""Followers known only as simulators: a model is estimated from samples.
 
 Payments change at every iteration, and a model serves all of them: V_i*(x) is the exact optimum of
 the estimated model, where Q-learning would have to sample anew for each x.
@@ -6,29 +6,22 @@ the estimated model, where Q-learning would have to sample anew for each x.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from fastincentive.errors import InputError, invalid
 from fastincentive.followers import Followers
-from fastincentive.loop import solve
 from fastincentive.mdp import FloatArray, TabularMDP
-from fastincentive.objectives import WeakStackelberg
-from fastincentive.problem import IncentiveProblem
-from fastincentive.solution import Solution
 
 __all__ = [
     "EstimatedMDP",
-    "ModelUncertainty",
     "Simulator",
+    "Triples",
     "estimate_mdp",
     "mdp_from_gymnasium",
-    "model_uncertainty",
-    "solve_estimated",
 ]
 
 #: Discount of the plans that decide where to sample.
@@ -52,6 +45,15 @@ class Simulator(Protocol):
         ...
 
 
+class Triples(NamedTuple):
+    """What was seen: E different (state, action, successor), the Sink among the successors."""
+
+    pairs: NDArray[np.int64]  # (E,) s * A + a
+    successors: NDArray[np.int64]  # (E,)
+    counts: NDArray[np.int64]  # (E,)
+    rewards: FloatArray  # (E,) means
+
+
 @dataclass(frozen=True)
 class EstimatedMDP:
     """A follower's model as seen in samples.
@@ -64,19 +66,26 @@ class EstimatedMDP:
         Pairs that were never tried lead to the Sink, with the lowest reward seen.
     visits : int array (S, A)
         Samples of each pair.
-    samples, episodes : int
+    starts : int array (S,)
+        First states of episodes.
+    triples : Triples
+        What the model is made of.
     """
 
     mdp: TabularMDP
     visits: NDArray[np.int64]
-    samples: int
-    episodes: int
-    #: Triples that were seen: pair number s * A + a, successor, how often, mean reward.
-    pairs: NDArray[np.int64]
-    successors: NDArray[np.int64]
-    counts: NDArray[np.int64]
-    rewards: FloatArray
-    starts: NDArray[np.int64]  # (S,), first states of episodes
+    starts: NDArray[np.int64]
+    triples: Triples
+
+    @property
+    def samples(self) -> int:
+        """Steps that were simulated."""
+        return int(self.visits.sum())
+
+    @property
+    def episodes(self) -> int:
+        """Episodes that were begun."""
+        return int(self.starts.sum())
 
     def resample(self, rng: np.random.Generator) -> TabularMDP:
         """Draw a model that the samples allow: the Bayesian bootstrap (Rubin, 1981).
@@ -84,41 +93,14 @@ class EstimatedMDP:
         Successors of each pair, and first states, have Dirichlet chances with the counts as
         parameters. What was seen with one outcome alone is certain in every draw.
         """
-        weights = rng.standard_gamma(self.counts)
-        total = np.bincount(self.pairs, weights, minlength=self.visits.size)
-        starts = np.zeros(self.mdp.n_states)
+        pairs = self.triples.pairs
+        weights = rng.standard_gamma(self.triples.counts)
+        total = np.bincount(pairs, weights, minlength=self.visits.size)
+        initial = np.zeros(self.mdp.n_states)
         seen = np.flatnonzero(self.starts)
-        starts[seen] = rng.dirichlet(self.starts[seen])
-        return _model(self, weights / total[self.pairs], starts)
-
-
-@dataclass(frozen=True)
-class ModelUncertainty:
-    """What a point (x, pi) is worth under models that the samples allow.
-
-    Attributes
-    ----------
-    feasibility : array (draws,)
-        q(x, pi), the sum of what followers lose by pi: at a best response to the estimated model it
-        is 0 there, and below 0 in draws to which another policy is better.
-    objective : array (draws,)
-        f with the followers' policies fixed.
-    answered : array (draws,)
-        f with best responses to each draw instead, the first best action where several tie.
-    """
-
-    feasibility: FloatArray
-    objective: FloatArray
-    answered: FloatArray
-
-    def __str__(self) -> str:
-        """Return means, standard deviations and the lowest twentieth."""
-        rows = [f"{'':<12}{'mean':>12}{'s.d.':>12}{'5 %':>12}"]
-        for name in ("feasibility", "objective", "answered"):
-            each = getattr(self, name)
-            figures = (each.mean(), each.std(ddof=1), np.quantile(each, 0.05))
-            rows.append(f"{name:<12}" + "".join(f"{figure:>12.4g}" for figure in figures))
-        return "\n".join(rows)
+        initial[seen] = rng.dirichlet(self.starts[seen])
+        share = weights / total[pairs]
+        return _model(self.visits, self.triples, share, initial, self.mdp.discount)
 
 
 def estimate_mdp(
@@ -175,13 +157,13 @@ def estimate_mdp(
     every = max(1, samples // PLANS)
     for k in range(samples):
         if state < 0:
-            state, age = _checked(source.reset(rng), states, "after reset"), 0
+            state, age = _checked(source.reset(rng), states, "the reset"), 0
             starts[state] += 1
         if k % every == 0:
             ahead = _plan(seen, visits, starts)
         action = int(np.argmax(1.0 / np.maximum(visits[state], 1) + ahead[state]))
         found, reward, ended, cut = source.step(action)
-        following = _checked(found, states, f"after action {action} in state {state}")
+        following = _checked(found, states, f"the step from state {state}, action {action}")
         if not np.isfinite(reward):
             where = f"action {action} in state {state}"
             raise invalid("simulator", "finite rewards", reward, where)
@@ -242,113 +224,6 @@ def mdp_from_gymnasium(env: Any, discount: float = 0.95) -> TabularMDP:
     transition[:-1][final] = 0.0
     transition[np.append(final, True), :, states] = 1.0
     return TabularMDP(transition, earned, discount, np.append(start, 0.0))
-
-
-def model_uncertainty(
-    problem: IncentiveProblem,
-    payments: ArrayLike,
-    policies: ArrayLike,
-    estimates: Sequence[EstimatedMDP | None],
-    draws: int = 200,
-    seed: int = 0,
-) -> ModelUncertainty:
-    """Evaluate a point under models that the followers' samples allow.
-
-    Parameters
-    ----------
-    problem : IncentiveProblem
-        Its followers are the estimated models.
-    payments : float or array (k,)
-    policies : array (n, S, A)
-        The responses that are counted on, such as ``solution.policies``.
-    estimates : sequence of EstimatedMDP or None
-        One for each follower, None where the model is known.
-    draws : int
-        Models drawn for each follower, see ``EstimatedMDP.resample``.
-    seed : int
-
-    Returns
-    -------
-    ModelUncertainty
-        Its ``feasibility`` says how far from best responses the policies may really be.
-
-    Raises
-    ------
-    InputError
-        If an argument is not as described.
-    """
-    if len(estimates) != problem.n:
-        raise invalid("estimates", f"{problem.n}, one for each follower", len(estimates))
-    if draws < 2:
-        raise invalid("draws", "an integer of at least 2", draws)
-    x = problem.payments.check_bounds(payments)
-    checked = problem.followers.check_policies(policies)
-    rng = np.random.default_rng(seed)
-    found = np.empty((3, draws))
-    for k in range(draws):
-        mdps = [
-            mdp if each is None else each.resample(rng).replace(discount=mdp.discount)
-            for mdp, each in zip(problem.followers, estimates, strict=True)
-        ]
-        drawn = problem.replace(followers=Followers(mdps, problem.followers.counts))
-        held = drawn.evaluate(x, checked)
-        best = drawn.followers.best_responses(drawn.rewards(x))
-        answer = np.eye(drawn.followers.n_actions)[best.actions]
-        value = drawn.leader_pass(answer, gradient=False).value
-        cost = drawn.cost_pass(x, answer, gradient=False).value
-        found[:, k] = held.feasibility, held.objective, drawn.net(value, cost)
-    return ModelUncertainty(*found)
-
-
-def solve_estimated(
-    problem: IncentiveProblem,
-    estimates: Sequence[EstimatedMDP | None],
-    margins: Sequence[float] = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
-    draws: int = 100,
-    seed: int = 0,
-    **settings: Any,
-) -> tuple[Solution, ModelUncertainty]:
-    """Find payments that are good for the followers that the samples allow, not for one model.
-
-    Payments that make followers just indifferent in the estimated model are lost in half of the
-    models that are as likely. Each margin is solved for (``WeakStackelberg``); the payments that
-    earn most on average over the draws, followers answering each, are returned.
-
-    Parameters
-    ----------
-    problem : IncentiveProblem
-        Its followers are the estimated models.
-    estimates : sequence of EstimatedMDP or None
-        One for each follower, None where the model is known.
-    margins : sequence of float
-        By how much the wanted responses are to be better than others, in units of reward.
-    draws, seed : int
-        As for ``model_uncertainty``.
-    **settings
-        Of ``solve``: where to start, how to refine, and so on.
-
-    Returns
-    -------
-    Solution, ModelUncertainty
-        The solution is that of the estimated problem, at the payments chosen.
-
-    Raises
-    ------
-    InputError
-        If an argument is not as described.
-    """
-    if not len(margins):
-        raise invalid("margins", "at least one", "none")
-    best = None
-    for margin in margins:
-        solution = solve(problem, objective=WeakStackelberg(margin), **settings)
-        found = model_uncertainty(
-            problem, solution.payments, solution.policies, estimates, draws, seed
-        )
-        if best is None or found.answered.mean() > best[1].answered.mean():
-            best = solution, found
-    assert best is not None  # for the type checker
-    return best
 
 
 class _Source(Protocol):
@@ -465,43 +340,41 @@ def _estimated(
     ended = np.array([key[3] for key in keys])
     count, total = (np.array([seen[key][j] for key in keys]) for j in range(2))
     final = _final(states, origin, following, ended)
-    found = EstimatedMDP(
-        mdp=None,  # type: ignore[arg-type]  # follows, from the rest
-        visits=visits,
-        samples=int(visits.sum()),
-        episodes=int(starts.sum()),
+    triples = Triples(
         pairs=origin * actions + action,
         successors=np.where(ended & ~final[following], states, following),
         counts=count.astype(np.int64),
         rewards=total / count,
-        starts=starts,
     )
-    share = found.counts / visits.reshape(-1)[found.pairs]
-    mdp = _model(found, share, np.append(starts / starts.sum(), 0.0), discount)
-    object.__setattr__(found, "mdp", mdp)
-    return found
+    share = triples.counts / visits.reshape(-1)[triples.pairs]
+    initial = np.append(starts / starts.sum(), 0.0)
+    mdp = _model(visits, triples, share, initial, discount)
+    return EstimatedMDP(mdp, visits, starts, triples)
 
 
 def _model(
-    found: EstimatedMDP, share: FloatArray, initial: FloatArray, discount: float | None = None
+    visits: NDArray[np.int64],
+    triples: Triples,
+    share: FloatArray,
+    initial: FloatArray,
+    discount: float,
 ) -> TabularMDP:
-    """Build the model in which triples have these shares of their pairs."""
-    states, actions = found.visits.shape
+    """Build the model in which triples have these shares (E,) of their pairs."""
+    states, actions = visits.shape
     transition = np.zeros(((states + 1) * actions, states + 1))
     reward = np.zeros((states + 1) * actions)
-    np.add.at(transition, (found.pairs, found.successors), share)
-    np.add.at(reward, found.pairs, share * found.rewards)
-    met = np.zeros(states, bool)
-    met[found.successors[found.successors < states]] = True
-    met |= found.starts > 0
-    untried = (found.visits == 0) & (met & (found.visits > 0).any(axis=1))[:, None]
-    reward[: states * actions][untried.reshape(-1)] = found.rewards.min()
+    np.add.at(transition, (triples.pairs, triples.successors), share)
+    np.add.at(reward, triples.pairs, share * triples.rewards)
+    # States without any sample lead to the Sink for nothing; others' untried actions lose most.
+    tried = np.asarray(visits > 0)
+    untried = ~tried & tried.any(axis=1, keepdims=True)
+    reward[: states * actions][untried.reshape(-1)] = triples.rewards.min()
     nowhere = transition.sum(axis=1) == 0.0
     transition[nowhere, states] = 1.0
     shape = (states + 1, actions)
     return TabularMDP(
         transition.reshape(*shape, states + 1),
         reward.reshape(shape),
-        found.mdp.discount if discount is None else discount,
+        discount,
         initial,
     )

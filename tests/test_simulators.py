@@ -159,7 +159,7 @@ def test_bad_simulators_are_named():
         fi.estimate_mdp(object())
     lost = Chain()
     lost.step = lambda action: (9, 0.0, False)
-    with pytest.raises(InputError, match=r"states 0..3, got 9 at after action . in state 0"):
+    with pytest.raises(InputError, match=r"states 0..3, got 9 at the step from state 0, action"):
         fi.estimate_mdp(lost)
     endless = Chain()
     endless.step = lambda action: (1, np.nan, False)
