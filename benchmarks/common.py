@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 try:
@@ -17,6 +19,14 @@ def needs(*things: Any) -> None:
     """Leave a benchmark out, as asv understands it, where something is missing."""
     if any(thing is None for thing in things):
         raise NotImplementedError
+
+
+def moved(now: str, before: str) -> ModuleType:
+    """Return a module of the package, where it is or where older commits have it."""
+    try:
+        return import_module(f"fastincentive.{now}")
+    except ModuleNotFoundError:
+        return import_module(f"fastincentive.{before}")
 
 
 def method(thing: Any, name: str) -> Any:

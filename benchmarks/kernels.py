@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 import fastincentive as fi
-from benchmarks.common import PROBLEMS, cases, method, needs
+from benchmarks.common import PROBLEMS, cases, method, moved, needs
 
 
 class Kernels:
@@ -136,12 +136,12 @@ class Sampling:
     def setup(self, form: str) -> None:
         """Build the grid and compile."""
         needs(cases, getattr(fi, "Reinforce", None))
-        from fastincentive.audit import FORMS
-        from fastincentive.response import uniform_policies
+        forms = moved("studies.audit", "audit").FORMS
+        uniform_policies = moved("followers.single", "response").uniform_policies
 
         self.problem = cases.build("paper")
         self.policies = uniform_policies(self.problem.followers)
-        self.estimator = replace(FORMS[form], trajectories=5000)
+        self.estimator = replace(forms[form], trajectories=5000)
         self.estimator.estimate(self.problem, self.policies)
 
     def time_reinforce(self, form: str) -> None:

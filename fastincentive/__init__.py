@@ -14,12 +14,17 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from fastincentive import engines, models, theory
-    from fastincentive.audit import GradientAudit, audit_gradients
-    from fastincentive.black_box import ModelUncertainty, model_uncertainty, solve_estimated
-    from fastincentive.bounds import upper_bound
-    from fastincentive.certificate import Stationarity, stationarity
-    from fastincentive.cheapest import CheapestPayments, cheapest_payments
-    from fastincentive.costs import CustomCost, ExpectedSpend, LinearCost, QuadraticCost
+    from fastincentive.certificates.bounds import upper_bound
+    from fastincentive.certificates.milp import SingleFollowerOptimum, single_follower_optimum
+    from fastincentive.certificates.optimum import GlobalOptimum, global_optimum
+    from fastincentive.certificates.robustness import (
+        PaymentRanges,
+        StackelbergValues,
+        payment_ranges,
+        stackelberg_values,
+    )
+    from fastincentive.certificates.stationarity import Stationarity, stationarity
+    from fastincentive.certificates.worst_case import WorstCase, worst_near_response
     from fastincentive.errors import (
         ConvergenceWarning,
         ImproperPolicyError,
@@ -31,19 +36,26 @@ if TYPE_CHECKING:
         ProductSpaceTooLargeError,
         TruncationWarning,
     )
-    from fastincentive.estimators import Exact, FollowerEstimate, GradientEstimate, Reinforce
-    from fastincentive.followers import Followers
+    from fastincentive.followers.best_responses import ResponseMemory
+    from fastincentive.followers.followers import Followers
+    from fastincentive.followers.mdp import TabularMDP
+    from fastincentive.followers.parameterization import Direct, Softmax
+    from fastincentive.followers.simulators import EstimatedMDP, estimate_mdp, mdp_from_gymnasium
+    from fastincentive.followers.single import (
+        BestResponse,
+        best_response,
+        evaluate_policy,
+        occupancy_measure,
+        soft_best_response,
+    )
     from fastincentive.io import load_solution, save_solution
-    from fastincentive.large import ResponseMemory
-    from fastincentive.leader import JointReward, LabelReward, LeaderReward
-    from fastincentive.leader_congestion import CongestionReward
-    from fastincentive.leader_counts import CountReward
-    from fastincentive.leader_many import AdditiveReward, SumReward
-    from fastincentive.leader_pairwise import PairwiseReward
-    from fastincentive.leader_product import ProductReward
-    from fastincentive.loop import solve
-    from fastincentive.mdp import TabularMDP
-    from fastincentive.memory import MemoryEstimate
+    from fastincentive.leader.additive import AdditiveReward
+    from fastincentive.leader.base import LeaderReward, SumReward
+    from fastincentive.leader.congestion import CongestionReward
+    from fastincentive.leader.counts import CountReward
+    from fastincentive.leader.pairwise import PairwiseReward
+    from fastincentive.leader.product import ProductReward
+    from fastincentive.leader.tables import JointReward, LabelReward
     from fastincentive.methods import (
         BilevelAscent,
         HyperGradient,
@@ -51,46 +63,47 @@ if TYPE_CHECKING:
         ValuePenalty,
         ZerothOrder,
     )
-    from fastincentive.milp import SingleFollowerOptimum, single_follower_optimum
-    from fastincentive.objectives import StrongStackelberg, WeakStackelberg
-    from fastincentive.optimum import GlobalOptimum, global_optimum
-    from fastincentive.payments import Payments
-    from fastincentive.policy import Direct, Softmax
-    from fastincentive.problem import Evaluation, IncentiveProblem
-    from fastincentive.regimes import Regimes, follower_regimes
-    from fastincentive.response import (
-        BestResponse,
-        best_response,
-        evaluate_policy,
-        occupancy_measure,
-        soft_best_response,
+    from fastincentive.methods._starts import best_response_policies, leader_optimal_policies
+    from fastincentive.problem.costs import CustomCost, ExpectedSpend, LinearCost, QuadraticCost
+    from fastincentive.problem.evaluation import Evaluation
+    from fastincentive.problem.memory import MemoryEstimate
+    from fastincentive.problem.payments import Payments
+    from fastincentive.problem.problem import IncentiveProblem
+    from fastincentive.problem.sampled_gradients import (
+        Exact,
+        FollowerEstimate,
+        GradientEstimate,
+        Reinforce,
     )
-    from fastincentive.responses import (
+    from fastincentive.responses.cheapest import CheapestPayments, cheapest_payments
+    from fastincentive.responses.regimes import Regimes, follower_regimes
+    from fastincentive.responses.smooth import (
         FollowerResponses,
         TotalDerivative,
         follower_responses,
         hypergradient,
     )
-    from fastincentive.robust import (
-        PaymentRanges,
-        StackelbergValues,
-        payment_ranges,
-        stackelberg_values,
-    )
-    from fastincentive.simulators import EstimatedMDP, estimate_mdp, mdp_from_gymnasium
     from fastincentive.solution import Ascent, History, Refinement, Solution, Status
-    from fastincentive.starts import best_response_policies, leader_optimal_policies
-    from fastincentive.sweeping import Sweep, SweepItem, sweep
-    from fastincentive.tradeoff import ParetoFront, pareto
-    from fastincentive.worst_case import WorstCase, worst_near_response
+    from fastincentive.solver.loop import solve
+    from fastincentive.solver.objectives import StrongStackelberg, WeakStackelberg
+    from fastincentive.studies.audit import GradientAudit, audit_gradients
+    from fastincentive.studies.black_box import ModelUncertainty, model_uncertainty, solve_estimated
+    from fastincentive.studies.pareto_front import ParetoFront, pareto
+    from fastincentive.studies.sweep_items import Sweep, SweepItem
+    from fastincentive.studies.sweeps import sweep
 
 _WHERE = {
-    "audit": ["GradientAudit", "audit_gradients"],
-    "black_box": ["ModelUncertainty", "model_uncertainty", "solve_estimated"],
-    "bounds": ["upper_bound"],
-    "certificate": ["Stationarity", "stationarity"],
-    "cheapest": ["CheapestPayments", "cheapest_payments"],
-    "costs": ["CustomCost", "ExpectedSpend", "LinearCost", "QuadraticCost"],
+    "certificates.bounds": ["upper_bound"],
+    "certificates.milp": ["SingleFollowerOptimum", "single_follower_optimum"],
+    "certificates.optimum": ["GlobalOptimum", "global_optimum"],
+    "certificates.robustness": [
+        "PaymentRanges",
+        "StackelbergValues",
+        "payment_ranges",
+        "stackelberg_values",
+    ],
+    "certificates.stationarity": ["Stationarity", "stationarity"],
+    "certificates.worst_case": ["WorstCase", "worst_near_response"],
     "errors": [
         "ConvergenceWarning",
         "ImproperPolicyError",
@@ -102,58 +115,50 @@ _WHERE = {
         "ProductSpaceTooLargeError",
         "TruncationWarning",
     ],
-    "estimators": ["Exact", "FollowerEstimate", "GradientEstimate", "Reinforce"],
-    "followers": ["Followers"],
-    "large": ["ResponseMemory"],
-    "io": ["load_solution", "save_solution"],
-    "loop": ["solve"],
-    "leader": ["JointReward", "LabelReward", "LeaderReward"],
-    "leader_congestion": ["CongestionReward"],
-    "leader_counts": ["CountReward"],
-    "leader_many": ["AdditiveReward", "SumReward"],
-    "leader_pairwise": ["PairwiseReward"],
-    "leader_product": ["ProductReward"],
-    "mdp": ["TabularMDP"],
-    "memory": ["MemoryEstimate"],
-    "methods": [
-        "BilevelAscent",
-        "HyperGradient",
-        "RegimeAscent",
-        "ValuePenalty",
-        "ZerothOrder",
-    ],
-    "milp": ["SingleFollowerOptimum", "single_follower_optimum"],
-    "objectives": ["StrongStackelberg", "WeakStackelberg"],
-    "optimum": ["GlobalOptimum", "global_optimum"],
-    "payments": ["Payments"],
-    "policy": ["Direct", "Softmax"],
-    "problem": ["Evaluation", "IncentiveProblem"],
-    "regimes": ["Regimes", "follower_regimes"],
-    "response": [
+    "followers.best_responses": ["ResponseMemory"],
+    "followers.followers": ["Followers"],
+    "followers.mdp": ["TabularMDP"],
+    "followers.parameterization": ["Direct", "Softmax"],
+    "followers.simulators": ["EstimatedMDP", "estimate_mdp", "mdp_from_gymnasium"],
+    "followers.single": [
         "BestResponse",
         "best_response",
         "evaluate_policy",
         "occupancy_measure",
         "soft_best_response",
     ],
-    "responses": [
+    "io": ["load_solution", "save_solution"],
+    "leader.additive": ["AdditiveReward"],
+    "leader.base": ["LeaderReward", "SumReward"],
+    "leader.congestion": ["CongestionReward"],
+    "leader.counts": ["CountReward"],
+    "leader.pairwise": ["PairwiseReward"],
+    "leader.product": ["ProductReward"],
+    "leader.tables": ["JointReward", "LabelReward"],
+    "methods": ["BilevelAscent", "HyperGradient", "RegimeAscent", "ValuePenalty", "ZerothOrder"],
+    "methods._starts": ["best_response_policies", "leader_optimal_policies"],
+    "problem.costs": ["CustomCost", "ExpectedSpend", "LinearCost", "QuadraticCost"],
+    "problem.evaluation": ["Evaluation"],
+    "problem.memory": ["MemoryEstimate"],
+    "problem.payments": ["Payments"],
+    "problem.problem": ["IncentiveProblem"],
+    "problem.sampled_gradients": ["Exact", "FollowerEstimate", "GradientEstimate", "Reinforce"],
+    "responses.cheapest": ["CheapestPayments", "cheapest_payments"],
+    "responses.regimes": ["Regimes", "follower_regimes"],
+    "responses.smooth": [
         "FollowerResponses",
         "TotalDerivative",
         "follower_responses",
         "hypergradient",
     ],
-    "robust": [
-        "PaymentRanges",
-        "StackelbergValues",
-        "payment_ranges",
-        "stackelberg_values",
-    ],
-    "simulators": ["EstimatedMDP", "estimate_mdp", "mdp_from_gymnasium"],
     "solution": ["Ascent", "History", "Refinement", "Solution", "Status"],
-    "starts": ["best_response_policies", "leader_optimal_policies"],
-    "sweeping": ["Sweep", "SweepItem", "sweep"],
-    "tradeoff": ["ParetoFront", "pareto"],
-    "worst_case": ["WorstCase", "worst_near_response"],
+    "solver.loop": ["solve"],
+    "solver.objectives": ["StrongStackelberg", "WeakStackelberg"],
+    "studies.audit": ["GradientAudit", "audit_gradients"],
+    "studies.black_box": ["ModelUncertainty", "model_uncertainty", "solve_estimated"],
+    "studies.pareto_front": ["ParetoFront", "pareto"],
+    "studies.sweep_items": ["Sweep", "SweepItem"],
+    "studies.sweeps": ["sweep"],
 }
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastincentive._arrays import FloatArray
 from fastincentive.errors import NotConvergedError
-from fastincentive.mdp import FloatArray
 
 __all__ = ["Ascent", "Ending", "History", "Refinement", "Solution", "Status"]
 

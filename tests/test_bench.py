@@ -29,6 +29,7 @@ from fastincentive.bench import (
     timing,
 )
 from fastincentive.bench.timing import FAILED, NOT_TIMED, OK, Contender, Trial
+from fastincentive.cli import terminal
 from fastincentive.errors import InputError
 
 
@@ -415,7 +416,7 @@ def test_a_failed_certificate_of_ours_is_exit_1(monkeypatch, capsys):
 def test_a_bar_on_a_terminal(monkeypatch, capsys):
     pytest.importorskip("tqdm")
     fake(monkeypatch, {"ours": 1.0})
-    monkeypatch.setattr(cli, "_on_terminal", lambda: True)
+    monkeypatch.setattr(terminal, "on_terminal", lambda: True)
     status, _, err = bench(capsys, "--suite", "solvers", "--rounds", "1")
     assert status == 0
     assert "solvers/case" in err

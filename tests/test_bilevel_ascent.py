@@ -8,8 +8,8 @@ from conftest import assert_close
 
 import fastincentive as fi
 from fastincentive.kernels import ascent as kernels
+from fastincentive.methods._cutting_planes import add_pieces, empty_pieces
 from fastincentive.methods.bilevel_ascent import BilevelAscent
-from fastincentive.methods.pieces import add_pieces, empty_pieces
 
 
 @pytest.fixture(scope="module")

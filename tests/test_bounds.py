@@ -8,9 +8,14 @@ import pytest
 from conftest import assert_close, random_arrays
 
 import fastincentive as fi
-from fastincentive.control import Control, find_losses, joint_table, lasting_pairs
-from fastincentive.followers import Followers
-from fastincentive.majorants import majorant
+from fastincentive.certificates.joint_control import (
+    Control,
+    find_losses,
+    joint_table,
+    lasting_pairs,
+)
+from fastincentive.certificates.majorants import majorant
+from fastincentive.followers.followers import Followers
 from fastincentive.models import example1, paper_gridworld, random_problem
 
 
@@ -150,7 +155,7 @@ def test_majorants_are_never_below(kind, sign):
 
 
 def test_rewards_too_large_to_fit_are_bounded_by_a_constant(monkeypatch):
-    monkeypatch.setattr("fastincentive.majorants.MOST_ROWS", 5)
+    monkeypatch.setattr("fastincentive.certificates.majorants.MOST_ROWS", 5)
     table = np.random.default_rng(0).normal(size=(2, 2, 2))
     bound = fi.LabelReward([0, 1], table).bind(3, 2, 1)
     possible = np.ones((3, 2), bool)

@@ -7,7 +7,7 @@ import pytest
 from conftest import assert_close, random_game
 
 import fastincentive as fi
-from fastincentive import io
+from fastincentive import _files
 
 
 @pytest.fixture(scope="module")
@@ -121,10 +121,10 @@ def test_foreign_files_are_refused(example, tmp_path):
 
 def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "x.bin"
-    io.write_atomically(path, b"old")
-    monkeypatch.setattr(io.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    _files.write_atomically(path, b"old")
+    monkeypatch.setattr(_files.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
     with pytest.raises(OSError, match="full"):
-        io.write_atomically(path, b"new")
+        _files.write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["x.bin"]
 

@@ -8,7 +8,7 @@ from conftest import assert_close
 from scipy.optimize import linprog, minimize
 
 import fastincentive as fi
-from fastincentive.ties import break_ties
+from fastincentive.responses.ties import break_ties
 
 MARGIN = 0.02
 

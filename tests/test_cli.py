@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 import fastincentive as fi
-from fastincentive import cli, environment, reproduce_report, tables
+from fastincentive import _tables as tables
+from fastincentive import cli
+from fastincentive.cli import terminal
 from fastincentive.errors import (
     ConvergenceWarning,
     InputError,
@@ -21,8 +23,10 @@ from fastincentive.errors import (
     TruncationWarning,
 )
 from fastincentive.models import MODELS, example1_objective
-from fastincentive.reproduce import INITIALISATIONS, PAPER_TABLE_1, reproduce
-from fastincentive.reproduce_example1 import stationary_points
+from fastincentive.reports import environment
+from fastincentive.reproduce import report as reproduce_report
+from fastincentive.reproduce.example1 import stationary_points
+from fastincentive.reproduce.experiment import INITIALISATIONS, PAPER_TABLE_1, reproduce
 
 needs_matplotlib = pytest.mark.skipif(
     importlib.util.find_spec("matplotlib") is None, reason="needs the plot extra"
@@ -319,7 +323,7 @@ def seen(monkeypatch):
 
 
 def test_settings_arrive(seen, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "_on_terminal", lambda: True)
+    monkeypatch.setattr(terminal, "on_terminal", lambda: True)
     args = "--parameterization softmax --temperature 0.2 --max-iter 7 --payments 3 --progress"
     run(capsys, "solve", "--model", "example1", *args.split())
     run(capsys, "solve", "--model", "example1", "--parameterization", "softmax")
@@ -338,8 +342,8 @@ def test_settings_arrive(seen, monkeypatch, capsys):
 
 
 def test_installed():
-    assert cli._installed("numpy")
-    assert not cli._installed("no_such_package_1")
+    assert terminal.installed("numpy")
+    assert not terminal.installed("no_such_package_1")
 
 
 def test_no_bar_unless_on_a_terminal(seen, capsys):
@@ -373,7 +377,7 @@ def test_long_lists_of_payments_are_cut(capsys, monkeypatch):
 
 
 def test_a_bar_without_tqdm_names_the_extra(monkeypatch, capsys):
-    monkeypatch.setattr(cli, "_on_terminal", lambda: True)
+    monkeypatch.setattr(terminal, "on_terminal", lambda: True)
     monkeypatch.setitem(sys.modules, "tqdm", None)
     args = ["--model", "example1", "--start", "best-response", "--progress"]
     status, out, err = run(capsys, "solve", *args)
@@ -450,7 +454,7 @@ def test_pareto_draws(capsys, tmp_path, monkeypatch):
     assert file.read_bytes().startswith(b"\x89PNG")
     assert f"Figure: {file}" in out
     json.loads(run(capsys, "pareto", *args, "--json")[1])
-    monkeypatch.setattr(cli, "_installed", lambda name: False)
+    monkeypatch.setattr(terminal, "installed", lambda name: False)
     status, out, err = run(capsys, "pareto", *args)
     assert (status, out) == (2, "")
     assert "pip install 'fastincentive[plot]'" in err
@@ -573,7 +577,7 @@ def short(tmp_path_factory):
     pytest.importorskip("matplotlib")
     out = tmp_path_factory.mktemp("new") / "results"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fastincentive.reproduce.paper_gridworld", small_grid)
+        patch.setattr("fastincentive.reproduce.experiment.paper_gridworld", small_grid)
         return out, reproduce(out, ["direct"], method=fi.BilevelAscent(max_iter=3))
 
 
@@ -628,7 +632,7 @@ def test_reproduce_prints_the_table(short, monkeypatch, capsys, tmp_path):
         calls.append((args, settings))
         return result
 
-    monkeypatch.setattr("fastincentive.reproduce.reproduce", stored)
+    monkeypatch.setattr("fastincentive.reproduce.experiment.reproduce", stored)
     status, out, err = run(capsys, "reproduce", "--out", tmp_path, "--parameterization", "softmax")
     assert (status, err) == (0, "")
     assert out.startswith(reproduce_report.summary(result))
@@ -638,11 +642,11 @@ def test_reproduce_prints_the_table(short, monkeypatch, capsys, tmp_path):
     assert max(map(len, reproduce_report.summary(result).splitlines())) <= 110
     assert calls == [((str(tmp_path), ("softmax",)), {"progress": False})]
     # On a terminal there is a bar, but not without tqdm, nor when it is not wanted.
-    monkeypatch.setattr(cli, "_on_terminal", lambda: True)
-    monkeypatch.setattr(cli, "_installed", lambda name: True)
+    monkeypatch.setattr(terminal, "on_terminal", lambda: True)
+    monkeypatch.setattr(terminal, "installed", lambda name: True)
     run(capsys, "reproduce")
     run(capsys, "reproduce", "--no-progress")
-    monkeypatch.setattr(cli, "_installed", lambda name: False)
+    monkeypatch.setattr(terminal, "installed", lambda name: False)
     run(capsys, "reproduce")
     assert [settings["progress"] for _, settings in calls] == [False, True, False, False]
     assert calls[1][0] == ("results", ("direct", "softmax"))
@@ -661,7 +665,7 @@ def test_reproduce_shows_a_bar(tmp_path, capsys, monkeypatch):
             notes.append(s)
 
     monkeypatch.setattr(tqdm, "tqdm", Bar)
-    monkeypatch.setattr("fastincentive.reproduce.paper_gridworld", small_grid)
+    monkeypatch.setattr("fastincentive.reproduce.experiment.paper_gridworld", small_grid)
     method = fi.BilevelAscent(max_iter=20, tolerance=1e-12)
     reproduce(tmp_path, ["softmax"], method=method, progress=True)
     capsys.readouterr()

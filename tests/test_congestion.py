@@ -16,8 +16,8 @@ from test_leader_many import (
 )
 
 from fastincentive import AdditiveReward, CongestionReward, CountReward, InputError, SumReward
-from fastincentive import leader_congestion as module
 from fastincentive.kernels import congestion as kernels
+from fastincentive.leader import congestion as module
 
 RESOURCES = 4
 KINDS = ["table", "tables", "polynomial", "polynomials"]

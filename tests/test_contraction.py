@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastincentive import contraction
+from fastincentive.leader import contraction
 
 
 def plain(table, marginals):

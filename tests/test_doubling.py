@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from conftest import ROUNDING, assert_close, random_game
 
-from fastincentive.doubling import Powers, sum_terms
 from fastincentive.kernels import joint
-from fastincentive.product_space import chains
+from fastincentive.problem.doubling import Powers, sum_terms
+from fastincentive.problem.product_space import chains
 
 
 def drawn(n, states, discount, closed=1):

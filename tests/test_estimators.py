@@ -10,12 +10,13 @@ import pytest
 from conftest import EXACT, ROUNDING, STANDARD_ERRORS, assert_close, random_game
 
 import fastincentive as fi
-from fastincentive import cli, estimators
-from fastincentive.audit import FORMS
+from fastincentive import cli
 from fastincentive.engines import Local
 from fastincentive.errors import InputError
-from fastincentive.estimators import centred
-from fastincentive.leader import sampled_rewards
+from fastincentive.leader.base import sampled_rewards
+from fastincentive.problem import sampled_gradients as estimators
+from fastincentive.problem.sampled_gradients import centred
+from fastincentive.studies.audit import FORMS
 
 WORD = 2**64
 GOLDEN = 0x9E3779B97F4A7C15
@@ -272,7 +273,7 @@ def test_rewards_of_labels_are_expectations_without_chance(monkeypatch):
     kinds = leaders(n, states, rng)
     kinds["sum"] = kinds["count"] + 0.5 * kinds["congestion"] + kinds["pairs"]
     joint = rng.integers(states, size=(50, n))
-    monkeypatch.setattr("fastincentive.leader.BLOCK", 64)  # several blocks
+    monkeypatch.setattr("fastincentive.leader.base.BLOCK", 64)  # several blocks
     for name, each in kinds.items():
         bound = each.bind(n, states, 1)
         labels = bound.labels[np.arange(n), joint, 0]

@@ -5,7 +5,7 @@ import pytest
 from conftest import ROUNDING, assert_close, random_arrays, random_policy
 
 from fastincentive import Followers, ImproperPolicyError, InputError, TabularMDP
-from fastincentive.response import uniform_policies
+from fastincentive.followers.single import uniform_policies
 
 
 def three_followers(unavailable=0.3):

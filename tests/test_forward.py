@@ -15,13 +15,14 @@ from fastincentive import (
     LabelReward,
     Payments,
     TabularMDP,
-    contraction,
 )
-from fastincentive import forward as passes
+from fastincentive.kernels import contraction as table_kernels
 from fastincentive.kernels import marginals as kernels
-from fastincentive.kernels.pattern import stack_patterns, weigh_rows
+from fastincentive.kernels.sparsity import stack_patterns, weigh_rows
+from fastincentive.leader import contraction
 from fastincentive.models import grid_mdp, random_problem
-from fastincentive.product_space import chains
+from fastincentive.problem import passes as passes
+from fastincentive.problem.product_space import chains
 
 
 def drawn(n=3, states=6, actions=2, discount=0.9, **settings):
@@ -141,12 +142,12 @@ def test_joint_laws_and_expected_rewards():
     rng = np.random.default_rng(0)
     marginals = rng.dirichlet(np.ones(4), (5, 3))
     laws = np.empty((5, 64))
-    kernels.joint_laws(marginals, laws)
+    table_kernels.joint_laws(marginals, laws)
     assert_close(laws, np.einsum("ta,tb,tc->tabc", *marginals.transpose(1, 0, 2)).reshape(5, 64))
     assert_close(contraction.joint_laws(marginals), laws, ROUNDING)
     tables = rng.normal(size=(5, 64))
     expected = np.empty(5)
-    kernels.varying_expected(tables, marginals, expected)
+    table_kernels.varying_expected(tables, marginals, expected)
     assert_close(expected, (laws * tables).sum(axis=1), ROUNDING)
 
 

@@ -9,9 +9,11 @@ from scipy import sparse
 
 import fastincentive as fi
 from fastincentive.bench.random_mdps import KINDS, random_mdp
-from fastincentive.followers import Followers
-from fastincentive.kernels import blocks, elimination, fronts
-from fastincentive.kernels.ordering import minimum_degree
+from fastincentive.followers.followers import Followers
+from fastincentive.kernels import dense_lu as blocks
+from fastincentive.kernels import multifrontal as fronts
+from fastincentive.kernels import symbolic_factorization as elimination
+from fastincentive.kernels.minimum_degree import minimum_degree
 
 
 def pattern(mdp):

@@ -9,10 +9,13 @@ import pytest
 from scipy import sparse
 
 import fastincentive as fi
-from fastincentive import evaluation, large
-from fastincentive.followers import Followers
-from fastincentive.kernels import occupancy, order, recall, sweeps
-from fastincentive.large import ResponseMemory
+from fastincentive.followers import best_responses as large
+from fastincentive.followers import evaluation
+from fastincentive.followers.best_responses import ResponseMemory
+from fastincentive.followers.followers import Followers
+from fastincentive.kernels import occupancy, sweeps
+from fastincentive.kernels import response_memory as recall
+from fastincentive.kernels import sweep_order as order
 
 KINDS = ["sparse", "ring", "local", "absorbing", "deterministic"]
 

@@ -18,9 +18,9 @@ from fastincentive import (
     ProductSpaceTooLargeError,
     SumReward,
 )
+from fastincentive.kernels import contraction as contraction_kernels
 from fastincentive.kernels import counts, label_counts
-from fastincentive.kernels import marginals as marginal_kernels
-from fastincentive.leader_counts import _BoundLabelCounts
+from fastincentive.leader.counts import _BoundLabelCounts
 
 STATES, ACTIONS = 3, 2
 PAIRS = STATES * ACTIONS
@@ -282,7 +282,7 @@ def test_kernels_are_the_same_with_threads():
             ),
             [(horizon,), (horizon, n, 3)],
         ),
-        (marginal_kernels.one_conditional, (table, marginals, 2), [(horizon, 2)]),
+        (contraction_kernels.one_conditional, (table, marginals, 2), [(horizon, 2)]),
     ]
     for kernel, given, shapes in calls:
         results = []

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastincentive import InputError, TabularMDP
-from fastincentive.mdp import ROW_SUM_TOLERANCE
+from fastincentive.followers.transition import ROW_SUM_TOLERANCE
 
 
 def sparse_form(transition):

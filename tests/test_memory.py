@@ -8,8 +8,10 @@ import pytest
 from conftest import random_game, random_policy
 
 import fastincentive as fi
-from fastincentive import forward, memory
+from fastincentive import _machine
 from fastincentive.errors import InputError, MemoryLimitError
+from fastincentive.problem import memory
+from fastincentive.problem import passes as forward
 
 #: Two backward passes over the same laws, kept or computed again.
 SAME = 1e-13
@@ -168,7 +170,7 @@ def test_a_pass_without_room_is_refused_before_it_runs(monkeypatch):
     asked = []
 
     def room(size):
-        monkeypatch.setattr(memory, "available_memory", lambda: asked.append(1) or size)
+        monkeypatch.setattr(_machine, "available_memory", lambda: asked.append(1) or size)
 
     room(1.1 * estimate.leader_pass)
     np.testing.assert_array_equal(problem.leader_gradient(policies), expected)
@@ -193,7 +195,7 @@ def test_a_pass_that_turns_out_long_is_refused_on_its_way(monkeypatch):
     problem = game.problem(leader=fi.AdditiveReward([1.0] * 5 + [0.0]))
     horizon = problem.memory_estimate(game.policies).horizon
     monkeypatch.setattr(forward, "UNGUARDED", 0)
-    monkeypatch.setattr(memory, "available_memory", lambda: 8.0 * 3 * 10 * (3 * 2 + 6))
+    monkeypatch.setattr(_machine, "available_memory", lambda: 8.0 * 3 * 10 * (3 * 2 + 6))
     problem.passes._guess = 4
     assert horizon > 20
     with pytest.raises(MemoryLimitError, match=r"over (?!4 )\d+ times or more"):
@@ -203,7 +205,7 @@ def test_a_pass_that_turns_out_long_is_refused_on_its_way(monkeypatch):
 def test_small_tables_of_two_are_guarded_too(monkeypatch):
     problem = crowd(2, 6, table(6), 0.8)
     monkeypatch.setattr(forward, "UNGUARDED", 0)
-    monkeypatch.setattr(memory, "available_memory", lambda: 100.0)
+    monkeypatch.setattr(_machine, "available_memory", lambda: 100.0)
     with pytest.raises(MemoryLimitError, match="n = 2 followers, L = 6 labels"):
         problem.leader_value(uniform(problem))
 
@@ -212,7 +214,7 @@ def test_small_problems_never_look(monkeypatch):
     def look():
         raise AssertionError
 
-    monkeypatch.setattr(memory, "available_memory", look)
+    monkeypatch.setattr(_machine, "available_memory", look)
     problem = crowd(40, 6, fi.AdditiveReward(np.arange(6.0)), 0.9)
     problem.leader_gradient(uniform(problem))
 
@@ -238,18 +240,18 @@ def write(root, name, text):
 
 
 def test_this_machine():
-    assert memory.available_memory() > 0.0
+    assert _machine.available_memory() > 0.0
 
 
 def test_meminfo(tmp_path):
-    assert memory.available_memory(tmp_path) > 0.0  # sysconf, where there is any
+    assert _machine.available_memory(tmp_path) > 0.0  # sysconf, where there is any
     write(tmp_path, "proc/meminfo", "MemTotal:  9 kB\nMemAvailable:   3000 kB\n")
-    assert memory.available_memory(tmp_path) == 3000 * 1024
+    assert _machine.available_memory(tmp_path) == 3000 * 1024
 
 
 def test_nothing_is_known(tmp_path, monkeypatch):
     monkeypatch.delattr("os.sysconf")
-    assert memory.available_memory(tmp_path) == np.inf
+    assert _machine.available_memory(tmp_path) == np.inf
 
 
 @pytest.mark.parametrize("group", ["/", "/a", "/a/b"])
@@ -262,9 +264,9 @@ def test_cgroups_of_version_2(tmp_path, group):
     write(tmp_path, f"{top}/a/memory.stat", "anon 1\ninactive_file 150000\n")
     write(tmp_path, f"{top}/a/b/memory.max", "max\n")
     write(tmp_path, f"{top}/a/b/memory.current", "4\n")
-    assert memory.available_memory(tmp_path) == (250_000 if "a" in group else 900 * 1024)
+    assert _machine.available_memory(tmp_path) == (250_000 if "a" in group else 900 * 1024)
     write(tmp_path, f"{top}/a/memory.current", "800000\n")
-    assert memory.available_memory(tmp_path) == (0 if "a" in group else 900 * 1024)
+    assert _machine.available_memory(tmp_path) == (0 if "a" in group else 900 * 1024)
 
 
 def test_cgroups_of_version_1(tmp_path):
@@ -274,9 +276,9 @@ def test_cgroups_of_version_1(tmp_path):
     # In a container the path is that of the host, and the limit is found at the top.
     write(tmp_path, f"{top}/memory.limit_in_bytes", "300000\n")
     write(tmp_path, f"{top}/memory.usage_in_bytes", "100000\n")
-    assert memory.available_memory(tmp_path) == 200_000
+    assert _machine.available_memory(tmp_path) == 200_000
     write(tmp_path, f"{top}/memory.stat", "inactive_file 1\ntotal_inactive_file 50000\n")
-    assert memory.available_memory(tmp_path) == 250_000
+    assert _machine.available_memory(tmp_path) == 250_000
 
 
 # Laws that are not kept
@@ -303,11 +305,11 @@ def test_laws_are_kept_for_all_times_or_none(guess, most, monkeypatch):
 
 def test_large_solves_are_refused_before_they_begin(monkeypatch):
     problem = crowd(40, 4, fi.AdditiveReward(np.arange(4) % 3), 0.2)
-    monkeypatch.setattr("fastincentive.memory.available_memory", lambda: 1e4)
+    monkeypatch.setattr("fastincentive._machine.available_memory", lambda: 1e4)
     fi.solve(
         problem, fi.BilevelAscent(max_iter=1), refine=False, callback=stop
     )  # small: not looked
-    monkeypatch.setattr("fastincentive.loop.UNGUARDED", 1.0)
+    monkeypatch.setattr("fastincentive.solver.loop.UNGUARDED", 1.0)
     with pytest.raises(fi.MemoryLimitError, match=r"a solve over \d+ times needs .* MiB of memory"):
         fi.solve(problem)
 

@@ -21,8 +21,8 @@ from fastincentive import (
     TabularMDP,
     single_follower_optimum,
 )
+from fastincentive.certificates.optimum import global_optimum
 from fastincentive.models import gridworld, random_problem
-from fastincentive.optimum import global_optimum
 
 #: HiGHS closes the relative gap to 1e-7 of the leader's stake, and `optimal` allows 1e-6.
 PROVEN = 2e-6

@@ -8,7 +8,10 @@ import pytest
 from conftest import assert_close
 
 from fastincentive.errors import InputError
-from fastincentive.followers import Followers
+from fastincentive.followers.followers import Followers
+from fastincentive.followers.parameterization import Softmax
+from fastincentive.followers.single import best_response, evaluate_policy, soft_best_response
+from fastincentive.methods._starts import best_response_policies
 from fastincentive.models import (
     EXAMPLE_MAP,
     MODELS,
@@ -25,9 +28,6 @@ from fastincentive.models import (
 )
 from fastincentive.models.grid import Grid
 from fastincentive.models.maps import _neighbours
-from fastincentive.policy import Softmax
-from fastincentive.response import best_response, evaluate_policy, soft_best_response
-from fastincentive.starts import best_response_policies
 
 GOALS = {(3, 4), (5, 0)}
 LESSER = {(1, 4), (4, 5)}

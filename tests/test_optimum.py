@@ -9,11 +9,11 @@ import reference
 from conftest import Arrays, assert_close
 
 import fastincentive as fi
+from fastincentive.certificates.mixing import search_mixing
+from fastincentive.certificates.optimum import global_optimum
 from fastincentive.methods.regime_ascent import RegimeAscent, regime_search
-from fastincentive.mixing import search_mixing
 from fastincentive.models.grid import Grid, grid_mdp, lesser_goal_reward
-from fastincentive.optimum import global_optimum
-from fastincentive.ties import break_ties, broken_ties
+from fastincentive.responses.ties import break_ties, broken_ties
 
 TOP = 40.0
 
@@ -148,8 +148,8 @@ def test_against_all_combinations(n, seed):
 
 def full_enumeration(problem):
     """Best objective over all entries of all menus, two followers at a time."""
-    from fastincentive.menus import collect, coordinate_lines
-    from fastincentive.search import Search
+    from fastincentive.responses.menus import collect, coordinate_lines
+    from fastincentive.responses.search import Search
 
     menus = collect(problem, coordinate_lines(problem, np.zeros(problem.payments.size)))
     search = Search(problem, menus)

@@ -19,8 +19,9 @@ from test_leader_many import draw as draw_other
 from test_product import degenerate_laws
 from test_product import draw as draw_product
 
-from fastincentive import InputError, PairwiseReward, leader_pairwise
+from fastincentive import InputError, PairwiseReward
 from fastincentive.kernels import pairwise
+from fastincentive.leader import pairwise as leader_pairwise
 
 LABELS = 4
 SHAPES = ["states", "own", "actions"]

@@ -8,7 +8,7 @@ from conftest import assert_close, random_game
 
 import fastincentive as fi
 from fastincentive.errors import InputError, MissingExtraError
-from fastincentive.recovery import recover
+from fastincentive.responses.recovery import recover
 
 #: Two searches of the same problem agree up to rounding.
 SAME = 1e-9

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastincentive import Followers, InputError, Payments
-from fastincentive.payments import BoundPayments
+from fastincentive.problem.payments import BoundPayments
 
 SHAPE = (2, 5, 3)
 

@@ -33,10 +33,10 @@ from fastincentive import (
     TruncationWarning,
     evaluate_policy,
     occupancy_measure,
-    product_space,
 )
-from fastincentive.kernels.jit import DENSE_STATES
+from fastincentive.kernels.packed import DENSE_STATES
 from fastincentive.models import grid_mdp, random_problem
+from fastincentive.problem import product_space
 
 # n, S, A, leader's discount, actions seen, size of the closed class
 CASES = [

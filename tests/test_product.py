@@ -16,8 +16,9 @@ from test_leader_many import (
 )
 from test_leader_many import draw as draw_other
 
-from fastincentive import InputError, ProductReward, SumReward, leader_product
+from fastincentive import InputError, ProductReward, SumReward
 from fastincentive.kernels import products
+from fastincentive.leader import product as leader_product
 
 SHAPES = ["shared", "states", "actions"]
 

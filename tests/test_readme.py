@@ -9,6 +9,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+#: With examples in their docstrings.
+MODULES = [
+    "certificates.theory",
+    "followers.mdp",
+    "models.example1",
+    "models.grid",
+    "responses.cheapest",
+]
 #: The page on many followers has a cluster, which tests/test_engines.py runs.
 PAGES = sorted(set((ROOT / "docs").glob("*.md")) - {ROOT / "docs" / "many_followers.md"})
 
@@ -41,7 +49,16 @@ def test_there_are_two_commands():
     assert blocks[1].rstrip().endswith("pytest")
 
 
-@pytest.mark.parametrize("module", ["cheapest", "mdp", "models.grid", "models.example1", "theory"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "responses.cheapest",
+        "followers.mdp",
+        "models.grid",
+        "models.example1",
+        "certificates.theory",
+    ],
+)
 def test_docstring_examples(module):
     result = doctest.testmod(importlib.import_module(f"fastincentive.{module}"))
     assert result.failed == 0

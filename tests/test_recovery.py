@@ -7,9 +7,9 @@ import pytest
 from conftest import assert_close
 
 import fastincentive as fi
-from fastincentive.cheapest import supporting_payments
-from fastincentive.recovery import recover
-from fastincentive.ties import break_ties
+from fastincentive.responses.cheapest import supporting_payments
+from fastincentive.responses.recovery import recover
+from fastincentive.responses.ties import break_ties
 
 
 @pytest.fixture(scope="module")

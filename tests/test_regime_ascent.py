@@ -9,10 +9,10 @@ import reference
 from conftest import Arrays, assert_close
 
 import fastincentive as fi
-from fastincentive.menus import collect, coordinate_lines
 from fastincentive.methods.regime_ascent import RegimeAscent, regime_search
 from fastincentive.models.grid import Grid, grid_mdp
-from fastincentive.search import Search
+from fastincentive.responses.menus import collect, coordinate_lines
+from fastincentive.responses.search import Search
 
 STATES, ACTIONS = 6, 3
 

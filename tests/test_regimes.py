@@ -8,7 +8,7 @@ import reference
 from conftest import EXACT, SWEEPS, Arrays, assert_close, random_arrays
 
 import fastincentive as fi
-from fastincentive.regimes import follower_regimes
+from fastincentive.responses.regimes import follower_regimes
 
 UPPER = 30.0
 #: Best responses that the followers of this file give at random payments, all lines together.

@@ -28,7 +28,7 @@ from fastincentive import (
     soft_best_response,
 )
 from fastincentive.kernels import bellman
-from fastincentive.kernels.jit import DENSE_STATES
+from fastincentive.kernels.packed import DENSE_STATES
 from fastincentive.models import grid_mdp, gridworld
 
 DISCOUNTS = [0.0, 0.5, 0.95, 0.999, 1.0]

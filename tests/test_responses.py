@@ -8,10 +8,10 @@ from conftest import EXACT, GRADIENT, ROUNDING, assert_close, random_game
 import fastincentive as fi
 from fastincentive.engines import Local
 from fastincentive.errors import InputError
-from fastincentive.followers import Followers
-from fastincentive.leader import joint_table
-from fastincentive.response import uniform_policies
-from fastincentive.responses import answer
+from fastincentive.followers.followers import Followers
+from fastincentive.followers.single import uniform_policies
+from fastincentive.leader.base import joint_table
+from fastincentive.responses.smooth import answer
 
 SMOOTH = ("soft", "boltzmann")
 

@@ -5,9 +5,9 @@ import pytest
 from conftest import assert_close
 
 import fastincentive as fi
-from fastincentive.menus import coordinate_lines
 from fastincentive.models import gridworld, paper_gridworld, random_problem
-from fastincentive.weak import guarded_menus
+from fastincentive.responses.menus import coordinate_lines
+from fastincentive.solver.weak_stackelberg import guarded_menus
 
 
 @pytest.fixture(scope="module")

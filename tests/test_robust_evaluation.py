@@ -8,10 +8,11 @@ from random_mdps import chain_of, random_policy, residuals
 from scipy import sparse
 
 import fastincentive as fi
-from fastincentive import evaluation
 from fastincentive.bench.random_mdps import KINDS, random_mdp
-from fastincentive.followers import Followers
-from fastincentive.kernels import chain, occupancy
+from fastincentive.followers import evaluation
+from fastincentive.followers.followers import Followers
+from fastincentive.kernels import occupancy
+from fastincentive.kernels import policy_chain as chain
 
 DISCOUNTS = (0.5, 0.9, 0.99, 0.9999, 1.0)
 

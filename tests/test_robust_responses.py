@@ -8,8 +8,8 @@ from random_mdps import chain_of
 
 import fastincentive as fi
 from fastincentive.bench.random_mdps import KINDS, random_mdp
-from fastincentive.followers import Followers
-from fastincentive.kernels.mixing import mixing_response
+from fastincentive.followers.followers import Followers
+from fastincentive.kernels.jacobi import mixing_response
 
 DISCOUNTS = (0.5, 0.9, 0.99, 0.999, 0.9999, 1.0)
 

@@ -16,8 +16,8 @@ import pytest
 from conftest import random_game, random_policy
 
 import fastincentive as fi
-from fastincentive import sweeping
 from fastincentive.errors import InputError, MissingExtraError
+from fastincentive.studies.sweep_workers import Parcel
 
 SEARCH = fi.RegimeAscent(rounds=1, directions=1)
 
@@ -362,7 +362,7 @@ def test_copies_are_the_same_problem(make):
 
 
 def test_a_problem_is_pickled_and_unpickled_once(problem, monkeypatch):
-    parcel = sweeping._Parcel(problem)
+    parcel = Parcel(problem)
     one, two = sent(parcel), sent(parcel)
     assert one is two
     assert one.problem.fingerprint() == problem.fingerprint()
@@ -372,4 +372,4 @@ def test_a_problem_is_pickled_and_unpickled_once(problem, monkeypatch):
     game = random_game(np.random.default_rng(0), 2, 4, 2, 0.9)
     odd = game.problem(paid, cost=fi.CustomCost(lambda x: x.sum(), np.ones_like))
     with pytest.raises((AttributeError, pickle.PicklingError), match="lambda"):
-        pickle.dumps(sweeping._Parcel(odd))
+        pickle.dumps(Parcel(odd))

@@ -3,19 +3,19 @@
 import numpy as np
 import pytest
 
-from fastincentive.errors import InputError
-from fastincentive.leader import JointReward
-from fastincentive.models import example1, paper_gridworld, random_problem
-from fastincentive.payments import Payments
-from fastincentive.policy import Direct, Softmax
-from fastincentive.problem import IncentiveProblem
-from fastincentive.theory import (
+from fastincentive.certificates.theory import (
     leader_smoothness,
     policy_constants,
     smoothness_direct,
     smoothness_softmax,
     step_bound,
 )
+from fastincentive.errors import InputError
+from fastincentive.followers.parameterization import Direct, Softmax
+from fastincentive.leader.tables import JointReward
+from fastincentive.models import example1, paper_gridworld, random_problem
+from fastincentive.problem.payments import Payments
+from fastincentive.problem.problem import IncentiveProblem
 
 
 def test_printed_constants_of_proposition_2():

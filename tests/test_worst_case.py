@@ -9,7 +9,7 @@ from scipy.optimize import linprog
 from test_bounds import counting
 
 import fastincentive as fi
-from fastincentive.ties import break_ties
+from fastincentive.responses.ties import break_ties
 
 
 def additive(n, leader_discount, own=None, seed=0, by_action=True):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastincentive.problem import IncentiveProblem
+from fastincentive.problem.problem import IncentiveProblem
 
 
 def leader_table(problem: IncentiveProblem) -> np.ndarray:

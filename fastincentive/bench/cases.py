@@ -13,18 +13,20 @@ from typing import NamedTuple
 import numpy as np
 
 from fastincentive import models
+from fastincentive._arrays import FloatArray
 from fastincentive.bench.random_mdps import random_mdp
 from fastincentive.errors import InputError, invalid
-from fastincentive.followers import Followers
-from fastincentive.leader import JointReward, LeaderReward
-from fastincentive.leader_congestion import CongestionReward
-from fastincentive.leader_counts import CountReward
-from fastincentive.leader_many import AdditiveReward
-from fastincentive.leader_product import ProductReward
-from fastincentive.mdp import FloatArray, TabularMDP
-from fastincentive.payments import Payments
-from fastincentive.problem import IncentiveProblem
-from fastincentive.starts import best_response_policies
+from fastincentive.followers.followers import Followers
+from fastincentive.followers.mdp import TabularMDP
+from fastincentive.leader.additive import AdditiveReward
+from fastincentive.leader.base import LeaderReward
+from fastincentive.leader.congestion import CongestionReward
+from fastincentive.leader.counts import CountReward
+from fastincentive.leader.product import ProductReward
+from fastincentive.leader.tables import JointReward
+from fastincentive.methods._starts import best_response_policies
+from fastincentive.problem.payments import Payments
+from fastincentive.problem.problem import IncentiveProblem
 
 __all__ = [
     "CHECKSUMS",

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from fastincentive.mdp import FloatArray, TabularMDP
+from fastincentive._arrays import FloatArray
+from fastincentive.followers.mdp import TabularMDP
 
 __all__ = [
     "bellman_residual",

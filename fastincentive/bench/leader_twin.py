@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastincentive._arrays import FloatArray
 from fastincentive.bench.cases import LeaderCase
 from fastincentive.bench.certificates import pair_matrix, policy_matrix
-from fastincentive.mdp import FloatArray
 
 __all__ = [
     "LeaderAnswer",

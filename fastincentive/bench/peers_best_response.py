@@ -11,7 +11,7 @@ import numpy as np
 from fastincentive.bench.certificates import pair_matrix
 from fastincentive.bench.timing import Contender
 from fastincentive.errors import missing_extra
-from fastincentive.mdp import TabularMDP
+from fastincentive.followers.mdp import TabularMDP
 
 __all__ = [
     "TOLERANCE",

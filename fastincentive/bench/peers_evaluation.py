@@ -14,9 +14,10 @@ from scipy import linalg
 from scipy.sparse import csc_array, csr_array, eye_array
 from scipy.sparse import linalg as sparse
 
+from fastincentive._arrays import FloatArray
 from fastincentive.bench.certificates import pair_matrix, policy_matrix
 from fastincentive.bench.timing import Contender
-from fastincentive.mdp import FloatArray, TabularMDP
+from fastincentive.followers.mdp import TabularMDP
 
 __all__ = ["TOLERANCE", "contenders"]
 

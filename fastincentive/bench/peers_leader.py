@@ -9,12 +9,12 @@ import numpy as np
 from scipy.sparse import csr_array, kron
 from scipy.sparse import linalg as sparse
 
+from fastincentive._arrays import FloatArray
 from fastincentive.bench.cases import LeaderCase
 from fastincentive.bench.certificates import policy_matrix
 from fastincentive.bench.leader_twin import LeaderAnswer
 from fastincentive.bench.peers_best_response import jax_x64
 from fastincentive.bench.timing import Contender
-from fastincentive.mdp import FloatArray
 
 __all__ = ["jax_recursion", "joint_values"]
 

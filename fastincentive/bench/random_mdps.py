@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
-from fastincentive.mdp import TabularMDP
+from fastincentive.followers.mdp import TabularMDP
 
 __all__ = ["KINDS", "random_mdp"]
 

@@ -7,11 +7,11 @@ import os
 from importlib import metadata
 from typing import Any
 
+from fastincentive._tables import text_table
 from fastincentive.bench.suite_methods import SUITE as METHODS
 from fastincentive.bench.suite_methods import method_rows
 from fastincentive.bench.timing import OK, Outcome, quartiles
-from fastincentive.environment import environment
-from fastincentive.tables import text_table
+from fastincentive.reports.environment import environment
 
 __all__ = ["PEERS", "as_table", "as_text", "duration", "record", "surroundings"]
 

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from fastincentive._arrays import FloatArray
 from fastincentive.bench import cases
 from fastincentive.bench.case import Case
 from fastincentive.bench.certificates import pair_matrix, policy_matrix
 from fastincentive.bench.timing import Contender, Trial
-from fastincentive.followers import Followers
-from fastincentive.kernels.order import Ordered
-from fastincentive.mdp import FloatArray
+from fastincentive.followers.followers import Followers
+from fastincentive.kernels.sweep_order import Ordered
 
 __all__ = ["copy_bandwidth", "sweep_cases"]
 
@@ -97,7 +97,7 @@ def _action_values(size: int) -> Trial:
 
 def _chain(size: int) -> tuple[Any, csr_array]:
     """Merge rows of gamma P^pi as the kernels keep them, and as a SciPy matrix."""
-    from fastincentive.kernels.chain import merge_rows, model_size
+    from fastincentive.kernels.policy_chain import merge_rows, model_size
 
     mdp, policy = cases.robot_grid(size, _GAMMA), cases.policy(size, _KIND)
     packed = Followers([mdp]).packed
@@ -126,7 +126,7 @@ def _ordered(size: int) -> Ordered:
 
 
 def _rows(size: int) -> _Rows:
-    from fastincentive.evaluation import constant_lengths
+    from fastincentive.followers.evaluation import constant_lengths
     from fastincentive.kernels.occupancy import policy_rows
 
     (start, column, weight), _ = _chain(size)
@@ -194,7 +194,7 @@ def _mass_sweep(size: int) -> Trial:
 
 def _improvement(size: int) -> Trial:
     """One sweep of value iteration over all actions, none of which changes the policy."""
-    from fastincentive.evaluation import constant_lengths
+    from fastincentive.followers.evaluation import constant_lengths
     from fastincentive.kernels.sweeps import improve
 
     mdp = cases.robot_grid(size, _GAMMA)

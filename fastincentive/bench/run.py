@@ -9,6 +9,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from fastincentive._files import write_atomically
 from fastincentive.bench import report
 from fastincentive.bench.case import Case, chosen
 from fastincentive.bench.roofline import copy_bandwidth
@@ -17,7 +18,6 @@ from fastincentive.bench.suite_scaling import exponents
 from fastincentive.bench.suites import SUITES
 from fastincentive.bench.timing import FAILED, race
 from fastincentive.errors import invalid, missing_extra
-from fastincentive.io import write_atomically
 
 __all__ = ["ROUNDS", "run"]
 

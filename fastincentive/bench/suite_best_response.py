@@ -7,15 +7,15 @@ from copy import deepcopy
 from functools import partial
 from typing import Any
 
+from fastincentive._arrays import FloatArray
 from fastincentive.bench import cases
 from fastincentive.bench import peers_best_response as peers
 from fastincentive.bench.case import Case, available
 from fastincentive.bench.certificates import bellman_residual, pair_matrix
 from fastincentive.bench.random_mdps import KINDS
 from fastincentive.bench.timing import Contender, Trial
-from fastincentive.followers import Followers
-from fastincentive.large import ResponseMemory
-from fastincentive.mdp import FloatArray
+from fastincentive.followers.best_responses import ResponseMemory
+from fastincentive.followers.followers import Followers
 
 __all__ = ["cold_cases", "random_cases", "warm_cases"]
 

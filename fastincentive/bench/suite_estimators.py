@@ -9,16 +9,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastincentive import models
-from fastincentive.audit import FORMS, WITHIN
+from fastincentive._arrays import FloatArray
 from fastincentive.bench.case import Case
 from fastincentive.bench.timing import Contender, Trial
-from fastincentive.estimators import GradientEstimate, Reinforce, centred
-from fastincentive.leader import JointReward
-from fastincentive.mdp import FloatArray, TabularMDP
-from fastincentive.payments import Payments
-from fastincentive.policy import Direct, Parameterization, Softmax
-from fastincentive.problem import IncentiveProblem
-from fastincentive.response import uniform_policies
+from fastincentive.followers.mdp import TabularMDP
+from fastincentive.followers.parameterization import Direct, Parameterization, Softmax
+from fastincentive.followers.single import uniform_policies
+from fastincentive.leader.tables import JointReward
+from fastincentive.problem.payments import Payments
+from fastincentive.problem.problem import IncentiveProblem
+from fastincentive.problem.sampled_gradients import GradientEstimate, Reinforce, centred
+from fastincentive.studies.audit import FORMS, WITHIN
 
 __all__ = ["estimator_cases"]
 

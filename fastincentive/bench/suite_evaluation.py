@@ -10,7 +10,7 @@ from fastincentive.bench import peers_evaluation as peers
 from fastincentive.bench.case import Case
 from fastincentive.bench.certificates import evaluation_residual, policy_matrix
 from fastincentive.bench.timing import Contender, Trial
-from fastincentive.followers import Followers
+from fastincentive.followers.followers import Followers
 
 __all__ = ["evaluation_cases"]
 

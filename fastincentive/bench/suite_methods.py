@@ -17,8 +17,7 @@ from fastincentive.bench import cases
 from fastincentive.bench.case import Case
 from fastincentive.bench.timing import Contender, Trial
 from fastincentive.errors import ConvergenceWarning
-from fastincentive.estimators import Reinforce
-from fastincentive.loop import solve
+from fastincentive.followers.parameterization import Softmax
 from fastincentive.methods import (
     BilevelAscent,
     HyperGradient,
@@ -27,9 +26,10 @@ from fastincentive.methods import (
     ZerothOrder,
 )
 from fastincentive.methods.zeroth_order import exact_objective
-from fastincentive.policy import Softmax
-from fastincentive.problem import IncentiveProblem
+from fastincentive.problem.problem import IncentiveProblem
+from fastincentive.problem.sampled_gradients import Reinforce
 from fastincentive.solution import Solution
+from fastincentive.solver.loop import solve
 
 __all__ = ["METHODS", "SUITE", "gain_shares", "method_cases", "method_rows"]
 

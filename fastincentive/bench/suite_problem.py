@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from fastincentive._arrays import FloatArray
 from fastincentive.bench import cases
 from fastincentive.bench.case import Case
 from fastincentive.bench.certificates import bellman_residual, policy_matrix
 from fastincentive.bench.timing import Contender, Trial
-from fastincentive.mdp import FloatArray
+from fastincentive.followers.parameterization import Direct
 from fastincentive.methods import BilevelAscent
-from fastincentive.policy import Direct
 
 __all__ = ["problem_cases", "state_of"]
 

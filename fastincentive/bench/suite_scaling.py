@@ -13,7 +13,7 @@ from fastincentive.bench.case import Case
 from fastincentive.bench.certificates import bellman_residual, evaluation_residual, policy_matrix
 from fastincentive.bench.leader_twin import leader_error, twin
 from fastincentive.bench.timing import Contender, Trial
-from fastincentive.followers import Followers
+from fastincentive.followers.followers import Followers
 
 __all__ = ["exponents", "scaling_cases"]
 

@@ -9,10 +9,10 @@ from typing import Any
 from fastincentive.bench import cases
 from fastincentive.bench.case import Case
 from fastincentive.bench.timing import Contender, Trial
-from fastincentive.loop import solve
+from fastincentive.certificates.optimum import global_optimum
+from fastincentive.followers.parameterization import Direct, Softmax
 from fastincentive.methods import RegimeAscent
-from fastincentive.optimum import global_optimum
-from fastincentive.policy import Direct, Softmax
+from fastincentive.solver.loop import solve
 
 __all__ = ["OPTIMUM", "solver_cases"]
 

@@ -8,13 +8,13 @@ from typing import Any
 
 from fastincentive.engines.run import Engine, Run
 from fastincentive.engines.shard import Done, Shard
+from fastincentive.engines.shards import check_shards, shard_bounds, shard_of
 from fastincentive.errors import invalid
-from fastincentive.exchange import Question
+from fastincentive.followers.parameterization import Parameterization
 from fastincentive.methods.bilevel_ascent import BilevelAscent
 from fastincentive.methods.value_penalty import ValuePenalty
-from fastincentive.policy import Parameterization
-from fastincentive.problem import IncentiveProblem
-from fastincentive.shards import check_shards, shard_bounds, shard_of
+from fastincentive.problem.problem import IncentiveProblem
+from fastincentive.problem.queries import Question
 
 __all__ = ["Local"]
 

@@ -12,17 +12,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastincentive._arrays import FloatArray
+from fastincentive._threads import limited
 from fastincentive.engines.run import Engine, Run
 from fastincentive.engines.shard import Done, Shard
+from fastincentive.engines.shards import check_shards, shard_bounds, shard_of
 from fastincentive.errors import invalid, missing_extra
-from fastincentive.exchange import Question
-from fastincentive.mdp import FloatArray
-from fastincentive.methods.ascent_state import AscentState, StepReport
+from fastincentive.followers.parameterization import Parameterization
+from fastincentive.methods._state import AscentState, StepReport
 from fastincentive.methods.bilevel_ascent import BilevelAscent
-from fastincentive.policy import Parameterization
-from fastincentive.problem import IncentiveProblem
-from fastincentive.shards import check_shards, shard_bounds, shard_of
-from fastincentive.threads import limited
+from fastincentive.problem.problem import IncentiveProblem
+from fastincentive.problem.queries import Question
 
 __all__ = ["Dask", "Traffic"]
 

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastincentive._arrays import FloatArray
 from fastincentive.engines.shard import Parts, lockstep
-from fastincentive.mdp import FloatArray
-from fastincentive.methods.ascent_state import (
+from fastincentive.engines.shards import shard_bounds, shard_of
+from fastincentive.followers.parameterization import Parameterization
+from fastincentive.methods._state import (
     AscentState,
     StepReport,
     join_reports,
@@ -19,9 +21,7 @@ from fastincentive.methods.ascent_state import (
     part_of_state,
 )
 from fastincentive.methods.bilevel_ascent import BilevelAscent
-from fastincentive.policy import Parameterization
-from fastincentive.problem import IncentiveProblem
-from fastincentive.shards import shard_bounds, shard_of
+from fastincentive.problem.problem import IncentiveProblem
 
 __all__ = ["Engine", "Run"]
 

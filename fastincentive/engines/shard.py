@@ -7,14 +7,14 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from fastincentive.exchange import Question, Relay, Whole
-from fastincentive.mdp import FloatArray
-from fastincentive.methods.ascent_state import AscentState, StepReport
+from fastincentive._arrays import FloatArray
+from fastincentive.followers.parameterization import Parameterization
+from fastincentive.methods._starts import best_response_policies, leader_optimal_steps
+from fastincentive.methods._state import AscentState, StepReport
 from fastincentive.methods.bilevel_ascent import BilevelAscent
 from fastincentive.methods.value_penalty import ValuePenalty
-from fastincentive.policy import Parameterization
-from fastincentive.problem import IncentiveProblem
-from fastincentive.starts import best_response_policies, leader_optimal_steps
+from fastincentive.problem.problem import IncentiveProblem
+from fastincentive.problem.queries import Question, Relay, Whole
 
 __all__ = ["Done", "Parts", "Shard", "lockstep"]
 

@@ -10,7 +10,9 @@ import math
 import numba
 import numpy as np
 
-from fastincentive.kernels.chain import (
+from fastincentive.kernels.jit import jit, parallel_jit
+from fastincentive.kernels.packed import DENSE_STATES
+from fastincentive.kernels.policy_chain import (
     factorize,
     mark_never,
     merge_rows,
@@ -19,7 +21,6 @@ from fastincentive.kernels.chain import (
     solve_factored_transposed,
     sweep_values,
 )
-from fastincentive.kernels.jit import DENSE_STATES, jit, parallel_jit
 
 __all__ = [
     "best_responses",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from fastincentive.kernels.chain import merge_rows, model_size
 from fastincentive.kernels.jit import jit, parallel_jit
-from fastincentive.kernels.pattern import weigh_rows
+from fastincentive.kernels.policy_chain import merge_rows, model_size
+from fastincentive.kernels.sparsity import weigh_rows
 
 __all__ = ["pair_terms", "policy_matrices", "row_gradient"]
 

@@ -14,7 +14,9 @@ import numba
 import numpy as np
 
 from fastincentive.kernels.bellman import action_values, mean_reward, write_actions
-from fastincentive.kernels.chain import (
+from fastincentive.kernels.jit import jit, parallel_jit
+from fastincentive.kernels.packed import DENSE_STATES
+from fastincentive.kernels.policy_chain import (
     factorize,
     mark_never,
     merge_rows,
@@ -22,7 +24,6 @@ from fastincentive.kernels.chain import (
     solve_factored,
     sweep_values,
 )
-from fastincentive.kernels.jit import DENSE_STATES, jit, parallel_jit
 
 __all__ = ["first_equals", "walk_lines"]
 

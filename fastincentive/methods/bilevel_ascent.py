@@ -9,20 +9,20 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastincentive._arrays import FloatArray
 from fastincentive.errors import invalid
-from fastincentive.estimators import Exact, Reinforce, check_gradient
-from fastincentive.exchange import Across, AnyOf, Project, Question, Relay, Summary, alone
-from fastincentive.followers import Followers, PolicyValues, ResponseValues
-from fastincentive.forward import LeaderPass
+from fastincentive.followers.followers import Followers, PolicyValues, ResponseValues
+from fastincentive.followers.parameterization import Direct, Parameterization, Softmax
 from fastincentive.kernels import ascent as kernels
-from fastincentive.mdp import FloatArray
-from fastincentive.methods import references
-from fastincentive.methods.ascent_state import AscentState, StepReport, evaluated, held_at
-from fastincentive.methods.pieces import add_pieces, empty_pieces
-from fastincentive.methods.schedule import distance, ends_window, judge, start_pace
-from fastincentive.payments import BoundPayments
-from fastincentive.policy import Direct, Parameterization, Softmax
-from fastincentive.problem import IncentiveProblem
+from fastincentive.methods import _reference_policies as references
+from fastincentive.methods._cutting_planes import add_pieces, empty_pieces
+from fastincentive.methods._state import AscentState, StepReport, evaluated, held_at
+from fastincentive.methods._step_control import distance, ends_window, judge, start_pace
+from fastincentive.problem.passes import LeaderPass
+from fastincentive.problem.payments import BoundPayments
+from fastincentive.problem.problem import IncentiveProblem
+from fastincentive.problem.queries import Across, AnyOf, Project, Question, Relay, Summary, alone
+from fastincentive.problem.sampled_gradients import Exact, Reinforce, check_gradient
 
 __all__ = ["BilevelAscent"]
 

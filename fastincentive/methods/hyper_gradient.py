@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from fastincentive.costs import ExpectedSpend
+from fastincentive._arrays import FloatArray
 from fastincentive.errors import invalid
-from fastincentive.mdp import FloatArray
-from fastincentive.methods.ascent_state import StepReport
-from fastincentive.problem import IncentiveProblem
-from fastincentive.responses import (
+from fastincentive.methods._state import StepReport
+from fastincentive.problem.costs import ExpectedSpend
+from fastincentive.problem.problem import IncentiveProblem
+from fastincentive.responses.smooth import (
     Answer,
     TotalDerivative,
     answer,

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from fastincentive.cheapest import supporting_payments
+from fastincentive._arrays import FloatArray
 from fastincentive.errors import invalid
-from fastincentive.mdp import FloatArray
-from fastincentive.menus import (
+from fastincentive.methods._shared_line_search import Answers, answers_at, best_on_line
+from fastincentive.problem.problem import IncentiveProblem
+from fastincentive.responses.cheapest import supporting_payments
+from fastincentive.responses.menus import (
     Lines,
     Menus,
     collect,
@@ -24,9 +26,7 @@ from fastincentive.menus import (
     merge,
     with_payments,
 )
-from fastincentive.methods.tariffs import Answers, answers_at, best_on_line
-from fastincentive.problem import IncentiveProblem
-from fastincentive.search import Search, better
+from fastincentive.responses.search import Search, better
 
 __all__ = [
     "RegimeAscent",

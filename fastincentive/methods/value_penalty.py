@@ -11,17 +11,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastincentive._arrays import FloatArray
 from fastincentive.errors import invalid
-from fastincentive.exchange import Question, alone
-from fastincentive.followers import PolicyValues, ResponseValues
-from fastincentive.mdp import FloatArray
-from fastincentive.methods.ascent_state import AscentState, StepReport, held_at
-from fastincentive.methods.pieces import empty_pieces
-from fastincentive.methods.references import reward_units
-from fastincentive.methods.schedule import start_pace
-from fastincentive.payments import BoundPayments
-from fastincentive.policy import Direct, Parameterization
-from fastincentive.problem import Evaluation, IncentiveProblem
+from fastincentive.followers.followers import PolicyValues, ResponseValues
+from fastincentive.followers.parameterization import Direct, Parameterization
+from fastincentive.methods._cutting_planes import empty_pieces
+from fastincentive.methods._reference_policies import reward_units
+from fastincentive.methods._state import AscentState, StepReport, held_at
+from fastincentive.methods._step_control import start_pace
+from fastincentive.problem.evaluation import Evaluation
+from fastincentive.problem.payments import BoundPayments
+from fastincentive.problem.problem import IncentiveProblem
+from fastincentive.problem.queries import Question, alone
 
 __all__ = ["Slopes", "ValuePenalty", "slopes_at"]
 

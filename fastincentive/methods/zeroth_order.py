@@ -12,16 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fastincentive._arrays import FloatArray
 from fastincentive.errors import InputError, invalid
-from fastincentive.followers import ResponseValues
-from fastincentive.kernels.jit import TIE
-from fastincentive.mdp import FloatArray
-from fastincentive.methods.ascent_state import StepReport
-from fastincentive.methods.references import reward_units
-from fastincentive.problem import IncentiveProblem
-from fastincentive.regimes import alike
+from fastincentive.followers.followers import ResponseValues
+from fastincentive.kernels.packed import TIE
+from fastincentive.methods._reference_policies import reward_units
+from fastincentive.methods._state import StepReport
+from fastincentive.problem.problem import IncentiveProblem
+from fastincentive.responses.regimes import alike
+from fastincentive.responses.ties import break_ties
 from fastincentive.solution import Ending, Status
-from fastincentive.ties import break_ties
 
 __all__ = ["ZerothOrder", "exact_objective", "zeroth_order_search"]
 

@@ -11,7 +11,7 @@ from fastincentive.models.grid import EXAMPLE_MAP, gridworld
 from fastincentive.models.maps import Grid, grid_mdp
 from fastincentive.models.paper import PAPER_MAP, paper_gridworld, paper_initial_policies
 from fastincentive.models.random import random_problem
-from fastincentive.problem import IncentiveProblem
+from fastincentive.problem.problem import IncentiveProblem
 
 __all__ = [
     "EXAMPLE_MAP",

@@ -6,13 +6,13 @@ import dataclasses
 
 import numpy as np
 
-from fastincentive.costs import LinearCost
 from fastincentive.errors import invalid
-from fastincentive.followers import Followers
-from fastincentive.leader_congestion import CongestionReward
+from fastincentive.followers.followers import Followers
+from fastincentive.leader.congestion import CongestionReward
 from fastincentive.models.maps import Grid, grid_mdp
-from fastincentive.payments import Payments
-from fastincentive.problem import IncentiveProblem
+from fastincentive.problem.costs import LinearCost
+from fastincentive.problem.payments import Payments
+from fastincentive.problem.problem import IncentiveProblem
 
 __all__ = ["city_map", "crowd"]
 

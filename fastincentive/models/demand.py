@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastincentive.costs import ExpectedSpend
 from fastincentive.errors import invalid
-from fastincentive.followers import Followers
-from fastincentive.leader_congestion import CongestionReward
-from fastincentive.mdp import TabularMDP
-from fastincentive.payments import Payments
-from fastincentive.problem import IncentiveProblem
+from fastincentive.followers.followers import Followers
+from fastincentive.followers.mdp import TabularMDP
+from fastincentive.leader.congestion import CongestionReward
+from fastincentive.problem.costs import ExpectedSpend
+from fastincentive.problem.payments import Payments
+from fastincentive.problem.problem import IncentiveProblem
 
 __all__ = ["demand_response"]
 

@@ -6,11 +6,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit
 
+from fastincentive._arrays import FloatArray
 from fastincentive.errors import invalid
-from fastincentive.leader import JointReward
-from fastincentive.mdp import FloatArray, TabularMDP
-from fastincentive.payments import Payments
-from fastincentive.problem import IncentiveProblem
+from fastincentive.followers.mdp import TabularMDP
+from fastincentive.leader.tables import JointReward
+from fastincentive.problem.payments import Payments
+from fastincentive.problem.problem import IncentiveProblem
 
 __all__ = ["example1", "example1_objective"]
 

@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastincentive.errors import invalid
-from fastincentive.followers import Followers
-from fastincentive.leader import LabelReward, LeaderReward
+from fastincentive.followers.followers import Followers
+from fastincentive.leader.base import LeaderReward
+from fastincentive.leader.tables import LabelReward
 from fastincentive.models.maps import ACTIONS, DEFAULT_REWARDS, Cell, Grid, grid_mdp
-from fastincentive.payments import Payments
-from fastincentive.problem import IncentiveProblem
+from fastincentive.problem.payments import Payments
+from fastincentive.problem.problem import IncentiveProblem
 
 __all__ = [
     "ACTIONS",

@@ -21,8 +21,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from fastincentive._arrays import FloatArray
 from fastincentive.errors import invalid
-from fastincentive.mdp import FloatArray, TabularMDP
+from fastincentive.followers.mdp import TabularMDP
 
 __all__ = ["ACTIONS", "DEFAULT_REWARDS", "Cell", "Grid", "grid_mdp"]
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fastincentive._arrays import FloatArray
 from fastincentive.errors import invalid
-from fastincentive.mdp import FloatArray
 from fastincentive.models.grid import gridworld
-from fastincentive.problem import IncentiveProblem
+from fastincentive.problem.problem import IncentiveProblem
 
 __all__ = ["PAPER_MAP", "paper_gridworld", "paper_initial_policies"]
 

@@ -6,11 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive.errors import invalid
-from fastincentive.followers import Followers
-from fastincentive.leader import JointReward, LabelReward, LeaderReward
-from fastincentive.mdp import TabularMDP
-from fastincentive.payments import Payments
-from fastincentive.problem import IncentiveProblem
+from fastincentive.followers.followers import Followers
+from fastincentive.followers.mdp import TabularMDP
+from fastincentive.leader.base import LeaderReward
+from fastincentive.leader.tables import JointReward, LabelReward
+from fastincentive.problem.payments import Payments
+from fastincentive.problem.problem import IncentiveProblem
 
 __all__ = ["random_problem"]
 

@@ -1,0 +1,1 @@
+"""What proves an answer, by other code than found it."""

@@ -1,0 +1,277 @@
+"""Upper bounds on what payments can bring the leader."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastincentive._arrays import FloatArray
+from fastincentive.certificates.joint_control import (
+    Control,
+    Losses,
+    affordable,
+    find_losses,
+    joint_table,
+    lasting_pairs,
+)
+from fastincentive.certificates.majorants import majorant, parts_of
+from fastincentive.errors import InputError
+from fastincentive.followers.followers import Followers
+from fastincentive.followers.mdp import TabularMDP
+from fastincentive.problem.costs import ExpectedSpend, LinearCost, QuadraticCost
+from fastincentive.problem.problem import IncentiveProblem
+from fastincentive.responses.menus import Menus, collect, coordinate_lines
+from fastincentive.responses.search import Search
+
+__all__ = ["label_masks", "reference_labels", "upper_bound"]
+
+#: Shares of the uniform law in the label frequencies at which majorants are fitted.
+MIXTURES = (0.01, 0.1, 0.3, 1.0)
+#: Steps counted in these frequencies.
+REFERENCE_STEPS = 512
+
+
+def upper_bound(problem: IncentiveProblem, *, mixed: bool = False) -> float:
+    """Bound the objective from above, whatever the payments.
+
+    No payments give the leader a larger objective, however ties between best responses are broken.
+
+    Parameters
+    ----------
+    problem : IncentiveProblem
+    mixed : bool
+        By default the bound is over deterministic best responses. With ``mixed=True`` it also
+        holds for best responses that draw lots between tied actions or depend on the history.
+
+    Returns
+    -------
+    float
+        The least of the bounds that apply; inf if none does.
+
+    Raises
+    ------
+    InputError
+        If without payments a follower's best total reward is unbounded (discount 1).
+
+    Notes
+    -----
+    Write x for the payments, d_i for the unnormalised occupancy of follower i with its own
+    discount, and V_i for its value without payments. If pi_i is a best response, the payments make
+    good what it loses by it: <d_i, x_i> >= loss_i = V_i* - V_i(pi_i) >= 0. If no policy visits
+    the pairs of payment k more than D_ik times, this gives, for all multipliers c >= 0 with
+    sum_i c_i D_ik <= w p_k at every k, that the cost is at least sum_i c_i loss_i, where p is the
+    gradient of C at no payments (C convex). The bound is the optimum of
+
+        V(pi) - sum_i c_i loss_i(pi_i)
+
+    over all joint, history-dependent policies: the Lagrangian relaxation of a constrained MDP
+    [1]_. It is computed by dynamic programming for one follower and for two that are small enough.
+    Otherwise the leader's reward is replaced by a sum over followers that is never below it, and
+    each follower is controlled alone. Followers that no payment reaches take optimal actions.
+
+    The cost of ``ExpectedSpend`` enters with c_i the least price times w where the leader is at
+    least as patient as the follower. Other costs than these, ``LinearCost`` and ``QuadraticCost``
+    are taken to be >= 0, and no more. Budgets and upper limits of payments are left out.
+
+    Where each follower has at most one payment, of its own, the deterministic best responses are
+    listed. Then, unless ``mixed``, the bound is at most what the best pair of two followers'
+    responses brings (their optimum, see ``global_optimum``), or with more followers the best
+    choice of responses if each may change with time.
+
+    References
+    ----------
+    .. [1] E. Altman, Constrained Markov Decision Processes, Chapman & Hall/CRC, 1999.
+
+    Examples
+    --------
+    >>> import fastincentive as fi
+    >>> problem = fi.models.example1()
+    >>> bool(fi.upper_bound(problem) >= fi.solve(problem).objective - 1e-9)
+    True
+    """
+    problem.refuse_types("upper_bound")
+    losses = find_losses(problem, problem.rewards(problem.payments.lower))
+    multipliers, reached = _multipliers(problem)
+    allowed = np.where(reached[:, None, None], problem.followers.available, losses.tied)
+    if affordable(problem):
+        bound = _joint(problem, losses, allowed, multipliers)
+    else:
+        bound = _separate(problem, losses, allowed, multipliers)
+    if not mixed:
+        bound = min(bound, _listed(problem))
+    return bound
+
+
+def beyond(problem: IncentiveProblem, menus: Menus) -> float:
+    """Bound on the objective of all responses to payments beyond those that menus list."""
+    if menus.unseen == np.inf:
+        return -np.inf
+    if not isinstance(problem.cost, (LinearCost, QuadraticCost)):
+        return np.inf
+    if problem.leader_discount < 1.0:
+        value = problem.magnitude / (1.0 - problem.leader_discount)
+    else:
+        value = upper_bound(problem.replace(cost_weight=0.0), mixed=True)
+    return value - problem.cost_weight * menus.unseen
+
+
+def _multipliers(problem: IncentiveProblem) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Least cost (n,) of a unit of each follower's loss, and (n,) whom payments reach at all."""
+    bound, weight = problem.payments, problem.cost_weight
+    visits = _most_visits(problem)
+    reached = np.asarray((visits > 0.0).any(axis=1))
+    out = np.zeros(problem.n)
+    if isinstance(problem.cost, ExpectedSpend):
+        prices = np.broadcast_to(problem.cost.prices, bound.size)
+        patient = problem.leader_discount >= problem.followers.packed.discount
+        for i in np.flatnonzero(reached & patient):
+            out[i] = weight * prices[visits[i] > 0.0].min()
+    elif isinstance(problem.cost, (LinearCost, QuadraticCost)):
+        prices = problem.cost.gradient(bound.lower)
+        for i in np.flatnonzero(reached):
+            k = visits[i] > 0.0
+            # Shared payments are split by what the followers could make of them.
+            out[i] = weight * float((prices[k] / visits[:, k].sum(axis=0)).min())
+    return out, reached
+
+
+def _most_visits(problem: IncentiveProblem) -> FloatArray:
+    """Most discounted visits (n, k) that any policy pays to each payment, inf if unbounded."""
+    bound, followers = problem.payments, problem.followers
+    visits = np.zeros((problem.n, bound.size))
+    for column in bound.reach.T:
+        rewards = ((bound.index == column[:, None, None]) & (bound.index >= 0)).astype(float)
+        most = np.array(
+            [_most(followers[i], each) if column[i] >= 0 else 0.0 for i, each in enumerate(rewards)]
+        )
+        held = column >= 0
+        visits[held, column[held]] = most[held]
+    return visits
+
+
+def _most(mdp: TabularMDP, rewards: FloatArray) -> float:
+    alone = Followers([mdp])
+    try:
+        return float(alone.start_values(alone.best_responses(rewards[None]).values)[0])
+    except InputError:
+        # At discount 1 the follower can come back for ever.
+        return np.inf
+
+
+def _joint(
+    problem: IncentiveProblem,
+    losses: Losses,
+    allowed: NDArray[np.bool_],
+    multipliers: FloatArray,
+) -> float:
+    control = Control(
+        problem.followers,
+        range(2),
+        problem.leader.labels,
+        joint_table(problem.leader, 2),
+        problem.leader_discount,
+        losses.loss,
+        allowed,
+    )
+    return control.maximum(multipliers)[0]
+
+
+def _separate(
+    problem: IncentiveProblem,
+    losses: Losses,
+    allowed: NDArray[np.bool_],
+    multipliers: FloatArray,
+) -> float:
+    possible, lasting = label_masks(problem, allowed)
+    bound = np.inf
+    mixtures = MIXTURES if parts_of(problem.leader, problem.n) is None else (1.0,)
+    for share in mixtures:
+        reference = reference_labels(problem, losses.actions, possible, share)
+        own = majorant(problem.leader, 1.0, possible, lasting, reference)
+        if own is None:
+            continue
+        total = 0.0
+        for i in range(problem.n):
+            control = Control(
+                problem.followers,
+                [i],
+                problem.leader.labels,
+                own[i][:, None],
+                problem.leader_discount,
+                losses.loss,
+                allowed,
+            )
+            total += control.maximum(multipliers[i : i + 1])[0]
+        bound = min(bound, total)
+    return bound
+
+
+def label_masks(
+    problem: IncentiveProblem, allowed: NDArray[np.bool_]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Labels (n, L) that allowed actions can show, and that they can show for ever.
+
+    The second is empty below a leader's discount of 1.
+    """
+    labels = np.broadcast_to(problem.leader.labels, problem.followers.shape)
+    possible = np.zeros((problem.n, problem.leader.n_labels), bool)
+    lasting = np.zeros_like(possible)
+    for i in range(problem.n):
+        possible[i, labels[i][allowed[i]]] = True
+        if problem.leader_discount == 1.0:
+            lasting[i, labels[i][lasting_pairs(problem.followers, i, allowed[i])]] = True
+    return possible, lasting
+
+
+def reference_labels(
+    problem: IncentiveProblem,
+    actions: NDArray[np.int64],
+    possible: NDArray[np.bool_],
+    share: float,
+) -> FloatArray:
+    """Discounted label frequencies (n, L) of actions (n, S), mixed with a share of uniform ones."""
+    policies = np.eye(problem.followers.n_actions)[actions]
+    gamma = problem.leader_discount
+    marginals = problem.forward(policies, REFERENCE_STEPS).marginals
+    seen = np.einsum("t,til->il", gamma ** np.arange(len(marginals)), marginals)
+    uniform = possible / possible.sum(axis=1, keepdims=True)
+    return (1.0 - share) * seen / seen.sum(axis=1, keepdims=True) + share * uniform
+
+
+def _listed(problem: IncentiveProblem) -> float:
+    """Bound by lists of all deterministic best responses, inf if they cannot be listed."""
+    known = isinstance(problem.cost, (ExpectedSpend, LinearCost, QuadraticCost))
+    if problem.payments.shared or problem.payments.reach.shape[1] > 1 or not known:
+        return np.inf
+    menus = collect(problem, coordinate_lines(problem, problem.payments.lower))
+    far = beyond(problem, menus)
+    if not menus.complete or far == np.inf:
+        return np.inf
+    search = Search(problem, menus)
+    if problem.n == 1:
+        near = float(search.single_values().max()) + menus.tail
+    elif problem.n == 2:
+        near = float(search.pair_values(menus.first[:-1], 0, 1).max()) + menus.tail
+    else:
+        near = _relaxed(search, menus)
+    return max(near, far)
+
+
+def _relaxed(search: Search, menus: Menus) -> float:
+    """Largest bound over the entries of the follower with most, the others' choice relaxed."""
+    problem, costs = search.problem, search.costs
+    weights = np.asarray(search.weights, float)
+    entries = [np.arange(*menus.first[i : i + 2]) for i in range(problem.n)]
+    candidates: list[FloatArray] = [
+        np.ascontiguousarray(menus.marginals[:, each].transpose(1, 0, 2)) for each in entries
+    ]
+    fixed = int(np.argmax([each.size for each in entries]))
+    least = sum(costs.least(each) for i, each in enumerate(entries) if i != fixed)
+    best = -np.inf
+    for entry, marginals in zip(entries[fixed], candidates[fixed], strict=True):
+        chosen: list[FloatArray] = [
+            marginals[None] if i == fixed else each for i, each in enumerate(candidates)
+        ]
+        value = problem.leader.relaxed(chosen, weights) - costs.least(np.array([entry]))
+        best = max(best, value)
+    return best - least + menus.tail

@@ -1,0 +1,156 @@
+"""All best responses of a follower to several payments: the pieces of its optimal value.
+
+The optimal value is a maximum of linear functions of the payments, one for each policy; it is
+averaged over all states that can be met, so that decisions in rare states show as well. Its pieces
+are found by refinement: the upper envelope of the known ones is compared with it at its vertices. A
+vertex above which the value lies shows a new piece; when there is none the two agree everywhere,
+because the value is convex. The cheapest payments for a response, at a linear cost, are at a
+vertex.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.spatial import HalfspaceIntersection, QhullError
+
+from fastincentive._arrays import FloatArray
+from fastincentive.errors import InputError
+from fastincentive.kernels import bellman
+from fastincentive.problem.problem import IncentiveProblem
+from fastincentive.responses.menus import Lines, side_payments
+from fastincentive.responses.regimes import repeat
+
+__all__ = ["vertex_lines"]
+
+#: Pieces that differ by less than this share of the unit of reward count as one.
+RESOLUTION = 1e-10
+
+
+def vertex_lines(
+    problem: IncentiveProblem, upper: FloatArray, most_pieces: int
+) -> tuple[Lines, bool]:
+    """Lines of no length at every vertex of every follower's optimal value, and whether all.
+
+    Parameters
+    ----------
+    problem : IncentiveProblem
+    upper : array (k,)
+        Finite upper bounds of the payments.
+    most_pieces : int
+        A follower with more pieces than this is left incomplete.
+    """
+    owners = []
+    points = []
+    complete = True
+    for i in range(problem.n):
+        reach = problem.payments.reach[i]
+        paid = reach[reach >= 0]
+        low, high = problem.payments.lower[paid], upper[paid]
+        found, whole = _vertices(problem, i, low, high, most_pieces)
+        complete = complete and whole
+        spread = np.zeros((len(found), reach.size))
+        spread[:, : paid.size] = found
+        points.append(spread)
+        owners.append(np.full(len(found), i))
+    base = np.concatenate(points)
+    return Lines(np.concatenate(owners), base, np.zeros(base.shape)), complete
+
+
+def _vertices(
+    problem: IncentiveProblem, i: int, low: FloatArray, high: FloatArray, most: int
+) -> tuple[FloatArray, bool]:
+    """Vertices (m, K) of the cells of the optimal value in a box, and whether they are all."""
+    free = np.flatnonzero(high > low)
+    if free.size == 0:
+        return low[None], True
+    corners = np.stack(np.meshgrid(*[[0.0, 1.0]] * free.size, indexing="ij"), axis=-1)
+    points = corners.reshape(-1, free.size)
+
+    def spread(shares: FloatArray) -> FloatArray:
+        """Payments (m, K) at shares of the box, on the payments that have room."""
+        out = np.tile(low, (len(shares), 1))
+        out[:, free] = np.clip(low[free] + shares * (high - low)[free], low[free], high[free])
+        return out
+
+    slopes = np.empty((0, free.size))
+    constants = np.empty(0)
+    unit = 1e-300
+    while True:
+        # In shares of the box, so that neither payments nor values have a scale of their own.
+        values, slope = _responses(problem, i, spread(points))
+        slope = (slope * (high - low))[:, free]
+        unit = max(unit, float(np.abs(values).max()))
+        known = (slopes @ points.T + constants[:, None]).max(axis=0, initial=-np.inf)
+        above = values > known + RESOLUTION * unit
+        if not above.any():
+            return spread(points), True
+        if slopes.shape[0] > most:
+            return spread(points), False
+        fresh = np.column_stack([slope[above], (values - (slope * points).sum(axis=1))[above]])
+        joined = np.concatenate([np.column_stack([slopes, constants]), fresh])
+        _, kept = np.unique(np.round(joined / unit, 12), axis=0, return_index=True)
+        slopes, constants = joined[kept, :-1], joined[kept, -1]
+        try:
+            points = _envelope_vertices(slopes / unit, constants / unit)
+        except QhullError:
+            # Nearly parallel pieces: the geometry cannot be resolved.
+            return spread(points), False
+
+
+def _responses(
+    problem: IncentiveProblem, i: int, points: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Mean optimal value (m,) at payments (m, K), and its slope there (m, K)."""
+    followers, bound = problem.followers, problem.payments
+    count = len(points)
+    owner = np.full(count, i)
+    spread = np.zeros((count, bound.reach.shape[1]))
+    spread[:, : points.shape[1]] = points
+    start = followers.reachable(i) / followers.reachable(i).sum()
+    packed = repeat(followers.packed, owner)._replace(initial=np.tile(start, (count, 1)))
+    rewards = followers.rewards[owner] + side_payments(problem, owner, spread)
+    states, actions = followers.n_states, followers.n_actions
+    best = np.full((count, states), -1)
+    values = np.empty((count, states))
+    q_values = np.empty((count, states, actions))
+    status = np.empty(count, np.int64)
+    bellman.best_responses(packed, rewards, best, values, q_values, np.empty(count), status)
+    if status.min() < 0:
+        raise InputError(
+            "upper: expected payments that cannot be earned for ever at discount 1, got some "
+            "that can; set smaller upper bounds"
+        )
+    policies = np.eye(actions)[best]
+    visits = np.empty((count, states))
+    bellman.evaluate_policies(
+        packed, rewards, policies, values, q_values, visits, np.empty(count, np.int64)
+    )
+    occupancy = (visits[:, :, None] * policies).reshape(count, -1)
+    index = bound.index[i].reshape(-1)
+    slope = np.stack(
+        [occupancy[:, index == k].sum(axis=1) for k in bound.reach[i][: points.shape[1]]], axis=1
+    )
+    return np.asarray(values @ start), slope
+
+
+def _envelope_vertices(slopes: FloatArray, constants: FloatArray) -> FloatArray:
+    """Vertices (m, K) of the upper envelope of lines in the unit box, of values up to about 1."""
+    size = slopes.shape[1]
+    top = float((slopes.clip(0.0).sum(axis=1) + constants).max()) + 1.0
+    # Rows of a . (x, v) + b <= 0: above every line, inside the box, below a lid.
+    eye = np.eye(size)
+    zero = np.zeros((size, 1))
+    rows = np.concatenate(
+        [
+            np.column_stack([slopes, -np.ones(len(slopes)), constants]),
+            np.column_stack([-eye, zero, zero]),
+            np.column_stack([eye, zero, -np.ones((size, 1))]),
+            np.append(np.zeros(size), [1.0, -top])[None],
+        ]
+    )
+    level = float((slopes.sum(axis=1) * 0.5 + constants).max())
+    inside = np.append(np.full(size, 0.5), 0.5 * (level + top))
+    corners = HalfspaceIntersection(rows, inside, qhull_options="H Qx Q12").intersections
+    corners = corners[np.isfinite(corners).all(axis=1)]
+    corners = corners[corners[:, -1] < top - 1e-6]
+    return np.unique(np.clip(np.round(corners[:, :-1], 14), 0.0, 1.0), axis=0)

@@ -1,0 +1,257 @@
+"""What each command of the command line does."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from fastincentive.cli import terminal
+from fastincentive.errors import (
+    ConvergenceWarning,
+    InputError,
+    missing_extra,
+)
+
+if TYPE_CHECKING:
+    from fastincentive.problem.problem import IncentiveProblem
+
+__all__ = [
+    "BAD_INPUT",
+    "INTERRUPTED",
+    "SOLVED",
+    "audit",
+    "info",
+    "optimum",
+    "pareto_front",
+    "reproduce_paper",
+    "solve_model",
+]
+
+SOLVED, NOT_CONVERGED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def reproduce_paper(args: argparse.Namespace) -> int:
+    """Run the paper's experiment."""
+    from fastincentive.reproduce.experiment import reproduce
+    from fastincentive.reproduce.report import summary
+
+    both = ("direct", "softmax")
+    chosen = both if args.parameterization == "both" else (args.parameterization,)
+    shown = not args.no_progress and terminal.on_terminal() and terminal.installed("tqdm")
+    result = reproduce(args.out, chosen, progress=shown)
+    print(summary(result))
+    seconds = result["seconds"]
+    print(
+        f"\n{seconds['compiling']:.1f} s compiling or loading, {seconds['runs']:.1f} s runs, "
+        f"{seconds['search']:.1f} s search, {seconds['figures']:.1f} s figures. "
+        f"Report: {os.path.join(args.out, 'report.md')}"
+    )
+    return SOLVED
+
+
+def solve_model(args: argparse.Namespace) -> int:
+    """Solve a model of the package."""
+    from fastincentive import solve
+    from fastincentive.followers.parameterization import Direct, Softmax
+    from fastincentive.methods import BilevelAscent, RegimeAscent
+    from fastincentive.reports import solve_report as report
+
+    by_regimes = args.method == "regime-ascent"
+    if by_regimes:
+        _only_for_the_ascent(args)
+    if args.temperature is not None and args.parameterization != "softmax":
+        raise InputError("--temperature needs --parameterization softmax")
+    problem = _problem(args)
+    method: BilevelAscent | RegimeAscent
+    if by_regimes:
+        method = RegimeAscent()
+    else:
+        method = BilevelAscent() if args.max_iter is None else BilevelAscent(max_iter=args.max_iter)
+    start = args.start or ("best-response" if by_regimes else "leader-optimal")
+    parameterization: Direct | Softmax = Direct()
+    if args.parameterization == "softmax":
+        parameterization = Softmax() if args.temperature is None else Softmax(args.temperature)
+    began = time.perf_counter()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        solution = solve(
+            problem,
+            method,
+            parameterization,
+            initial_payments=args.payments[0] if len(args.payments) == 1 else args.payments,
+            initial_policies=start,
+            refine=not args.no_refine,
+            certify=args.certify,
+            progress=args.progress and terminal.on_terminal(),
+        )
+    seconds = time.perf_counter() - began
+    _tell(args, caught)
+    settings = {
+        "method": args.method,
+        "parameterization": None if by_regimes else args.parameterization or "direct",
+        "start": start,
+    }
+    found = report.found(args.model, settings, problem, solution, seconds)
+    print(report.as_json(found) if args.json else report.as_table(found))
+    return SOLVED if solution.success else NOT_CONVERGED
+
+
+def _only_for_the_ascent(args: argparse.Namespace) -> None:
+    """Refuse what the search over regimes has no use for, rather than ignore it."""
+    given = {
+        "--parameterization": args.parameterization is not None,
+        "--temperature": args.temperature is not None,
+        "--start leader-optimal": args.start == "leader-optimal",
+        "--max-iter": args.max_iter is not None,
+        "--no-refine": args.no_refine,
+    }
+    for name, there in given.items():
+        if there:
+            raise InputError(f"{name} needs --method bilevel-ascent")
+
+
+def _tell(args: argparse.Namespace, caught: Sequence[warnings.WarningMessage]) -> None:
+    """Print each warning once, but not that a run did not converge: its status says so."""
+    for text in dict.fromkeys(str(w.message) for w in caught if w.category != ConvergenceWarning):
+        print(f"fastincentive {args.command}: warning: {text}", file=sys.stderr)
+
+
+def _problem(args: argparse.Namespace) -> IncentiveProblem:
+    """Build the model; only random ones take the seed, and some a number of followers."""
+    from inspect import signature
+
+    from fastincentive.models import MODELS
+
+    build = MODELS[args.model]
+    known = signature(build).parameters
+    chosen: dict[str, Any] = {}
+    if args.weight is not None:
+        chosen["cost_weight"] = args.weight
+    if args.followers is not None:
+        if "n" not in known:
+            raise InputError(f"--followers: expected none, because {args.model} has its own number")
+        chosen["n"] = args.followers
+    if "rng" in known:
+        chosen["rng"] = 0 if args.seed is None else args.seed
+        if chosen["rng"] < 0:
+            raise InputError(f"--seed: expected an integer >= 0, got {args.seed}")
+    elif args.seed is not None:
+        print(
+            f"fastincentive {args.command}: note: nothing in {args.model} is random, "
+            "--seed has no effect",
+            file=sys.stderr,
+        )
+    return build(**chosen)
+
+
+def optimum(args: argparse.Namespace) -> int:
+    """Certify the best payments of a model."""
+    from fastincentive import global_optimum
+    from fastincentive.reports import solve_report as report
+
+    problem = _problem(args)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        optimum = global_optimum(problem)
+    _tell(args, caught)
+    found = report.optimum_found(args.model, problem, optimum)
+    print(report.as_json(found) if args.json else report.optimum_table(found))
+    return SOLVED if optimum.complete else NOT_CONVERGED
+
+
+def pareto_front(args: argparse.Namespace) -> int:
+    """Trace value against cost."""
+    from fastincentive import pareto
+    from fastincentive.reports import solve_report as report
+
+    if args.weight is not None and args.budgets is None:
+        raise InputError("--weight needs --budgets; without it the weight is what varies")
+    _check_figure(args.out)
+    problem = _problem(args)
+    began = time.perf_counter()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        front = pareto(
+            problem, args.weights, args.budgets, progress=args.progress and terminal.on_terminal()
+        )
+    seconds = time.perf_counter() - began
+    _tell(args, caught)
+    if args.out is not None:
+        from fastincentive.plotting.solutions import plot_pareto
+
+        title = f"{args.model}: value against cost"
+        _draw(args.out, lambda ax: plot_pareto(front, ax).set_title(title))
+    if args.json:
+        print(report.as_json(report.front_found(args.model, problem, front, seconds)))
+    else:
+        print(f"{front}\n\n{front.costs.size} points in {seconds:.1f} s")
+        if args.out is not None:
+            print(f"Figure: {args.out}")
+    return SOLVED
+
+
+def audit(args: argparse.Namespace) -> int:
+    """Compare estimated gradients with the exact one."""
+    from fastincentive import audit_gradients
+    from fastincentive.followers.parameterization import Direct, Softmax
+
+    _check_figure(args.out)
+    if args.trajectories < 2:
+        raise InputError(f"--trajectories: expected at least 2, got {args.trajectories}")
+    problem = _problem(args)
+    parameterization = Direct() if args.temperature is None else Softmax(args.temperature)
+    began = time.perf_counter()
+    audit = audit_gradients(
+        problem, None, parameterization, trajectories=args.trajectories, seed=args.seed or 0
+    )
+    seconds = time.perf_counter() - began
+    if args.out is not None:
+        from fastincentive.plotting.solutions import plot_gradient_audit
+
+        _draw(args.out, lambda ax: plot_gradient_audit(audit, ax))
+    print(f"{audit}\n\n{seconds:.1f} s, compiling or loading included")
+    if args.out is not None:
+        print(f"Figure: {args.out}")
+    return SOLVED
+
+
+def _check_figure(name: str | None) -> None:
+    """Refuse a figure that could not be written, before any work."""
+    if name is not None:
+        if not name.lower().endswith(".png"):
+            raise InputError(f"--out: expected a file name that ends in .png, got {name}")
+        if not terminal.installed("matplotlib"):
+            raise missing_extra("matplotlib", "plot")
+
+
+def _draw(name: str, plot: Callable[[Any], Any]) -> None:
+    """Write one plot into a file."""
+    from matplotlib.figure import Figure
+
+    from fastincentive._files import write_atomically
+    from fastincentive.reproduce.figures import png
+
+    figure = Figure((7.0, 4.6), layout="constrained")
+    plot(figure.subplots())
+    write_atomically(name, png(figure))
+
+
+def info(args: argparse.Namespace) -> int:
+    """Print versions, threads and CPU."""
+    from fastincentive.reports.environment import EXTRAS, environment
+
+    found = environment()
+    extras = {
+        name: version or f"not installed (pip install 'fastincentive[{EXTRAS[name]}]')"
+        for name, version in found["extras"].items()
+    }
+    rows = {**found["versions"], **extras, **found["threads"], **found["machine"]}
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        print(f"{name.replace('_', ' '):<{width}}  {value}")
+    return SOLVED

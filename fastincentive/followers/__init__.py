@@ -1,0 +1,1 @@
+"""Followers: tabular models, how they answer, and what their policies are worth."""

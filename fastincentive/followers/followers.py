@@ -1,0 +1,384 @@
+"""n followers packed into the flat arrays that the kernels read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastincentive._arrays import FloatArray
+from fastincentive.errors import ImproperPolicyError, invalid
+from fastincentive.followers.best_responses import (
+    ResponseMemory,
+    Sweepable,
+    mixes_soon,
+    recall_bytes,
+    respond_by_policies,
+    respond_large,
+    sweepable,
+)
+from fastincentive.followers.evaluation import ROUTES, evaluate_large
+from fastincentive.followers.mdp import TabularMDP, as_mdp
+from fastincentive.followers.transition import TransitionModel
+from fastincentive.kernels import bellman
+from fastincentive.kernels.jacobi import mixing_response
+from fastincentive.kernels.packed import DENSE_STATES, Packed
+
+__all__ = ["Followers"]
+
+#: Up to this many states nothing is quicker than sweeps in order and a few factors.
+FEW_STATES = 100
+
+
+class PolicyValues(NamedTuple):
+    """What ``Followers.evaluate`` returns."""
+
+    values: FloatArray  # (n, S)
+    q_values: FloatArray  # (n, S, A), -inf for unavailable actions
+    visits: FloatArray  # (n, S) unnormalised state occupancy, 0 in absorbing states at discount 1
+
+
+class ResponseValues(NamedTuple):
+    """What ``Followers.best_responses`` returns."""
+
+    actions: NDArray[np.int64]  # (n, S)
+    values: FloatArray  # (n, S) V*
+    q_values: FloatArray  # (n, S, A) Q*, -inf for unavailable actions
+    residual: FloatArray  # (n,) sup-norm Bellman residual
+    iterations: NDArray[np.int64]  # (n,)
+
+
+class Followers:
+    """n independent followers over the same S states and A actions.
+
+    Parameters
+    ----------
+    mdps : sequence of TabularMDP
+        One per follower. Transition models that are the same object are stored once; use
+        ``mdp.replace(...)`` or the same ``TabularMDP`` several times to share one.
+    counts : array (n,) of positive integers, optional
+        How many followers are alike: what is called a follower elsewhere is then a type, whose
+        followers have one model, start, policy and payments. The leader's reward is that of the
+        whole population, type by type; derivatives by a type's policy are those of all its
+        followers together.
+
+    Raises
+    ------
+    InputError
+        If the list is empty, the sizes differ between followers, or a count is no positive integer.
+    """
+
+    def __init__(self, mdps: Sequence[TabularMDP], counts: ArrayLike | None = None) -> None:
+        self._mdps = [as_mdp(f"followers[{i}]", mdp) for i, mdp in enumerate(mdps)]
+        if not self._mdps:
+            raise invalid("followers", "at least one TabularMDP", "none")
+        shape = self._mdps[0].available.shape
+        for i, mdp in enumerate(self._mdps):
+            if mdp.available.shape != shape:
+                raise invalid(
+                    "followers",
+                    f"{shape[0]} states and {shape[1]} actions, as the first follower",
+                    f"{mdp.n_states} and {mdp.n_actions}",
+                    f"follower {i}",
+                    "Pad with unreachable states, and mark missing actions unavailable.",
+                )
+        number = np.ones(len(self._mdps), np.int64) if counts is None else np.array(counts)
+        if number.shape != (len(self._mdps),):
+            raise invalid("counts", f"shape ({len(self._mdps)},), one per type", number.shape)
+        bad = number < 1
+        if not np.issubdtype(number.dtype, np.integer) or bad.any():
+            at = int(np.argmax(bad))
+            raise invalid("counts", "positive integers", number[at], f"type {at}")
+        #: (n,) followers of each type.
+        self.counts: NDArray[np.int64] = number.astype(np.int64)
+        numbers: dict[int, int] = {}
+        models: list[TransitionModel] = []
+        index = np.empty(len(self._mdps), np.int64)
+        for i, mdp in enumerate(self._mdps):
+            key = id(mdp.transition)
+            if key not in numbers:
+                numbers[key] = len(models)
+                models.append(mdp.transition)
+            index[i] = numbers[key]
+        starts = [model.row_start for model in models]
+        offsets = np.concatenate([[0], np.cumsum([start[-1] for start in starts])])
+        self.packed = Packed(
+            row_start=np.concatenate(
+                [start[:-1] + offset for start, offset in zip(starts, offsets, strict=False)]
+                + [offsets[-1:]]
+            ).astype(np.int64),
+            successor=np.concatenate([model.successor for model in models]),
+            probability=np.concatenate([model.probability for model in models]),
+            available=np.stack([model.available for model in models]),
+            absorbing=np.stack([model.absorbing for model in models]),
+            sink=np.stack([model.sink for model in models]),
+            model=index,
+            discount=np.array([mdp.discount for mdp in self._mdps]),
+            initial=np.stack([mdp.initial for mdp in self._mdps]),
+        )
+        self.rewards: FloatArray = np.stack([mdp.reward for mdp in self._mdps])
+        self._models = models
+        self._discounted = bool(self.packed.discount.max() < 1.0)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The packed arrays repeat what the followers hold.
+        return Followers, (self._mdps, self.counts)
+
+    @cached_property
+    def sweepable(self) -> Sweepable | None:
+        """The models in sweep order; None where sweeps do not apply (discount 1, ragged rows)."""
+        return sweepable(self.packed, self._models) if self._discounted else None
+
+    @cached_property
+    def _mixes(self) -> bool:
+        return mixes_soon(self.packed, self._models)
+
+    @property
+    def n(self) -> int:
+        """Number of followers."""
+        return len(self._mdps)
+
+    @property
+    def population(self) -> int:
+        """Number of followers of all types together; n unless there are counts."""
+        return int(self.counts.sum())
+
+    @property
+    def n_states(self) -> int:
+        """Number of states S."""
+        return self._mdps[0].n_states
+
+    @property
+    def n_actions(self) -> int:
+        """Number of actions A."""
+        return self._mdps[0].n_actions
+
+    @property
+    def n_models(self) -> int:
+        """Number of distinct transition models stored."""
+        return int(self.packed.available.shape[0])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(n, S, A), the shape of policies and side payments."""
+        return (self.n, self.n_states, self.n_actions)
+
+    @property
+    def available(self) -> NDArray[np.bool_]:
+        """(n, S, A) bool: which actions exist for which follower in which state."""
+        return np.asarray(self.packed.available[self.packed.model])
+
+    def __len__(self) -> int:
+        """Return the number of followers."""
+        return self.n
+
+    def __getitem__(self, i: int) -> TabularMDP:
+        """Return follower ``i``."""
+        return self._mdps[i]
+
+    def __iter__(self) -> Iterator[TabularMDP]:
+        """Iterate over the followers."""
+        return iter(self._mdps)
+
+    def __repr__(self) -> str:
+        """Return the sizes."""
+        return (
+            f"Followers(n={self.n}, n_states={self.n_states}, n_actions={self.n_actions}, "
+            f"n_models={self.n_models})"
+        )
+
+    def check_policies(
+        self, policies: object, argument: str = "policies", single: bool = False
+    ) -> FloatArray:
+        """Return policies as an (n, S, A) array, or raise naming the first offending entry.
+
+        ``single`` lets float32 policies stay so.
+        """
+        kept = single and getattr(policies, "dtype", None) == np.float32
+        value = np.array(policies, np.float32 if kept else float, order="C")
+        slack = 1e-6 if kept else 1e-9
+        if value.shape != self.shape:
+            raise invalid(argument, f"shape {self.shape} (followers, states, actions)", value.shape)
+        bad = ~(value >= 0) | ((value > 0) & ~self.available)
+        if bad.any():
+            i, s, a = (int(k) for k in np.argwhere(bad)[0])
+            raise invalid(
+                argument,
+                "probabilities >= 0, and 0 for unavailable actions",
+                value[i, s, a],
+                f"follower {i}, state {s}, action {a}",
+            )
+        total = value.sum(axis=2)
+        bad_rows = np.abs(total - 1.0) > slack
+        if bad_rows.any():
+            i, s = (int(k) for k in np.argwhere(bad_rows)[0])
+            raise invalid(
+                argument,
+                f"rows that sum to 1 (within {slack:.0e})",
+                total[i, s],
+                f"follower {i}, state {s}",
+            )
+        return value
+
+    def raise_improper(self, follower: int, state: int) -> None:
+        """Raise the error for a policy that is never absorbed at discount 1."""
+        raise ImproperPolicyError(
+            f"policies: expected a policy that reaches an absorbing state from everywhere, "
+            f"because follower {follower} has discount 1; got one that never leaves a class "
+            f"around state {state}. Use a discount below 1 or a policy that leaves it."
+        )
+
+    def evaluate(
+        self,
+        rewards: FloatArray,
+        policies: FloatArray,
+        route: str = "auto",
+        tolerance: float = 0.0,
+    ) -> PolicyValues:
+        """Values, Q-values and unnormalised state occupancies of policies under rewards (n, S, A).
+
+        ``route`` is "auto", "sweeps" or "direct" (sparse factors), for more than ``DENSE_STATES``
+        states; ``tolerance`` bounds the residual of sweeps, 0 means rounding.
+
+        Raises
+        ------
+        ImproperPolicyError
+            If a follower with discount 1 is never absorbed under its policy.
+        """
+        if route not in ROUTES:
+            raise invalid("route", f"one of {ROUTES}", repr(route))
+        n, states, _ = rewards.shape
+        if states > DENSE_STATES:
+            *found, singular = evaluate_large(
+                self._models, self.packed, rewards, policies, route, tolerance
+            )
+            self._check_absorbed(singular)
+            return PolicyValues(*found)
+        values = np.empty((n, states))
+        q_values = np.empty(rewards.shape)
+        visits = np.empty((n, states))
+        singular = np.empty(n, np.int64)
+        bellman.evaluate_policies(
+            self.packed, rewards, policies, values, q_values, visits, singular
+        )
+        self._check_absorbed(singular)
+        return PolicyValues(values, q_values, visits)
+
+    def occupancy_from(self, sources: FloatArray, policies: FloatArray) -> FloatArray:
+        """Unnormalised state occupancies (n, S) of policies from ``sources`` (n, S) of any sign.
+
+        The solutions of y = sources + gamma_i (P_i^pi)' y; at discount 1 those of the absorbing
+        states are left at 0.
+        """
+        # What sweeps leave is relative to a mass of 1.
+        mass = np.abs(sources).sum(axis=1, keepdims=True)
+        scale = np.where(mass > 0.0, mass, 1.0)
+        packed = self.packed._replace(initial=sources / scale)
+        nothing = np.zeros(self.shape)
+        if self.n_states > DENSE_STATES:
+            visits = evaluate_large(self._models, packed, nothing, policies)[2]
+        else:
+            visits = np.empty(sources.shape)
+            values, q_values = np.empty(sources.shape), np.empty(self.shape)
+            singular = np.empty(self.n, np.int64)
+            bellman.evaluate_policies(packed, nothing, policies, values, q_values, visits, singular)
+        return visits * scale
+
+    def _check_absorbed(self, singular: NDArray[np.int64]) -> None:
+        """Raise if some follower has a state (-1: none) from which it is never absorbed."""
+        if max(singular.tolist()) >= 0:
+            i = int(np.argmax(singular >= 0))
+            self.raise_improper(i, int(singular[i]))
+
+    def best_responses(
+        self,
+        rewards: FloatArray,
+        warm: NDArray[np.int64] | None = None,
+        memory: ResponseMemory | None = None,
+        tolerance: float = 0.0,
+    ) -> ResponseValues:
+        """Optimal actions and values of every follower under rewards (n, S, A).
+
+        ``warm`` (n, S) are actions to start from, -1 for the uniform choice; ``memory`` keeps
+        values, too, and predicts the next ones. With more than ``DENSE_STATES`` states the sup
+        norm of the Bellman residual ends below ``tolerance``, by default close to rounding.
+
+        Raises
+        ------
+        InputError
+            If at discount 1 a follower's total reward is unbounded.
+        """
+        n, states, _ = self.shape
+        known = self.sweepable
+        if states > DENSE_STATES:
+            if known is None or (warm is None and memory is None and self._mixes):
+                found = respond_by_policies(self._models, self.packed, rewards, warm)
+            else:
+                found = respond_large(
+                    self._models, self.packed, known, rewards, warm, memory, tolerance
+                )
+            return self._bounded(ResponseValues(*found))
+        actions = np.empty((n, states), np.int64)
+        values = np.empty((n, states))
+        q_values = np.empty(self.shape)
+        residual = np.empty(n)
+        iterations = np.empty(n, np.int64)
+        answer = ResponseValues(actions, values, q_values, residual, iterations)
+        if warm is None and self._discounted:
+            if known is not None and (states <= FEW_STATES or not self._mixes):
+                bellman.first_responses(self.packed, known.ordered, rewards, *answer)
+                return answer
+            for i in range(n):  # factors judge what it finds
+                mixing_response(self.packed, i, rewards, actions[i], values[i], q_values[i])
+        else:
+            actions[:] = -1 if warm is None else warm
+        bellman.best_responses(self.packed, rewards, *answer)
+        return self._bounded(answer)
+
+    def _bounded(self, answer: ResponseValues) -> ResponseValues:
+        """Raise if some follower's total reward is unbounded (negative iterations)."""
+        if answer.iterations.min() < 0:
+            i = int(np.argmax(answer.iterations < 0))
+            raise invalid(
+                "reward",
+                "a bounded best total reward, because the discount is 1",
+                "a loop that earns for ever, from rewards and payments together",
+                f"follower {i}",
+                "Use a discount below 1, or lower the reward or the payment on the loop.",
+            )
+        return answer
+
+    def response_memory(self, most_gib: float = 1.0) -> ResponseMemory | None:
+        """Return a memory for repeated ``best_responses``; None where it is of no use or too large.
+
+        It serves more than ``DENSE_STATES`` states and discounts below 1.
+        """
+        known = self.sweepable
+        if self.n_states <= DENSE_STATES or known is None:
+            return None
+        return ResponseMemory() if recall_bytes(self.n, known) <= most_gib * 2**30 else None
+
+    def reachable(self, i: int) -> NDArray[np.bool_]:
+        """(S,) bool: states that follower i can meet from its start, whatever it does."""
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import breadth_first_order
+
+        model = self._mdps[i].transition
+        origin = np.repeat(np.arange(model.row_start.size - 1), np.diff(model.row_start))
+        size = self.n_states
+        start = np.flatnonzero(self._mdps[i].initial)
+        # One more node, from which every start is entered.
+        rows = np.concatenate([origin // self.n_actions, np.full(start.size, size)])
+        columns = np.concatenate([model.successor, start])
+        graph = coo_array((np.ones(rows.size), (rows, columns)), shape=(size + 1, size + 1))
+        met = breadth_first_order(graph.tocsr(), size, return_predecessors=False)
+        mask = np.zeros(size + 1, bool)
+        mask[met] = True
+        return mask[:size]
+
+    def start_values(self, values: FloatArray) -> FloatArray:
+        """V_i(mu_i) (n,) from values (n, S)."""
+        return np.asarray(np.einsum("is,is->i", self.packed.initial, values))

@@ -1,0 +1,111 @@
+"""How policies are parameterized: direct (theta = pi) and softmax (theta real)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastincentive._arrays import FloatArray
+from fastincentive.errors import invalid
+from fastincentive.followers.followers import Followers
+from fastincentive.kernels import simplex
+
+__all__ = ["Direct", "Parameterization", "Softmax"]
+
+#: Softmax parameters stay within this many temperatures of the row's largest.
+LOGIT_RANGE = 30.0
+
+
+@dataclass(frozen=True)
+class Direct:
+    """theta(s, a) = pi(a|s), each row on the simplex over the available actions."""
+
+    def policies(self, theta: FloatArray, followers: Followers) -> FloatArray:
+        """Policies (n, S, A) at theta: theta itself."""
+        return theta
+
+    def parameters(self, policies: FloatArray, followers: Followers) -> FloatArray:
+        """Theta that gives these policies."""
+        return policies.copy()
+
+    def gradient(self, gradient: FloatArray, policies: FloatArray) -> FloatArray:
+        """Gradient in theta from the gradient in the policy entries: the same."""
+        return gradient
+
+    def project(self, theta: FloatArray, followers: Followers) -> FloatArray:
+        """Projection on the product of simplices."""
+        out = np.empty_like(theta)
+        packed = followers.packed
+        simplex.project_rows(theta, packed.available, packed.model, out)
+        return out
+
+    def step(
+        self, policies: FloatArray, slope: FloatArray, step: float, followers: Followers
+    ) -> FloatArray:
+        """Policies after a natural-gradient step: each row moves along ``slope`` (n, S, A)."""
+        return self.project(policies + step * slope, followers)
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """pi(a|s) = exp(theta(s, a) / tau) / sum over the available actions.
+
+    Parameters
+    ----------
+    temperature : float
+        tau > 0, in units of reward.
+    floor : float
+        Smallest probability given to an available action when policies are turned into theta:
+        a softmax policy is never deterministic.
+    """
+
+    temperature: float = 0.05
+    floor: float = 1e-6
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        if not self.temperature > 0:
+            raise invalid("temperature", "a number > 0", self.temperature)
+        if not 0 < self.floor < 0.1:
+            raise invalid("floor", "a number in (0, 0.1)", self.floor)
+
+    def policies(self, theta: FloatArray, followers: Followers) -> FloatArray:
+        """Policies (n, S, A) at theta."""
+        out = np.empty_like(theta)
+        packed = followers.packed
+        simplex.softmax_policies(theta, self.temperature, packed.available, packed.model, out)
+        return out
+
+    def parameters(self, policies: FloatArray, followers: Followers) -> FloatArray:
+        """Theta that gives these policies, raised to the floor; rows have maximum 0."""
+        available = followers.available
+        return self.from_logits(np.log(np.maximum(policies, self.floor)), available)
+
+    def gradient(self, gradient: FloatArray, policies: FloatArray) -> FloatArray:
+        """Gradient in theta from the gradient in the policy entries (eq. 16)."""
+        out = np.empty_like(gradient)
+        simplex.softmax_gradients(gradient, policies, self.temperature, out)
+        return out
+
+    def project(self, theta: FloatArray, followers: Followers) -> FloatArray:
+        """Theta itself: softmax parameters are unconstrained."""
+        return theta
+
+    def step(
+        self, policies: FloatArray, slope: FloatArray, step: float, followers: Followers
+    ) -> FloatArray:
+        """Policies after a natural-gradient step: theta / tau moves along ``slope`` (n, S, A)."""
+        top = np.where(policies > 0.0, slope, -np.inf).max(axis=2, keepdims=True)
+        weight = policies * np.exp(step * np.minimum(slope - top, 0.0))
+        return np.asarray(weight / weight.sum(axis=2, keepdims=True))
+
+    def from_logits(self, logits: FloatArray, available: NDArray[np.bool_]) -> FloatArray:
+        """Theta (n, S, A) = tau logits, rows with maximum 0 and at most LOGIT_RANGE below."""
+        shifted = np.where(available, logits, -np.inf)
+        shifted -= shifted.max(axis=2, keepdims=True)
+        return np.where(available, self.temperature * np.maximum(shifted, -LOGIT_RANGE), 0.0)
+
+
+Parameterization = Direct | Softmax

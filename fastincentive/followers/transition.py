@@ -1,0 +1,310 @@
+"""Transition models: successors with probabilities, from every form that people have them in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastincentive.errors import invalid
+from fastincentive.kernels.sparsity import Pattern, union_rows
+from fastincentive.kernels.sweep_order import Ordered, backward_order, count_pairs, ordered_rows
+from fastincentive.kernels.symbolic_factorization import Fronts, analyse
+
+if TYPE_CHECKING:
+    pass
+from fastincentive._arrays import FloatArray
+
+__all__ = [
+    "ROW_SUM_TOLERANCE",
+    "TransitionModel",
+    "availability",
+    "check_probabilities",
+    "check_rows",
+    "from_dense",
+    "from_lists",
+    "from_sparse",
+]
+
+#: Transition rows and initial distributions may miss 1 by this much; they are then rescaled.
+ROW_SUM_TOLERANCE = 1e-9
+
+#: No factors of I - gamma P with more than about so many entries in L (0.2 GB).
+MOST_FILL = 25_000_000
+
+
+class TransitionModel:
+    """Transitions of all (state, action) pairs as successor lists, and which pairs exist.
+
+    Row ``s * A + a`` spans ``row_start[row]:row_start[row + 1]`` of ``successor`` (int32) and
+    ``probability`` (float64). Two followers with the same ``TransitionModel`` object share it.
+    """
+
+    def __init__(
+        self,
+        row_start: NDArray[np.int64],
+        successor: NDArray[np.int32],
+        probability: FloatArray,
+        available: NDArray[np.bool_],
+    ) -> None:
+        self.row_start = row_start
+        self.successor = successor
+        self.probability = probability
+        self.available = available
+        self._fronts: Fronts | None = None
+        self._too_much_work = 0.0  # there are no fronts up to this
+        for array in (row_start, successor, probability, available):
+            array.setflags(write=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What is derived from the lists is several times as large, and soon made again.
+        given = (self.row_start, self.successor, self.probability, self.available)
+        return TransitionModel, given
+
+    @cached_property
+    def _pairs(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """State pairs (from, to) that some available action connects."""
+        states, actions = self.available.shape
+        row = np.repeat(np.arange(states * actions), np.diff(self.row_start))
+        keep = self.available.reshape(-1)[row] & (self.probability > 0)
+        return row[keep] // actions, self.successor[keep].astype(np.int64)
+
+    @cached_property
+    def absorbing(self) -> NDArray[np.bool_]:
+        """(S,) bool: states of the closed classes of the graph of all available actions."""
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
+        states = self.available.shape[0]
+        origin, target = self._pairs
+        graph = coo_array((np.ones(origin.size), (origin, target)), shape=(states, states))
+        count, component = connected_components(graph, directed=True, connection="strong")
+        closed = np.ones(count, bool)
+        closed[component[origin[component[origin] != component[target]]]] = False
+        return np.asarray(closed[component])
+
+    @cached_property
+    def sweep_order(self) -> tuple[NDArray[np.int64], int]:
+        """The states (S,) in the order of sweeps, and the widest level of that order."""
+        order = np.empty(self.available.shape[0], np.int64)
+        breadth = int(backward_order(self.row_start, self.successor, self.sink, order))
+        order.setflags(write=False)
+        return order, breadth
+
+    @property
+    def breadth(self) -> int:
+        """Widest level of the breadth-first order, the size of a separator."""
+        return self.sweep_order[1]
+
+    @cached_property
+    def pairs(self) -> int:
+        """How many (state, successor) pairs there are, whatever the action."""
+        return int(count_pairs(self.row_start, self.successor, self.available.shape[0]))
+
+    def fronts(self, most_work: float = math.inf) -> Fronts | None:
+        """Where the factors of I - gamma P lie under any policy, laid out once.
+
+        None where they get too big or take more than ``most_work``, as counted in ``Fronts``.
+        """
+        if self._fronts is None and most_work > self._too_much_work:
+            states = self.available.shape[0]
+            self._fronts = analyse(self.row_start, self.successor, states, MOST_FILL, most_work)
+            self._too_much_work = most_work
+        return self._fronts
+
+    @cached_property
+    def ordered(self) -> Ordered | None:
+        """One model's transitions in sweep order, or None if padded rows would waste too much."""
+        states, actions = self.available.shape
+        width = int(np.diff(self.row_start).max())
+        if states * actions * width > 2 * self.successor.size + 1000:
+            return None
+        order, _ = self.sweep_order
+        successor = np.empty((states, actions, width), np.uint32)
+        probability = np.empty((states, actions, width))
+        ordered_rows(
+            self.row_start, self.successor, self.probability, order, successor, probability
+        )
+        return Ordered(order[None], successor[None], probability[None])
+
+    @cached_property
+    def pattern(self) -> Pattern:
+        """Successors of each state under any action, merged."""
+        states, actions = self.available.shape
+        start = np.empty(states + 1, np.uint32)
+        column = np.empty(self.successor.size, np.uint32)
+        place = np.empty(self.successor.size, np.uint32)
+        end = union_rows(self.row_start, self.successor, actions, start, column, place)
+        return Pattern(start[None], np.array([0, end]), column[:end].copy(), place)
+
+    @cached_property
+    def sink(self) -> NDArray[np.bool_]:
+        """(S,) bool: states that no available action leaves."""
+        stays = np.ones(self.available.shape[0], bool)
+        origin, target = self._pairs
+        stays[origin[origin != target]] = False
+        return stays
+
+
+def check_rows(total: FloatArray, available: NDArray[np.bool_], argument: str) -> None:
+    """Raise unless probabilities sum to 1 wherever an action is available."""
+    bad = np.abs(total - 1.0) > ROW_SUM_TOLERANCE
+    bad &= available
+    if bad.any():
+        s, a = (int(k) for k in np.argwhere(bad)[0])
+        raise invalid(
+            argument,
+            f"probabilities that sum to 1 (within {ROW_SUM_TOLERANCE:g})",
+            f"a sum of {total[s, a]:.12g}",
+            f"state {s}, action {a}",
+            "Normalise the row, or mark the pair unavailable with available[s, a] = False.",
+        )
+
+
+def check_probabilities(value: FloatArray, argument: str) -> None:
+    """Raise at the first number that is no probability."""
+    bad = ~(value >= 0) | ~np.isfinite(value)
+    if bad.any():
+        where = tuple(int(k) for k in np.argwhere(bad)[0])
+        raise invalid(
+            argument,
+            "finite probabilities >= 0",
+            value[where],
+            f"index {where}",
+            "Negative, NaN and infinite entries are never valid.",
+        )
+
+
+def availability(available: ArrayLike | None, states: int, actions: int) -> NDArray[np.bool_]:
+    """Return (S, A) bool: which actions are available, at least one in each state."""
+    if available is None:
+        return np.ones((states, actions), bool)
+    mask = np.array(available)
+    if mask.dtype != np.bool_ or mask.shape != (states, actions):
+        raise invalid(
+            "available",
+            f"a bool array of shape ({states}, {actions})",
+            f"{mask.dtype} {mask.shape}",
+        )
+    empty = ~mask.any(axis=1)
+    if empty.any():
+        raise invalid(
+            "available",
+            "at least one action in every state",
+            "none",
+            f"state {int(np.argmax(empty))}",
+            "Give a state without choices one action that stays there with reward 0.",
+        )
+    return mask
+
+
+def from_dense(transition: Any, available: ArrayLike | None) -> TransitionModel:
+    """Build a model from an array (S, A, S)."""
+    try:
+        dense = np.array(transition, float)
+    except (TypeError, ValueError):
+        raise invalid(
+            "transition",
+            "an array (S, A, S) or a list of A scipy sparse matrices (S, S)",
+            type(transition).__name__,
+        ) from None
+    if dense.ndim != 3 or dense.shape[0] != dense.shape[2] or dense.size == 0:
+        raise invalid("transition", "an array of shape (S, A, S)", dense.shape)
+    states, actions, _ = dense.shape
+    mask = availability(available, states, actions)
+    dense[~mask] = 0.0
+    check_probabilities(dense, "transition")
+    total = dense.sum(axis=2)
+    check_rows(total, mask, "transition")
+    dense /= np.where(mask, total, 1.0)[:, :, None]
+    row, column = np.nonzero(dense.reshape(states * actions, states))
+    counts = np.bincount(row, minlength=states * actions)
+    start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return TransitionModel(
+        start, column.astype(np.int32), dense.reshape(-1, states)[row, column], mask
+    )
+
+
+def from_sparse(matrices: Sequence[Any], available: ArrayLike | None) -> TransitionModel:
+    """Build a model from one sparse matrix (S, S) for each action."""
+    states = matrices[0].shape[0]
+    for a, matrix in enumerate(matrices):
+        if matrix.shape != (states, states):
+            raise invalid("transition", f"shape ({states}, {states})", matrix.shape, f"action {a}")
+    rows = [matrix.tocsr().astype(float) for matrix in matrices]
+    actions = len(rows)
+    mask = availability(available, states, actions)
+    row_of = [np.repeat(np.arange(states), np.diff(matrix.indptr)) for matrix in rows]
+    state = np.concatenate(row_of)
+    action = np.concatenate([np.full(r.size, a) for a, r in enumerate(row_of)])
+    successor = np.concatenate([matrix.indices for matrix in rows])
+    probability = np.concatenate([matrix.data for matrix in rows])
+    return _assemble(state, action, successor, probability, mask, "transition")
+
+
+def from_lists(
+    successors: ArrayLike, probabilities: ArrayLike, available: ArrayLike | None
+) -> TransitionModel:
+    """Build a model from successors and probabilities (S, A, K)."""
+    target = np.asarray(successors)
+    weight = np.asarray(probabilities, float)
+    if target.ndim != 3 or target.size == 0 or target.shape != weight.shape:
+        raise invalid(
+            "successors and probabilities",
+            "two arrays of one shape (S, A, K)",
+            f"{target.shape} and {weight.shape}",
+        )
+    if not np.issubdtype(target.dtype, np.integer):
+        raise invalid("successors", "integers", target.dtype)
+    states, actions, _ = target.shape
+    mask = availability(available, states, actions)
+    weight = np.where(mask[:, :, None], weight, 0.0)
+    check_probabilities(weight, "probabilities")
+    used = (weight > 0) & mask[:, :, None]
+    bad = used & ((target < 0) | (target >= states))
+    if bad.any():
+        where = tuple(int(k) for k in np.argwhere(bad)[0])
+        raise invalid(
+            "successors", f"state numbers in 0..{states - 1}", int(target[where]), f"index {where}"
+        )
+    state, action, _ = np.nonzero(used)
+    return _assemble(state, action, target[used], weight[used], mask, "probabilities")
+
+
+def _assemble(
+    state: NDArray[Any],
+    action: NDArray[Any],
+    successor: NDArray[Any],
+    probability: FloatArray,
+    available: NDArray[np.bool_],
+    argument: str,
+) -> TransitionModel:
+    """Sort triples into rows and check that every available row is a distribution."""
+    states, actions = available.shape
+    bad = (~(probability >= 0) | ~np.isfinite(probability)) & available[state, action]
+    if bad.any():
+        k = int(np.argmax(bad))
+        raise invalid(
+            argument,
+            "finite probabilities >= 0",
+            probability[k],
+            f"state {int(state[k])}, action {int(action[k])}, successor {int(successor[k])}",
+        )
+    keep = available[state, action] & (probability != 0)
+    row = (state * actions + action)[keep]
+    order = np.argsort(row, kind="stable")
+    row = row[order]
+    weight = probability[keep][order]
+    total = np.bincount(row, weights=weight, minlength=states * actions).astype(float)
+    check_rows(total.reshape(states, actions), available, argument)
+    start = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=states * actions))])
+    return TransitionModel(
+        start.astype(np.int64),
+        successor[keep][order].astype(np.int32),
+        weight / total[row],
+        available,
+    )

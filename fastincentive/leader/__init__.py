@@ -1,0 +1,1 @@
+"""What the leader sees of the followers, and what it earns."""

@@ -1,0 +1,96 @@
+"""Where a run may start: best responses, or the policies the leader would choose itself."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastincentive._arrays import FloatArray
+from fastincentive.errors import ImproperPolicyError
+from fastincentive.followers.single import uniform_policies
+from fastincentive.problem.problem import IncentiveProblem
+from fastincentive.problem.queries import AnyOf, First, Question, alone
+
+__all__ = ["best_response_policies", "leader_optimal_policies", "leader_optimal_steps"]
+
+#: Rounds without a better value after which the ascent towards the leader's optimum ends.
+PATIENCE = 20
+
+
+def best_response_policies(problem: IncentiveProblem, payments: ArrayLike) -> FloatArray:
+    """Deterministic best responses (n, S, A) to payments (k,), the first action where tied.
+
+    Raises
+    ------
+    InputError
+        If the payments have the wrong shape or are outside their bounds.
+    """
+    result = problem.followers.best_responses(problem.rewards(problem.payments.check(payments)))
+    return np.eye(problem.followers.n_actions)[result.actions]
+
+
+def leader_optimal_policies(problem: IncentiveProblem, rounds: int = 80) -> FloatArray:
+    """Policies (n, S, A) that make the leader's value large, the followers' interests ignored.
+
+    From the uniform policies, mixes in the greedy policies of the leader's gradient (a
+    conditional-gradient ascent), then takes the greedy ones if they are no worse. A local
+    optimum: the leader's value is not concave. A discount of at most 0.99 stands in for the
+    leader's, so that followers do not wait for ever where the leader would not mind.
+    """
+    return alone(leader_optimal_steps(problem, rounds), problem)
+
+
+def leader_optimal_steps(
+    problem: IncentiveProblem, rounds: int = 80
+) -> Generator[Question, Any, FloatArray]:
+    """As ``leader_optimal_policies``, for a shard that asks what it must know of all followers."""
+    discount = min(problem.leader_discount, 0.99)
+    followers = problem.followers
+    policies = uniform_policies(followers)
+    best, best_value = policies, -np.inf
+    waited = 0
+    actions = np.eye(followers.n_actions)
+    last = np.zeros(followers.shape)
+    repeated = 0
+    for _ in range(rounds):
+        leader = yield from problem.leader_passing(policies, discount=discount)
+        assert leader.gradient is not None  # for the type checker
+        here = yield First(leader.value)
+        waited += 1
+        if here > best_value:
+            # Less than a millionth more is as good as nothing to start from.
+            waited = 0 if here > best_value + 1e-6 * abs(best_value) else waited
+            best, best_value = policies, here
+        slope = np.where(followers.available, leader.gradient, -np.inf)
+        greedy = actions[np.argmax(slope, axis=2)]
+        if not (yield AnyOf(not np.array_equal(greedy, last))):
+            # The mixture only moves on towards what is known already.
+            repeated += 1
+            if repeated >= 6 and not (yield AnyOf(not np.array_equal(best, greedy))):
+                break
+        else:
+            repeated = 0
+            last = greedy
+            found = yield from problem.leader_passing(greedy, gradient=False, discount=discount)
+            value = yield First(found.value)
+            if value > best_value and not (yield AnyOf(not _proper(problem, greedy))):
+                waited = 0
+                best, best_value = greedy, value
+        if waited >= PATIENCE:
+            break
+        policies = 0.7 * policies + 0.3 * greedy
+    return best
+
+
+def _proper(problem: IncentiveProblem, policies: FloatArray) -> bool:
+    """Whether followers with discount 1 are absorbed under these policies."""
+    if (problem.followers.packed.discount < 1.0).all():
+        return True
+    try:
+        problem.followers.evaluate(problem.followers.rewards, policies)
+    except ImproperPolicyError:
+        return False
+    return True

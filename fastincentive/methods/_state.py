@@ -1,0 +1,198 @@
+"""What Algorithm 1 goes on from, what it reports, and both cut into shards and joined again."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastincentive._arrays import FloatArray
+from fastincentive.errors import ImproperPolicyError
+from fastincentive.followers.best_responses import ResponseMemory
+from fastincentive.followers.followers import Followers, PolicyValues
+from fastincentive.followers.parameterization import Parameterization
+from fastincentive.followers.single import uniform_policies
+from fastincentive.methods._cutting_planes import Pieces
+from fastincentive.methods._step_control import Pace
+from fastincentive.problem.evaluation import Evaluation
+from fastincentive.problem.payments import BoundPayments
+from fastincentive.problem.problem import IncentiveProblem
+from fastincentive.problem.queries import AnyOf, Question
+
+__all__ = [
+    "AscentState",
+    "StepReport",
+    "evaluated",
+    "held_at",
+    "join_reports",
+    "join_states",
+    "part_of_state",
+]
+
+
+class AscentState(NamedTuple):
+    """Everything the next iteration depends on."""
+
+    iteration: int
+    payments: FloatArray  # (k,)
+    theta: FloatArray  # (n, S, A)
+    multipliers: FloatArray  # (n, J)
+    pieces: Pieces
+    actions: NDArray[np.int64]  # (n, S) last best responses, the warm start of the next
+    unit: FloatArray  # (n,) spread of each follower's action values: its unit of reward
+    pace: Pace
+    #: Of best responses, for many states; it changes answers by rounding alone, and is not saved.
+    memory: ResponseMemory | None = None
+
+
+class StepReport(NamedTuple):
+    """One iteration, evaluated at the state it started from."""
+
+    theta: FloatArray | None  # (n, S, A); None where policies stay with the workers of an engine
+    policies: FloatArray | None  # (n, S, A)
+    payments: FloatArray  # (k,)
+    evaluation: Evaluation
+    multipliers: FloatArray  # (n,)
+    residual: float  # largest change that the direction would make, per unit step and visit
+    converged: bool
+    stalled: bool
+    finite: bool  # whether the next state is made of numbers
+
+
+def held_at(
+    problem: IncentiveProblem,
+    parameterization: Parameterization,
+    rewards: FloatArray,
+    state: AscentState,
+) -> Generator[Question, Any, tuple[AscentState, FloatArray, PolicyValues]]:
+    """Return the state, or a proper one, with its policies and their values under the rewards."""
+    followers = problem.followers
+    policies = parameterization.policies(state.theta, followers)
+    held, improper = evaluated(followers, rewards, policies)
+    if problem.undiscounted and (yield AnyOf(improper)):
+        # A step at discount 1 ended in a loop that is never left: a little of every action
+        # leads out again.
+        policies = 0.99 * policies + 0.01 * uniform_policies(followers)
+        state = state._replace(theta=parameterization.parameters(policies, followers))
+        held = followers.evaluate(rewards, policies)
+    assert held is not None  # for the type checker
+    return state, policies, held
+
+
+def evaluated(
+    followers: Followers, rewards: FloatArray, policies: FloatArray
+) -> tuple[PolicyValues | None, bool]:
+    """Values of policies; or None, and that some follower's is improper."""
+    try:
+        return followers.evaluate(rewards, policies), False
+    except ImproperPolicyError:
+        return None, True
+
+
+def part_of_state(
+    state: AscentState, first: int, last: int, variables: NDArray[np.int64], width: int
+) -> AscentState:
+    """Return the state of followers first..last-1, of which each has at most so many payments."""
+    own = slice(first, last)
+    pieces, pace = state.pieces, state.pace
+    return AscentState(
+        iteration=state.iteration,
+        payments=state.payments[variables],
+        theta=state.theta[own],
+        multipliers=state.multipliers[own],
+        pieces=Pieces(
+            pieces.constant[own],
+            np.ascontiguousarray(pieces.slope[own, :, :width]),
+            pieces.active[own],
+            pieces.used[own],
+        ),
+        actions=state.actions[own],
+        unit=state.unit[own],
+        pace=pace._replace(
+            anchor=pace.anchor[variables],
+            policy_anchor=pace.policy_anchor[own],
+            last=pace.last[variables],
+            last_policies=pace.last_policies[own],
+        ),
+    )
+
+
+def join_states(
+    parts: Sequence[AscentState], variables: Sequence[NDArray[np.int64]], bound: BoundPayments
+) -> AscentState:
+    """Return the state of all followers."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def joined(arrays: list[Any]) -> Any:
+        return np.concatenate(arrays)
+
+    def wide(slope: FloatArray) -> FloatArray:
+        return np.pad(slope, ((0, 0), (0, 0), (0, bound.reach.shape[1] - slope.shape[2])))
+
+    def payments(arrays: list[FloatArray]) -> FloatArray:
+        return _scattered(arrays, variables, bound.size)
+
+    pieces = [part.pieces for part in parts]
+    paces = [part.pace for part in parts]
+    return AscentState(
+        iteration=parts[0].iteration,
+        payments=payments([part.payments for part in parts]),
+        theta=joined([part.theta for part in parts]),
+        multipliers=joined([part.multipliers for part in parts]),
+        pieces=Pieces(
+            joined([part.constant for part in pieces]),
+            joined([wide(part.slope) for part in pieces]),
+            joined([part.active for part in pieces]),
+            joined([part.used for part in pieces]),
+        ),
+        actions=joined([part.actions for part in parts]),
+        unit=joined([part.unit for part in parts]),
+        pace=paces[0]._replace(
+            anchor=payments([part.anchor for part in paces]),
+            policy_anchor=joined([part.policy_anchor for part in paces]),
+            last=payments([part.last for part in paces]),
+            last_policies=joined([part.last_policies for part in paces]),
+        ),
+    )
+
+
+def join_reports(
+    parts: Sequence[StepReport],
+    variables: Sequence[NDArray[np.int64]],
+    bound: BoundPayments,
+    counts: NDArray[np.int64],
+) -> StepReport:
+    """Return the report on all followers; policies are left out unless there is one shard."""
+    if len(parts) == 1:
+        return parts[0]
+    values, best, gaps = (
+        np.concatenate([getattr(part.evaluation, name) for part in parts])
+        for name in ("follower_values", "best_values", "follower_gaps")
+    )
+    return parts[0]._replace(
+        theta=None,
+        policies=None,
+        payments=_scattered([part.payments for part in parts], variables, bound.size),
+        evaluation=replace(
+            parts[0].evaluation,
+            follower_values=values,
+            best_values=best,
+            follower_gaps=gaps,
+            feasibility=-float(counts @ gaps),
+        ),
+        multipliers=np.concatenate([part.multipliers for part in parts]),
+        finite=all(part.finite for part in parts),
+    )
+
+
+def _scattered(
+    arrays: Sequence[FloatArray], variables: Sequence[NDArray[np.int64]], size: int
+) -> FloatArray:
+    whole = np.zeros(size)
+    for array, where in zip(arrays, variables, strict=True):
+        whole[where] = array
+    return whole

@@ -1,0 +1,1 @@
+"""The incentive design problem: f, q and their gradients."""

@@ -1,0 +1,174 @@
+"""What a problem needs of the machine's memory, what there is, and the refusal to ask for more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fastincentive._tables import text_table
+from fastincentive.followers.best_responses import recall_bytes
+
+if TYPE_CHECKING:
+    from fastincentive.problem.problem import IncentiveProblem
+from fastincentive._machine import check_memory, text_size
+
+__all__ = ["MemoryEstimate", "estimate_memory"]
+
+#: Arrays (n, S, A) that the ascent holds at once beside a leader pass, or after it (measured).
+ASCENT_ARRAYS = 12
+#: Rows of derivatives of each follower that a solve's measure of stationarity holds (measured).
+STATIONARITY_ROWS = 5
+#: Tables (S,)*n that doubling holds at once, and matrices (n, S, S).
+JOINT_TABLES, JOINT_CHAINS = 8, 2
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes by part; what the problem holds is counted, the rest is estimated.
+
+    Attributes
+    ----------
+    horizon : int
+        T, the times that the leader's sums go over.
+    models, rewards, payments : int
+        Held by the problem: the followers' transitions with what was derived from them so far; the
+        rewards of followers and leader; where may be paid.
+    policies : int
+        Policies (n, S, A) and their chains.
+    marginals, laws : int
+        Label marginals (T, n, L), and state laws (T, n, S) if they are kept.
+    conditional : int
+        Conditional rewards (T, n, L), with what the leader's reward needs to find them.
+    joining : int
+        What exists twice for a moment while times are joined, as far as it is not less than what
+        comes later.
+    gradient : int
+        dV/dpi (n, S, A).
+    product_space : int
+        Tables over joint states (S,)*n, where doubling takes over.
+    response : int
+        What a solve remembers of the followers' best responses.
+    ascent : int
+        Further arrays of a solve: some (n, S, A), and what its longest passes take more than one
+        whose horizon is known.
+    stationarity : int
+        What measures how stationary its end is: grows with the square of the number of followers
+        that share payments or a budget.
+    """
+
+    horizon: int
+    models: int
+    rewards: int
+    payments: int
+    policies: int
+    marginals: int
+    laws: int
+    conditional: int
+    joining: int
+    gradient: int
+    product_space: int
+    response: int
+    ascent: int
+    stationarity: int
+
+    @property
+    def held(self) -> int:
+        """What the problem holds already."""
+        return self.models + self.rewards + self.payments
+
+    @property
+    def leader_pass(self) -> int:
+        """What ``problem.leader_gradient`` takes at most at once, on top of ``held``."""
+        solve = self.response + self.ascent + self.stationarity
+        return self.total - self.held - solve
+
+    @property
+    def total(self) -> int:
+        """All parts: what a solve needs."""
+        return sum(size for _, size in self._parts())
+
+    def raise_if_too_large(self, available: float | None = None) -> MemoryEstimate:
+        """Return the estimate itself, or raise if a solve needs more than there is.
+
+        Parameters
+        ----------
+        available : float, optional
+            Bytes; by default what the machine has left.
+
+        Raises
+        ------
+        MemoryLimitError
+        """
+        check_memory(f"a solve over {self.horizon} times", self.total - self.held, available)
+        return self
+
+    def _parts(self) -> Iterator[tuple[str, int]]:
+        for field in fields(self)[1:]:
+            yield field.name, getattr(self, field.name)
+
+    def __str__(self) -> str:
+        """Return a table, one row per part that needs anything."""
+        rows = [
+            [name.replace("_", " "), text_size(size)] for name, size in self._parts() if size > 0
+        ]
+        sums = [["leader pass", text_size(self.leader_pass)], ["total", text_size(self.total)]]
+        return text_table([f"T = {self.horizon}", "memory"], [*rows, *sums], "lr")
+
+
+def estimate_memory(problem: IncentiveProblem, horizon: int, doubled: bool) -> MemoryEstimate:
+    """Estimate what ``leader_gradient`` over so many times and a solve need.
+
+    ``doubled`` tells that tables over joint states go on from there.
+    """
+    followers, passes, bound = problem.followers, problem.passes, problem.payments
+    n, states, _ = followers.shape
+    size = passes.footprint(horizon, gradient=True)
+    # Values take less time than gradients: a guess taken from them is too short.
+    longest = passes.footprint(horizon, gradient=True, guess=max(horizon - 1, 1))
+    table = followers.rewards.nbytes
+    chains = n * (8 * passes.pattern.largest + 17 * states)
+    joint = 8 * (JOINT_TABLES * states**n + JOINT_CHAINS * n * states**2) if doubled else 0
+    known = followers.sweepable if followers.response_memory() is not None else None
+    # Followers that no payment or budget ties are judged apart.
+    together = n if problem.budget is not None else max(len(group) for group in bound.groups)
+    models = [mdp.transition for mdp in followers]
+    seen: set[int] = set()
+    return MemoryEstimate(
+        horizon=horizon,
+        models=_held((followers.packed, models, passes.pattern), seen),
+        rewards=_held((followers, problem.leader), seen),
+        payments=_held((bound, problem.cost), seen),
+        policies=table + chains,
+        marginals=size.marginals,
+        laws=size.laws,
+        conditional=0 if doubled else size.conditional,
+        joining=size.joining,
+        gradient=table,
+        product_space=joint,
+        response=0 if known is None else int(recall_bytes(n, known)),
+        ascent=ASCENT_ARRAYS * table + max(sum(longest) - sum(size), 0),
+        stationarity=STATIONARITY_ROWS * together * (together * table // n + 8 * bound.size),
+    )
+
+
+def _held(given: object, seen: set[int]) -> int:
+    """Bytes of all arrays that an object of the package holds, but those ``seen`` before."""
+    total = 0
+    stack = [given]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, np.ndarray):
+            while isinstance(item.base, np.ndarray):
+                item = item.base
+        if isinstance(item, (tuple, list)):
+            stack += item
+        elif id(item) not in seen:
+            seen.add(id(item))
+            if isinstance(item, np.ndarray):
+                total += item.nbytes
+            elif type(item).__module__.startswith("fastincentive."):
+                stack += vars(item).values()
+    return total

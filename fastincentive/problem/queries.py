@@ -1,0 +1,274 @@
+"""What shards of the followers ask each other: a step over all followers, wherever they are.
+
+A step is a generator. It holds some of the followers, and yields a question whenever it needs to
+know something about all of them: whether some policy is improper, when the sum over time may stop,
+what a label is worth given everybody's marginals. ``alone`` answers a step that holds all followers
+itself; an engine answers several steps, one for each shard, and they go on in lockstep. Questions
+hold label marginals or a few numbers, never policies: nothing that grows with the states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastincentive._arrays import FloatArray
+from fastincentive.kernels import marginals as kernels
+from fastincentive.leader.base import BoundReward, conditional_rewards, expected_rewards
+
+if TYPE_CHECKING:
+    from fastincentive.problem.costs import Cost
+
+__all__ = [
+    "Across",
+    "AnyOf",
+    "Conditional",
+    "CostOf",
+    "Earliest",
+    "Expected",
+    "First",
+    "Magnitude",
+    "Project",
+    "Question",
+    "Relay",
+    "Summary",
+    "Whole",
+    "alone",
+]
+
+Result = TypeVar("Result")
+
+
+class Payments(Protocol):
+    """What is asked of all payments together."""
+
+    @property
+    def size(self) -> int:
+        """Number of payment variables."""
+        ...
+
+    def project(self, payments: FloatArray) -> FloatArray:
+        """Project on the bounds and the budget."""
+        ...
+
+
+class Whole(Protocol):
+    """What the answers know: an IncentiveProblem, or as much of it as the questions need."""
+
+    @property
+    def leader(self) -> BoundReward:
+        """The leader's reward."""
+        ...
+
+
+class WholeProblem(Whole, Protocol):
+    """What answers about payments know."""
+
+    @property
+    def payments(self) -> Payments:
+        """All payments."""
+        ...
+
+    @property
+    def cost(self) -> Cost:
+        """Their cost; none that depends on the policies."""
+        ...
+
+
+class Question(Protocol):
+    """What one shard asks; all shards ask the same at the same time."""
+
+    @staticmethod
+    def answers(asked: Sequence[Any], whole: Any) -> list[Any]:
+        """Return the answer for each shard."""
+        ...
+
+
+class AnyOf(NamedTuple):
+    """Whether something is so in some shard."""
+
+    flag: bool
+
+    @staticmethod
+    def answers(asked: Sequence[AnyOf], whole: Whole) -> list[bool]:
+        """Return the answer for each shard."""
+        return [any(each.flag for each in asked)] * len(asked)
+
+
+class First(NamedTuple):
+    """A number that all shards know but for rounding, as the first one knows it."""
+
+    number: float
+
+    @staticmethod
+    def answers(asked: Sequence[First], whole: Whole) -> list[float]:
+        """Return the answer for each shard."""
+        return [asked[0].number] * len(asked)
+
+
+class Summary(NamedTuple):
+    """The largest of numbers of each shard, and the sum of others."""
+
+    largest: FloatArray
+    total: FloatArray
+
+    @staticmethod
+    def answers(asked: Sequence[Summary], whole: Whole) -> list[tuple[FloatArray, FloatArray]]:
+        """Return the answer for each shard."""
+        if len(asked) == 1:
+            return [(asked[0].largest, asked[0].total)]
+        largest = np.max([each.largest for each in asked], axis=0)
+        total = np.sum([each.total for each in asked], axis=0)
+        return [(largest, total)] * len(asked)
+
+
+class Earliest(NamedTuple):
+    """The first time at which discount^(first + t) sum_i remainder[t, i] <= tolerance, or -1.
+
+    Also the sum there, or the last one.
+    """
+
+    remainder: FloatArray  # (T, n)
+    discount: float
+    first: int
+    tolerance: float
+
+    @staticmethod
+    def answers(asked: Sequence[Earliest], whole: Whole) -> list[tuple[int, float]]:
+        """Return the answer for each shard."""
+        remainder, *common = asked[0]
+        if len(asked) > 1:
+            remainder = np.stack([each.remainder.sum(axis=1) for each in asked], axis=1)
+        return [kernels.first_below(remainder, *common)] * len(asked)
+
+
+class Magnitude(NamedTuple):
+    """Bound on the leader's reward, followers being in states that show the marked labels."""
+
+    possible: NDArray[np.bool_]  # (n, L)
+
+    @staticmethod
+    def answers(asked: Sequence[Magnitude], whole: Whole) -> list[float]:
+        """Return the answer for each shard."""
+        possible = _joined([each.possible for each in asked], axis=0)
+        return [whole.leader.magnitude(possible)] * len(asked)
+
+
+class Expected(NamedTuple):
+    """E[R] (T,) at label marginals."""
+
+    marginals: FloatArray  # (T, n, L)
+
+    @staticmethod
+    def answers(asked: Sequence[Expected], whole: Whole) -> list[FloatArray]:
+        """Return the answer for each shard."""
+        marginals = _joined([each.marginals for each in asked], axis=1)
+        return [expected_rewards(whole.leader, marginals)] * len(asked)
+
+
+class Conditional(NamedTuple):
+    """E[R | label_i = l] (T, n, L) at label marginals."""
+
+    marginals: FloatArray  # (T, n, L)
+
+    @staticmethod
+    def answers(asked: Sequence[Conditional], whole: Whole) -> list[FloatArray]:
+        """Return the answer for each shard."""
+        marginals = _joined([each.marginals for each in asked], axis=1)
+        found = conditional_rewards(whole.leader, marginals)
+        ends = np.cumsum([each.marginals.shape[1] for each in asked])[:-1]
+        return np.split(found, ends, axis=1) if len(asked) > 1 else [found]
+
+
+class CostOf(NamedTuple):
+    """C(x) and dC/dx, of costs that only know all payments together.
+
+    One shard alone is told C(x), the others 0, so that their sum is C(x).
+    """
+
+    variables: NDArray[np.int64]  # (k,) which payments the shard has
+    payments: FloatArray  # (k,)
+
+    @staticmethod
+    def answers(asked: Sequence[CostOf], whole: WholeProblem) -> list[tuple[float, FloatArray]]:
+        """Return the answer for each shard."""
+        payments = _gathered(asked, whole)
+        slope = whole.cost.gradient(payments)
+        values = [whole.cost.value(payments)] + [0.0] * (len(asked) - 1)
+        return [(value, slope[each.variables]) for value, each in zip(values, asked, strict=True)]
+
+
+class Project(NamedTuple):
+    """The payments nearest to these that keep the bounds and the budget."""
+
+    variables: NDArray[np.int64]  # (k,) which payments the shard has
+    payments: FloatArray  # (k,)
+
+    @staticmethod
+    def answers(asked: Sequence[Project], whole: WholeProblem) -> list[FloatArray]:
+        """Return the answer for each shard."""
+        projected = whole.payments.project(_gathered(asked, whole))
+        return [projected[each.variables] for each in asked]
+
+
+class Across(NamedTuple):
+    """The largest of numbers >= 0 of each payment, over the shards that it reaches."""
+
+    variables: NDArray[np.int64]  # (k,) which payments the shard has
+    numbers: FloatArray  # (k,)
+
+    @staticmethod
+    def answers(asked: Sequence[Across], whole: WholeProblem) -> list[FloatArray]:
+        """Return the answer for each shard."""
+        every = np.zeros(whole.payments.size)
+        for each in asked:
+            np.maximum.at(every, each.variables, each.numbers)
+        return [every[each.variables] for each in asked]
+
+
+class Relay(NamedTuple):
+    """Numbers (k,) of payments that go from shard to shard, each adding its own.
+
+    A shard that is not ``done`` waits for its turn, and is answered with the numbers as the shard
+    before it left them; when all are done they are answered with the last ones. ``change`` is the
+    largest that some shard made.
+    """
+
+    variables: NDArray[np.int64]  # (k,) which payments the shard has
+    numbers: FloatArray  # (k,)
+    done: bool
+    change: float = 0.0
+
+    @staticmethod
+    def answers(asked: Sequence[Relay], whole: WholeProblem) -> list[tuple[FloatArray, float]]:
+        """Return the answer for each shard, once all are done."""
+        every = np.zeros(whole.payments.size)
+        for each in asked:
+            every[each.variables] = each.numbers
+        change = max(each.change for each in asked)
+        return [(every[each.variables], change) for each in asked]
+
+
+def alone(steps: Generator[Question, Any, Result], whole: Whole) -> Result:
+    """Run a step that holds all followers."""
+    try:
+        question = next(steps)
+        while True:
+            question = steps.send(question.answers((question,), whole)[0])
+    except StopIteration as end:
+        result: Result = end.value
+        return result
+
+
+def _joined(parts: Sequence[Any], axis: int) -> Any:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=axis)
+
+
+def _gathered(asked: Sequence[CostOf] | Sequence[Project], whole: WholeProblem) -> FloatArray:
+    payments = np.zeros(whole.payments.size)
+    for each in asked:
+        payments[each.variables] = each.payments
+    return payments

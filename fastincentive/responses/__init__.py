@@ -1,0 +1,1 @@
+"""How best responses depend on the payments: regimes, menus, ties, cheapest support."""

@@ -1,0 +1,256 @@
+"""Regimes: how best responses change along a line of payments, exactly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastincentive._arrays import FloatArray
+from fastincentive.errors import invalid
+from fastincentive.followers.followers import Followers
+from fastincentive.followers.mdp import TabularMDP, as_mdp
+from fastincentive.kernels import bellman
+from fastincentive.kernels import regimes as kernels
+from fastincentive.kernels.packed import TIE, Packed
+
+__all__ = ["Regimes", "Responses", "alike", "follower_regimes", "repeat", "walk"]
+
+
+class Responses(NamedTuple):
+    """Best responses along lines, each with the stretch of its line on which it is optimal."""
+
+    line: NDArray[np.int64]  # (C,)
+    lower: FloatArray  # (C,)
+    upper: FloatArray  # (C,)
+    laws: NDArray[np.int64]  # (C, S) actions in visited states, -1 elsewhere
+    actions: NDArray[np.int64]  # (C, S) the same with optimal actions elsewhere
+    complete: NDArray[np.bool_]  # (m,) whether all combinations of tied actions are listed
+    bounded: NDArray[np.bool_]  # (m,) False if payments further on could be earned for ever
+    ends: FloatArray  # (m,) how far each line was followed
+    breaks: NDArray[np.int64]  # (m,) breakpoints, those of states that are not visited included
+
+
+def repeat(packed: Packed, which: NDArray[np.int64]) -> Packed:
+    """Return packed followers in which follower j is the given follower ``which[j]``."""
+    return packed._replace(
+        model=packed.model[which],
+        discount=packed.discount[which],
+        initial=packed.initial[which],
+    )
+
+
+def alike(
+    followers: Followers, index: NDArray[np.int64], labels: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """First action (n, S, A) that is the same as each in law, reward, payment and label."""
+    out = np.empty(followers.shape, np.int64)
+    kernels.first_equals(followers.packed, followers.rewards, index, labels, out)
+    return out
+
+
+def walk(
+    packed: Packed,
+    base: FloatArray,
+    direction: FloatArray,
+    equals: NDArray[np.int64],
+    upper: FloatArray,
+) -> Responses:
+    """List all best responses along the lines ``base + t direction`` (m, S, A), 0 <= t <= upper.
+
+    ``packed`` holds one follower per line. Responses that differ only where they never come, or
+    only by actions with the same ``equals`` (m, S, A), count as one.
+    """
+    lines, states, _ = base.shape
+    actions = np.full((lines, states), -1)
+    values = np.empty((lines, states))
+    q_values = np.empty(base.shape)
+    status = np.empty(lines, np.int64)
+    bellman.best_responses(packed, base, actions, values, q_values, np.empty(lines), status)
+    if status.min() < 0:
+        raise invalid(
+            "payments",
+            "a bounded best total reward at the start of the line",
+            "a loop that earns for ever",
+            f"line {int(np.argmax(status < 0))}",
+        )
+    actions = np.take_along_axis(equals, actions[:, :, None], axis=2)[:, :, 0]
+    capacity = 32
+    while True:
+        lower = np.empty((lines, capacity))
+        above = np.empty((lines, capacity))
+        laws = np.empty((lines, capacity, states), np.int64)
+        full = np.empty((lines, capacity, states), np.int64)
+        found = np.zeros((lines, 5), np.int64)
+        kernels.walk_lines(
+            packed,
+            base,
+            direction,
+            equals,
+            actions.copy(),
+            TIE,
+            upper,
+            lower,
+            above,
+            laws,
+            full,
+            found,
+        )
+        most = int(found[:, 0].max())
+        if most <= capacity:
+            break
+        capacity = most
+    held = np.arange(capacity) < found[:, :1]
+    furthest = np.where(held, above, -np.inf).max(axis=1)
+    return Responses(
+        line=np.nonzero(held)[0],
+        lower=lower[held],
+        upper=above[held],
+        laws=laws[held],
+        actions=full[held],
+        complete=found[:, 3] != 0,
+        bounded=found[:, 2] == 0,
+        ends=np.where(found[:, 4] != 0, furthest, upper),
+        breaks=found[:, 1],
+    )
+
+
+@dataclass(frozen=True)
+class Regimes:
+    """All best responses of one follower to reward R + t D, in the order in which they appear.
+
+    Attributes
+    ----------
+    lower, upper : array (C,)
+        Response k is optimal exactly for t in [lower[k], upper[k]]; a response that is optimal at
+        a breakpoint only has lower = upper.
+    policies : array (C, S, A)
+        Deterministic. In states they do not visit they are optimal at ``lower``.
+    values : array (C, S)
+        V at t = lower[k].
+    start_values, slopes : array (C,)
+        The value from the initial distribution is start_values[k] + slopes[k] * (t - lower[k]);
+        the slope is the occupancy-weighted direction (the paper's Lemma 1, unnormalised).
+    occupancies : array (C, S, A)
+        Unnormalised discounted visits.
+    complete : bool
+        Whether all combinations of tied actions are listed (many exact ties can be too many).
+        Breakpoints at payments worth a million times all else are not resolved: the regimes then
+        end at the first of them, short of the end of the line.
+    bounded : bool
+        False if, at discount 1, payments beyond the last breakpoint could be earned for ever.
+    """
+
+    lower: FloatArray
+    upper: FloatArray
+    policies: FloatArray
+    values: FloatArray
+    start_values: FloatArray
+    slopes: FloatArray
+    occupancies: FloatArray
+    complete: bool
+    bounded: bool
+
+    @property
+    def breakpoints(self) -> FloatArray:
+        """Payments (K,) at which the response changes, the start of the line excluded."""
+        return np.unique(self.lower[self.lower > 0.0])
+
+    def optimal(self, t: float) -> NDArray[np.int64]:
+        """Numbers of the responses that are optimal at t: several where they tie."""
+        return np.flatnonzero((self.lower <= t) & (t <= self.upper))
+
+    def value(self, t: float) -> float:
+        """V*(t) from the initial distribution: the largest of the lines."""
+        return float((self.start_values + self.slopes * (t - self.lower)).max())
+
+
+def follower_regimes(mdp: TabularMDP, direction: ArrayLike, upper: float = np.inf) -> Regimes:
+    """Find every best response of a follower whose reward is R + t D, for 0 <= t <= upper.
+
+    Parametric policy iteration: for a fixed policy values are linear in t, so it stays optimal
+    until an advantage A0 + t A1 vanishes; there the policy that is optimal next maximises the
+    slope over all actions that tie. Exact up to rounding; nothing is sampled.
+
+    Parameters
+    ----------
+    mdp : TabularMDP
+    direction : array (S, A) or (S,), or int
+        D, in units of reward per unit of payment; a number of a state means 1 there.
+    upper : float
+        End of the line; may be infinite, there are finitely many regimes.
+
+    Returns
+    -------
+    Regimes
+
+    Raises
+    ------
+    InputError
+        If the direction has the wrong shape, pays for unavailable actions or, at discount 1, in
+        absorbing states.
+
+    References
+    ----------
+    Puterman, Markov Decision Processes (1994), section 6.4 (policy iteration); the parametric
+    form is that of the simplex method with a parametric objective (Gass and Saaty, 1955).
+    """
+    followers = Followers([as_mdp("mdp", mdp)])
+    states, actions = mdp.n_states, mdp.n_actions
+    line = np.asarray(direction)
+    if line.ndim == 0 and np.issubdtype(line.dtype, np.integer):
+        if not 0 <= int(line) < states:
+            raise invalid("direction", f"a state number in 0..{states - 1}", int(line))
+        line = np.arange(states) == int(line)
+    line = np.array(line, float)
+    if line.shape == (states,):
+        line = np.repeat(line[:, None], actions, axis=1)
+    if line.shape != (states, actions) or not np.isfinite(line).all():
+        raise invalid(
+            "direction",
+            f"finite numbers of shape ({states}, {actions}) or ({states},), or a state number",
+            line.shape,
+        )
+    if np.asarray(direction).ndim == 2 and line[~mdp.available].any():
+        s, a = (int(k) for k in np.argwhere(~mdp.available & (line != 0.0))[0])
+        raise invalid(
+            "direction", "0 for unavailable actions", line[s, a], f"state {s}, action {a}"
+        )
+    line = np.where(mdp.available, line, 0.0)
+    if mdp.discount == 1.0 and line[mdp.transition.absorbing].any():
+        raise invalid("direction", "0 in absorbing states, because the discount is 1", "a payment")
+    if not upper >= 0:
+        raise invalid("upper", "a number >= 0", upper)
+    _, kinds = np.unique(line, return_inverse=True)
+    # Without a leader every action is a label of its own: only exact copies count as one.
+    equals = alike(followers, kinds.reshape(1, states, actions), np.zeros((1, states, 1), int))
+    found = walk(followers.packed, followers.rewards, line[None], equals, np.array([upper]))
+    policies = np.eye(actions)[found.actions]
+    many = repeat(followers.packed, np.zeros(found.line.size, np.int64))
+    rewards = followers.rewards + found.lower[:, None, None] * line
+    count = found.line.size
+    values = np.empty((count, states))
+    visits = np.empty((count, states))
+    bellman.evaluate_policies(
+        many,
+        rewards,
+        policies,
+        values,
+        np.empty((count, states, actions)),
+        visits,
+        np.empty(count, np.int64),
+    )
+    occupancies = visits[:, :, None] * policies
+    return Regimes(
+        lower=found.lower,
+        upper=found.upper,
+        policies=policies,
+        values=values,
+        start_values=values @ mdp.initial,
+        slopes=np.einsum("ksa,sa->k", occupancies, line),
+        occupancies=occupancies,
+        complete=bool(found.complete[0]),
+        bounded=bool(found.bounded[0]),
+    )

@@ -1,0 +1,164 @@
+"""Best responses where several are optimal: ties broken for the leader, or against it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastincentive._arrays import FloatArray
+from fastincentive.errors import ImproperPolicyError
+from fastincentive.kernels import bellman
+from fastincentive.kernels.packed import TIE
+from fastincentive.problem.problem import IncentiveProblem
+from fastincentive.responses.menus import Lines, Menus, collect
+from fastincentive.responses.search import Search
+
+__all__ = ["TieBreak", "break_ties", "broken_ties", "is_proper", "unit_of_reward"]
+
+#: All combinations of the followers' tied responses are priced up to this many.
+ENUMERATED = 4096
+#: Random starts of the search over more.
+STARTS = 4
+
+
+class TieBreak(NamedTuple):
+    """Best responses chosen among all optimal ones."""
+
+    policies: FloatArray  # (n, S, A)
+    exact: bool  # whether every deterministic choice was compared
+
+
+def break_ties(
+    problem: IncentiveProblem,
+    payments: FloatArray,
+    sign: float,
+    start: FloatArray | None = None,
+) -> FloatArray:
+    """Return best responses (n, S, A) that are best (sign +1) or worst (-1) for the leader.
+
+    As ``broken_ties``, without saying whether the answer is exact.
+    """
+    return broken_ties(problem, payments, sign, start).policies
+
+
+def broken_ties(
+    problem: IncentiveProblem,
+    payments: FloatArray,
+    sign: float,
+    start: FloatArray | None = None,
+) -> TieBreak:
+    """Return best responses that are best (sign +1) or worst (-1) for the leader.
+
+    Every follower's optimal deterministic responses are listed. All combinations are compared when
+    there are few; else followers take turns from several starts until no change helps. ``start``
+    (n, S, A), deterministic or not, is kept if it is a best response and nothing does better.
+    """
+    which = np.arange(problem.n)
+    bound = problem.payments
+    held = bound.spread(payments)
+    # A line of no length: the responses that are optimal at its only point.
+    menus = collect(problem, Lines(which, held, np.zeros(held.shape)))
+    sizes = np.diff(menus.first)
+    if menus.owner.size == problem.n:
+        pick, exact = menus.first[:-1], menus.complete
+        if start is None:
+            return TieBreak(_policies(problem, menus, pick), exact)
+    else:
+        search = Search(problem, menus, sign)
+        few = not problem.has_types and float(np.log(sizes).sum()) <= math.log(ENUMERATED) + 1e-9
+        pick = _compare(search, sizes) if few else _take_turns(search)
+        exact = menus.complete and bool(few)
+    chosen = _policies(problem, menus, pick)
+    if start is not None:
+        kept = _restrict(problem, payments, start)
+        if kept is not None:
+            # The leader does not choose what it cannot afford.
+            budget = sign > 0.0
+            ahead = _net(problem, payments, chosen, budget) - _net(problem, payments, kept, budget)
+            if not sign * ahead > 1e-13 * max(1.0, abs(ahead)):
+                chosen = kept
+    return TieBreak(chosen, exact)
+
+
+def _policies(problem: IncentiveProblem, menus: Menus, pick: NDArray[np.int64]) -> FloatArray:
+    return np.asarray(np.eye(problem.followers.n_actions)[menus.actions[pick]])
+
+
+def _net(
+    problem: IncentiveProblem, payments: FloatArray, policies: FloatArray, budget: bool
+) -> float:
+    # What is paid out may depend on the response as well.
+    cost = problem.cost_pass(payments, policies, gradient=False).value
+    if budget and not problem.affords(cost):
+        return -np.inf
+    return problem.net(problem.leader_pass(policies, gradient=False).value, cost)
+
+
+def _compare(search: Search, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Price every combination, two followers at a time."""
+    first = search.menus.first[:-1]
+    many = np.argsort(-sizes, kind="stable")[:2]
+    if sizes.size == 1:
+        return np.array([int(np.argmax(search.single_values()))])
+    i, j = (int(k) for k in np.sort(many))
+    rest = [k for k in range(sizes.size) if k not in (i, j)]
+    best, top = first, -np.inf
+    for others in itertools.product(*[range(sizes[k]) for k in rest]):
+        pick = first.copy()
+        pick[rest] += np.array(others, np.int64)
+        values = search.pair_values(pick, i, j)
+        at = np.unravel_index(int(np.argmax(values)), values.shape)
+        if values[at] > top + 1e-13 * max(1.0, abs(top)) or top == -np.inf:
+            top = float(values[at])
+            pick[[i, j]] = first[[i, j]] + np.array(at)
+            best = pick
+    return best
+
+
+def _take_turns(search: Search) -> NDArray[np.int64]:
+    rng = np.random.default_rng(0)
+    first, last = search.menus.first[:-1], search.menus.first[1:]
+    starts = [first] + [rng.integers(first, last) for _ in range(STARTS)]
+    found = [search.climb(start, False, []) for start in starts]
+    return max(found, key=lambda each: each[1])[0]
+
+
+def _restrict(
+    problem: IncentiveProblem, payments: FloatArray, start: FloatArray
+) -> FloatArray | None:
+    """``start`` on its optimal actions, if that makes it a best response."""
+    followers = problem.followers
+    rewards = problem.rewards(payments)
+    best = followers.best_responses(rewards)
+    unit = unit_of_reward(problem, payments)
+    tied = best.q_values >= best.q_values.max(axis=2, keepdims=True) - TIE * unit[:, None, None]
+    kept = np.empty(followers.shape)
+    bellman.near_greedy_policies(
+        best.q_values, best.q_values.max(axis=2), TIE * unit, np.where(tied, start, 0.0), kept
+    )
+    try:
+        values = followers.start_values(followers.evaluate(rewards, kept).values)
+    except ImproperPolicyError:
+        return None
+    short = followers.start_values(best.values) - values
+    return kept if (short <= 20.0 * TIE * unit).all() else None
+
+
+def unit_of_reward(problem: IncentiveProblem, payments: FloatArray) -> FloatArray:
+    """Each follower's unit of reward (n,): the size of its values and rewards, at least 1e-9."""
+    best = problem.followers.best_responses(problem.rewards(payments))
+    finite = np.where(np.isfinite(best.q_values), np.abs(best.q_values), 0.0)
+    return np.maximum(finite.max(axis=(1, 2)), 1e-9)
+
+
+def is_proper(problem: IncentiveProblem, policies: FloatArray) -> bool:
+    """Whether followers with discount 1 are absorbed under these policies (n, S, A)."""
+    try:
+        problem.followers.evaluate(problem.followers.rewards, policies)
+    except ImproperPolicyError:
+        return False
+    return True

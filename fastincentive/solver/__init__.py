@@ -1,0 +1,1 @@
+"""The loop: start, iterate a method, recover, refine, report."""

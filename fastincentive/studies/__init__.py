@@ -1,0 +1,1 @@
+"""Many solves: sweeps, Pareto fronts, audits of gradients, black boxes."""

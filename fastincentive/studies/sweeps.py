@@ -1,0 +1,224 @@
+"""Many independent solves: starts, weights, problems; in this process or on any executor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from inspect import signature
+from typing import Any
+
+import numpy as np
+
+from fastincentive._progress import progress_bar
+from fastincentive.errors import InputError, invalid
+from fastincentive.problem.problem import IncentiveProblem
+from fastincentive.solver.loop import solve
+from fastincentive.studies.sweep_items import Sweep, SweepItem
+from fastincentive.studies.sweep_workers import Outcome, Parcel, run_elsewhere, run_here
+
+__all__ = ["sweep"]
+
+
+def sweep(
+    problems: IncentiveProblem | Sequence[IncentiveProblem],
+    settings: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+    *,
+    executor: Executor | None = None,
+    solve: Callable[..., Any] = solve,
+    threads_per_item: int | None = None,
+    progress: bool = False,
+    **common: Any,
+) -> Sweep:
+    """Run independent solves and report on each; one that fails does not end the others.
+
+    Parameters
+    ----------
+    problems : IncentiveProblem or sequence of m of them
+        One problem is solved under all settings. For a sweep over weights:
+        ``[problem.replace(cost_weight=w) for w in weights]``.
+    settings : dict or sequence of m dicts, optional
+        Keyword arguments for ``solve``, item by item: ``[{"initial_payments": 1.0}, ...]``. One
+        dict is for all problems.
+    executor : concurrent.futures.Executor, optional
+        Where the items run: a ``ThreadPoolExecutor``, ``ProcessPoolExecutor``, mpi4py's
+        ``MPIPoolExecutor``, dask's ``client.get_executor()``. By default they run in this process,
+        one after the other. It is left open.
+    solve : callable
+        Called as ``solve(problem, **settings)``; ``fi.solve``, or another function of a problem
+        such as ``fi.global_optimum``. For other processes it must be a function of a module.
+    threads_per_item : int, optional
+        Numba's threads for one item, no more than its worker has: by default one on an executor,
+        all without.
+    progress : bool
+        Show a progress bar (needs the ``progress`` extra).
+    **common
+        Keyword arguments for all items; an item's own settings come first. An int or Generator
+        ``rng`` is a seed for the whole sweep: item j gets the j-th child of its ``SeedSequence``,
+        as an int.
+
+    Returns
+    -------
+    Sweep
+        ``.items`` in the order given, ``.solutions``, ``.failures``, ``.best``, and a table as
+        ``str``. The same numbers to the last bit whatever the executor and the threads.
+
+    Raises
+    ------
+    InputError
+        If problems and settings do not pair up, ``solve`` does not take a setting, or the executor
+        is none.
+    KeyboardInterrupt
+        Items that have not begun are cancelled first.
+
+    Notes
+    -----
+    What an item raises is kept in ``item.error``; a worker that dies fails the items that a broken
+    pool leaves undone. Warnings are issued where the items run.
+
+    A problem is pickled once, without what can be derived from it (21 kB for the paper's), and
+    kept by each worker until the next one comes. Compiled kernels are read from numba's cache on
+    disk. Processes should be started by "spawn" or "forkserver": one forked after numba has
+    started threads is killed at its first threaded kernel. NumPy's linear algebra has threads of
+    its own: set ``OPENBLAS_NUM_THREADS=1`` (and ``NUMBA_NUM_THREADS``, if a worker should never
+    have more) in the environment that the workers inherit.
+
+    Examples
+    --------
+    Three starts, of which the second cannot work:
+
+    >>> import fastincentive as fi
+    >>> problem = fi.models.example1()
+    >>> starts = [{"initial_payments": x} for x in (0.0, [1.0], 2.0)]
+    >>> found = fi.sweep(problem, starts, method=fi.RegimeAscent())
+    >>> [item.error is None for item in found.items]
+    [True, False, True]
+    >>> float(round(found.best.objective, 6))
+    4.0
+
+    On two processes (a script needs ``if __name__ == "__main__":`` around it)::
+
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(2, mp_context=spawn) as pool:
+            print(fi.sweep(problem, starts, executor=pool))
+    """
+    if executor is not None and not isinstance(executor, Executor):
+        raise invalid(
+            "executor",
+            "a concurrent.futures.Executor",
+            type(executor).__name__,
+            None,
+            "A dask client has one: client.get_executor().",
+        )
+    if threads_per_item is not None and threads_per_item < 1:
+        raise invalid("threads_per_item", "a positive integer", threads_per_item)
+    each, own = _paired(problems, settings)
+    chosen = _seeded(own, common)
+    _check(solve, each, chosen, common)
+    threads = 1 if threads_per_item is None and executor is not None else threads_per_item
+    shared = Parcel(problems) if isinstance(problems, IncentiveProblem) else None
+    tasks = (
+        (solve, shared or Parcel(problem), arguments, threads)
+        for problem, arguments in zip(each, chosen, strict=True)
+    )
+    outcomes: dict[int, Outcome] = {}
+    bar = progress_bar(len(each), 0) if progress else None
+    runs = run_here(tasks) if executor is None else run_elsewhere(executor, tasks)
+    try:
+        for j, outcome in runs:
+            outcomes[j] = outcome
+            if bar is not None:
+                bar.update(1)
+    finally:
+        runs.close()
+        if bar is not None:
+            bar.close()
+    return Sweep(tuple(SweepItem(j, arguments, *outcomes[j]) for j, arguments in enumerate(chosen)))
+
+
+def _paired(
+    problems: object, settings: object
+) -> tuple[list[IncentiveProblem], list[dict[str, Any]]]:
+    """Problems and settings item by item."""
+    each = [problems] if isinstance(problems, IncentiveProblem) else _listed("problems", problems)
+    for j, problem in enumerate(each):
+        if not isinstance(problem, IncentiveProblem):
+            raise invalid("problems", "IncentiveProblems", type(problem).__name__, f"item {j}")
+    if not each:
+        raise invalid("problems", "at least one", "none")
+    if settings is None or isinstance(settings, Mapping):
+        given: list[Any] = [{} if settings is None else settings] * len(each)
+    else:
+        given = _listed("settings", settings)
+        if isinstance(problems, IncentiveProblem):
+            each *= len(given)
+    for j, arguments in enumerate(given):
+        if not isinstance(arguments, Mapping) or not all(isinstance(k, str) for k in arguments):
+            raise invalid(
+                "settings", "dicts of keyword arguments", type(arguments).__name__, f"item {j}"
+            )
+    if not given or len(given) != len(each):
+        raise invalid(
+            "settings",
+            f"one dict for each of {len(each)} problems" if given else "at least one dict",
+            len(given) or "none",
+            None,
+            "One problem or one dict, not in a list, is taken for all items.",
+        )
+    return each, [dict(arguments) for arguments in given]
+
+
+def _listed(argument: str, value: object) -> list[Any]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise invalid(argument, "a sequence", type(value).__name__)
+    return list(value)
+
+
+def _seeded(own: list[dict[str, Any]], common: dict[str, Any]) -> list[dict[str, Any]]:
+    """Join common and own arguments, with a seed for each item if there is one for all.
+
+    Generators become seeds as well: one that is shared, or copied to a process, would be drawn
+    from in an order that depends on the executor.
+    """
+    chosen = [{**common, **arguments} for arguments in own]
+    if common.get("rng") is not None:
+        for arguments, given, seed in zip(
+            chosen, own, _seeds(common["rng"], len(own)), strict=True
+        ):
+            if given.get("rng") is None:
+                arguments["rng"] = seed
+    for arguments in chosen:
+        if isinstance(arguments.get("rng"), np.random.Generator):
+            (arguments["rng"],) = _seeds(arguments["rng"], 1)
+    return chosen
+
+
+def _seeds(rng: Any, count: int) -> list[int]:
+    sequence: Any = np.random.default_rng(rng).bit_generator.seed_seq
+    return [int(child.generate_state(1, np.uint64)[0]) for child in sequence.spawn(count)]
+
+
+def _check(
+    solve: Callable[..., Any],
+    problems: list[IncentiveProblem],
+    chosen: list[dict[str, Any]],
+    common: dict[str, Any],
+) -> None:
+    """Refuse what could not work for any item."""
+    if not callable(solve):
+        raise invalid("solve", "a function of a problem", type(solve).__name__)
+    if common.get("checkpoint") is not None and len(chosen) > 1:
+        raise InputError(
+            "checkpoint: expected one file for each item, in its own settings, got one for all"
+        )
+    try:
+        form = signature(solve)
+    except ValueError:  # not every compiled function has one
+        return
+    for j, (problem, arguments) in enumerate(zip(problems, chosen, strict=True)):
+        try:
+            form.bind(problem, **arguments)
+        except TypeError as error:
+            name = getattr(solve, "__name__", "solve")
+            raise invalid(
+                "settings", f"keyword arguments of {name}", str(error), f"item {j}"
+            ) from None
