@@ -14,7 +14,7 @@ from fastincentive.followers.parameterization import Parameterization
 from fastincentive.methods.bilevel_ascent import BilevelAscent
 from fastincentive.methods.value_penalty import ValuePenalty
 from fastincentive.problem.problem import IncentiveProblem
-from fastincentive.problem.queries import Question
+from fastincentive.problem.queries import Query
 
 __all__ = ["Local"]
 
@@ -58,10 +58,10 @@ class _LocalParts:
     def __init__(self, shards: Sequence[Shard]) -> None:
         self._shards = shards
 
-    def begin(self, task: str, arguments: Sequence[tuple[Any, ...]]) -> list[Question | Done]:
+    def begin(self, task: str, arguments: Sequence[tuple[Any, ...]]) -> list[Query | Done]:
         return [
             shard.begin(task, *each) for shard, each in zip(self._shards, arguments, strict=True)
         ]
 
-    def go_on(self, answers: Mapping[int, Any]) -> dict[int, Question | Done]:
+    def go_on(self, answers: Mapping[int, Any]) -> dict[int, Query | Done]:
         return {k: self._shards[k].go_on(answer) for k, answer in answers.items()}

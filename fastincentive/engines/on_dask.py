@@ -22,7 +22,7 @@ from fastincentive.followers.parameterization import Parameterization
 from fastincentive.methods._state import AscentState, StepReport
 from fastincentive.methods.bilevel_ascent import BilevelAscent
 from fastincentive.problem.problem import IncentiveProblem
-from fastincentive.problem.queries import Question
+from fastincentive.problem.queries import Query
 
 __all__ = ["Dask", "Traffic"]
 
@@ -298,11 +298,11 @@ class _DaskParts:
         self._collected(futures)
         self.placed = True
 
-    def begin(self, task: str, arguments: Sequence[tuple[Any, ...]]) -> list[Question | Done]:
+    def begin(self, task: str, arguments: Sequence[tuple[Any, ...]]) -> list[Query | Done]:
         found = self._call("begin", {k: (task, *each) for k, each in enumerate(arguments)})
         return [found[k] for k in range(len(arguments))]
 
-    def go_on(self, answers: Mapping[int, Any]) -> dict[int, Question | Done]:
+    def go_on(self, answers: Mapping[int, Any]) -> dict[int, Query | Done]:
         return self._call("go_on", {k: (answer,) for k, answer in answers.items()})
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from fastincentive.methods._state import AscentState, StepReport
 from fastincentive.methods.bilevel_ascent import BilevelAscent
 from fastincentive.methods.value_penalty import ValuePenalty
 from fastincentive.problem.problem import IncentiveProblem
-from fastincentive.problem.queries import Question, Relay, Whole
+from fastincentive.problem.queries import Context, Query, SequentialReduce
 
 __all__ = ["Done", "Parts", "Shard", "lockstep"]
 
@@ -44,9 +44,9 @@ class Shard:
         self._following: AscentState | None = None
         self._previous: AscentState | None = None
         self._report: StepReport | None = None
-        self._task: Generator[Question, Any, Any] | None = None
+        self._task: Generator[Query, Any, Any] | None = None
 
-    def begin(self, task: str, *arguments: Any) -> Question | Done:
+    def begin(self, task: str, *arguments: Any) -> Query | Done:
         """Begin a task; one that is under way is given up."""
         found = getattr(self, f"_{task}")(*arguments)
         if not isinstance(found, Generator):
@@ -54,8 +54,8 @@ class Shard:
         self._task = found
         return self.go_on(None)
 
-    def go_on(self, answer: Any) -> Question | Done:
-        """Go on with the task until its next question, or its end."""
+    def go_on(self, answer: Any) -> Query | Done:
+        """Go on with the task until its next query, or its end."""
         assert self._task is not None  # for the type checker
         try:
             return self._task.send(answer)
@@ -67,7 +67,7 @@ class Shard:
 
     def _start(
         self, payments: FloatArray, policies: str | FloatArray
-    ) -> Generator[Question, Any, None]:
+    ) -> Generator[Query, Any, None]:
         """Stand at the first iterate."""
         problem = self._problem
         if isinstance(policies, str):
@@ -88,7 +88,7 @@ class Shard:
         self._state = state
         self._following = self._previous = self._report = None
 
-    def _step(self, ahead: bool) -> Generator[Question, Any, StepReport]:
+    def _step(self, ahead: bool) -> Generator[Query, Any, StepReport]:
         """Evaluate the state, or the one that the last step led to, and find the next."""
         if ahead and self._following is not None:
             self._previous, self._state, self._following = self._state, self._following, None
@@ -98,7 +98,7 @@ class Shard:
         )
         return self._report
 
-    def _light_step(self, ahead: bool) -> Generator[Question, Any, StepReport]:
+    def _light_step(self, ahead: bool) -> Generator[Query, Any, StepReport]:
         """As ``step``, and the policies stay here."""
         report = yield from self._step(ahead)
         return report._replace(theta=None, policies=None)
@@ -127,41 +127,41 @@ class Shard:
 class Parts(Protocol):
     """The shards of a run, wherever they are."""
 
-    def begin(self, task: str, arguments: Sequence[tuple[Any, ...]]) -> list[Question | Done]:
+    def begin(self, task: str, arguments: Sequence[tuple[Any, ...]]) -> list[Query | Done]:
         """Begin a task in every shard, with arguments for each."""
         ...
 
-    def go_on(self, answers: Mapping[int, Any]) -> dict[int, Question | Done]:
+    def go_on(self, answers: Mapping[int, Any]) -> dict[int, Query | Done]:
         """Give some of the shards, by number, their answers."""
         ...
 
 
 def lockstep(
-    parts: Parts, whole: Whole, task: str, arguments: Sequence[tuple[Any, ...]]
+    parts: Parts, context: Context, task: str, arguments: Sequence[tuple[Any, ...]]
 ) -> list[Any]:
     """Run a task in all shards, and return what each has found.
 
-    ``whole`` is what answers know of all followers: the problem.
+    ``context`` is what answers know of all followers: the problem.
     """
     asked = parts.begin(task, arguments)
     while True:
         results = [each.result for each in asked if isinstance(each, Done)]
         if results:
             return results
-        if isinstance(asked[0], Relay) and not asked[0].done and len(asked) > 1:
-            asked = _relay(parts, whole, asked)
+        if isinstance(asked[0], SequentialReduce) and not asked[0].done and len(asked) > 1:
+            asked = _sequential_reduce(parts, context, asked)
             continue
-        answers = asked[0].answers(asked, whole)  # type: ignore[union-attr]
+        answers = asked[0].answers(asked, context)  # type: ignore[union-attr]
         found = parts.go_on(dict(enumerate(answers)))
         asked = [found[k] for k in range(len(answers))]
 
 
-def _relay(parts: Parts, whole: Any, asked: Sequence[Any]) -> list[Question | Done]:
+def _sequential_reduce(parts: Parts, context: Any, asked: Sequence[Any]) -> list[Query | Done]:
     """Let the shards take their turns, each with the numbers as the one before it left them."""
-    numbers = np.zeros(whole.payments.size)
+    numbers = np.zeros(context.payments.size)
     for each in asked:
         numbers[each.variables] = each.numbers
-    after: list[Question | Done] = []
+    after: list[Query | Done] = []
     for k, each in enumerate(asked):
         left: Any = parts.go_on({k: (numbers[each.variables], 0.0)})[k]
         numbers[left.variables] = left.numbers

@@ -42,7 +42,7 @@ def check_shards(count: int, multiplier: str, gradient: object) -> None:
 class _SeenLabels:
     """What a shard knows of the leader's reward: which labels its followers show.
 
-    Expectations are asked for, see ``exchange``.
+    Expectations are asked for, see ``queries``.
     """
 
     def __init__(self, labels: NDArray[np.int64], n_labels: int) -> None:

@@ -12,7 +12,7 @@ from fastincentive._arrays import FloatArray
 from fastincentive.errors import ImproperPolicyError
 from fastincentive.followers.single import uniform_policies
 from fastincentive.problem.problem import IncentiveProblem
-from fastincentive.problem.queries import AnyOf, First, Question, alone
+from fastincentive.problem.queries import AnyOf, Broadcast, Query, run_single
 
 __all__ = ["best_response_policies", "leader_optimal_policies", "leader_optimal_steps"]
 
@@ -40,12 +40,12 @@ def leader_optimal_policies(problem: IncentiveProblem, rounds: int = 80) -> Floa
     optimum: the leader's value is not concave. A discount of at most 0.99 stands in for the
     leader's, so that followers do not wait for ever where the leader would not mind.
     """
-    return alone(leader_optimal_steps(problem, rounds), problem)
+    return run_single(leader_optimal_steps(problem, rounds), problem)
 
 
 def leader_optimal_steps(
     problem: IncentiveProblem, rounds: int = 80
-) -> Generator[Question, Any, FloatArray]:
+) -> Generator[Query, Any, FloatArray]:
     """As ``leader_optimal_policies``, for a shard that asks what it must know of all followers."""
     discount = min(problem.leader_discount, 0.99)
     followers = problem.followers
@@ -56,9 +56,9 @@ def leader_optimal_steps(
     last = np.zeros(followers.shape)
     repeated = 0
     for _ in range(rounds):
-        leader = yield from problem.leader_passing(policies, discount=discount)
+        leader = yield from problem.leader_pass_steps(policies, discount=discount)
         assert leader.gradient is not None  # for the type checker
-        here = yield First(leader.value)
+        here = yield Broadcast(leader.value)
         waited += 1
         if here > best_value:
             # Less than a millionth more is as good as nothing to start from.
@@ -74,8 +74,8 @@ def leader_optimal_steps(
         else:
             repeated = 0
             last = greedy
-            found = yield from problem.leader_passing(greedy, gradient=False, discount=discount)
-            value = yield First(found.value)
+            found = yield from problem.leader_pass_steps(greedy, gradient=False, discount=discount)
+            value = yield Broadcast(found.value)
             if value > best_value and not (yield AnyOf(not _proper(problem, greedy))):
                 waited = 0
                 best, best_value = greedy, value

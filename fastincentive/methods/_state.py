@@ -20,7 +20,7 @@ from fastincentive.methods._step_control import Pace
 from fastincentive.problem.evaluation import Evaluation
 from fastincentive.problem.payments import BoundPayments
 from fastincentive.problem.problem import IncentiveProblem
-from fastincentive.problem.queries import AnyOf, Question
+from fastincentive.problem.queries import AnyOf, Query
 
 __all__ = [
     "AscentState",
@@ -67,7 +67,7 @@ def held_at(
     parameterization: Parameterization,
     rewards: FloatArray,
     state: AscentState,
-) -> Generator[Question, Any, tuple[AscentState, FloatArray, PolicyValues]]:
+) -> Generator[Query, Any, tuple[AscentState, FloatArray, PolicyValues]]:
     """Return the state, or a proper one, with its policies and their values under the rewards."""
     followers = problem.followers
     policies = parameterization.policies(state.theta, followers)

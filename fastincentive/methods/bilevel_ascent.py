@@ -21,7 +21,15 @@ from fastincentive.methods._step_control import distance, ends_window, judge, st
 from fastincentive.problem.passes import LeaderPass
 from fastincentive.problem.payments import BoundPayments
 from fastincentive.problem.problem import IncentiveProblem
-from fastincentive.problem.queries import Across, AnyOf, Project, Question, Relay, Summary, alone
+from fastincentive.problem.queries import (
+    Across,
+    AnyOf,
+    Project,
+    Query,
+    SequentialReduce,
+    Summary,
+    run_single,
+)
 from fastincentive.problem.sampled_gradients import Exact, Reinforce, check_gradient
 
 __all__ = ["BilevelAscent"]
@@ -163,11 +171,11 @@ class BilevelAscent:
         self, problem: IncentiveProblem, parameterization: Parameterization, state: AscentState
     ) -> tuple[AscentState, StepReport]:
         """Evaluate the state, and move."""
-        return alone(self.stepping(problem, parameterization, state), problem)
+        return run_single(self.stepping(problem, parameterization, state), problem)
 
     def stepping(
         self, problem: IncentiveProblem, parameterization: Parameterization, state: AscentState
-    ) -> Generator[Question, Any, tuple[AscentState, StepReport]]:
+    ) -> Generator[Query, Any, tuple[AscentState, StepReport]]:
         """As ``step_from``, for a shard of the followers that asks what it must know of all."""
         followers, bound, x = problem.followers, problem.payments, state.payments
         rewards = problem.rewards(x)
@@ -183,12 +191,12 @@ class BilevelAscent:
         if isinstance(self.gradient, Reinforce):
             leader, held = self._sampled(problem, policies, rewards, held, state.iteration)
         else:
-            leader = yield from problem.leader_passing(policies)
+            leader = yield from problem.leader_pass_steps(policies)
         assert leader.gradient is not None  # for the type checker
         values = followers.start_values(held.values)
         top = best if self.response == "greedy" else answered
         best_values = followers.start_values(top.values)
-        cost = yield from problem.cost_passing(x, policies)
+        cost = yield from problem.cost_pass_steps(x, policies)
         ahead = leader.gradient
         if cost.policies is not None:
             ahead = ahead - problem.cost_weight * cost.policies
@@ -328,7 +336,7 @@ class BilevelAscent:
         constraints: _Constraints,
         purse: kernels.Purse,
         multipliers: FloatArray,
-    ) -> Generator[Question, Any, tuple[FloatArray, FloatArray]]:
+    ) -> Generator[Query, Any, tuple[FloatArray, FloatArray]]:
         """Return the payments' gradient with the multipliers in it, and the change of the rows.
 
         ``multipliers`` (n, J) are the last ones, and are overwritten by the new ones.
@@ -350,15 +358,15 @@ class BilevelAscent:
             )
             return total, row_change
         # Followers that share payments take turns: what one changes, the next one sees.
-        total, _ = yield Relay(problem.variables, total, False)
+        total, _ = yield SequentialReduce(problem.variables, total, False)
         kernels.add_multipliers(bound.reach, own, multipliers, total)
-        total, _ = yield Relay(problem.variables, total, True)
+        total, _ = yield SequentialReduce(problem.variables, total, True)
         for _ in range(kernels.SWEEPS):
-            total, _ = yield Relay(problem.variables, total, False)
+            total, _ = yield SequentialReduce(problem.variables, total, False)
             change = kernels.sweep_directions(
                 packed, kind, step, rows, total, own, active, purse, target, multipliers
             )
-            total, change = yield Relay(problem.variables, total, True, change)
+            total, change = yield SequentialReduce(problem.variables, total, True, change)
             if change <= kernels.SETTLED:
                 break
         kernels.shared_directions(packed, kind, step, rows, multipliers, row_change)

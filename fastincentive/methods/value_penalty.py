@@ -22,7 +22,7 @@ from fastincentive.methods._step_control import start_pace
 from fastincentive.problem.evaluation import Evaluation
 from fastincentive.problem.payments import BoundPayments
 from fastincentive.problem.problem import IncentiveProblem
-from fastincentive.problem.queries import Question, alone
+from fastincentive.problem.queries import Query, run_single
 
 __all__ = ["Slopes", "ValuePenalty", "slopes_at"]
 
@@ -116,11 +116,11 @@ class ValuePenalty:
         self, problem: IncentiveProblem, parameterization: Parameterization, state: AscentState
     ) -> tuple[AscentState, StepReport]:
         """Evaluate the state, and move."""
-        return alone(self.stepping(problem, parameterization, state), problem)
+        return run_single(self.stepping(problem, parameterization, state), problem)
 
     def stepping(
         self, problem: IncentiveProblem, parameterization: Parameterization, state: AscentState
-    ) -> Generator[Question, Any, tuple[AscentState, StepReport]]:
+    ) -> Generator[Query, Any, tuple[AscentState, StepReport]]:
         """As ``step_from``, for a shard that holds all followers."""
         followers, bound, x, unit = problem.followers, problem.payments, state.payments, state.unit
         rewards = problem.rewards(x)

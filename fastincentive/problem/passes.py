@@ -22,7 +22,7 @@ from fastincentive.kernels import marginals as kernels
 from fastincentive.kernels.fused_pass import short_pass
 from fastincentive.kernels.marginals import SETTLE, STEP, WEIGH, Chains
 from fastincentive.leader.base import BoundReward, scratch_bytes, small_table
-from fastincentive.problem.queries import AnyOf, Earliest, Magnitude, Question, alone
+from fastincentive.problem.queries import AnyOf, Earliest, Magnitude, Query, run_single
 
 __all__ = ["SHORT_STEPS", "Forward", "ForwardPass", "LeaderPass"]
 
@@ -181,12 +181,12 @@ class ForwardPass:
         MemoryLimitError
             If there is no room for laws and marginals over so many times.
         """
-        steps = self.running(
+        steps = self.run_steps(
             policies, gamma, limit, tolerance, magnitude, settles, gradient, visits, measure
         )
-        return alone(steps, self)
+        return run_single(steps, self)
 
-    def running(
+    def run_steps(
         self,
         policies: FloatArray,
         gamma: float,
@@ -197,7 +197,7 @@ class ForwardPass:
         gradient: bool = False,
         visits: bool = False,
         measure: bool = False,
-    ) -> Generator[Question, Any, Forward]:
+    ) -> Generator[Query, Any, Forward]:
         """As ``run``, for a shard of the followers that asks what it needs to know of all."""
         packed = self.followers.packed
         stop = tolerance / magnitude if magnitude > 0.0 else np.inf
@@ -398,7 +398,7 @@ class ForwardPass:
 
     def _time_from_everywhere(
         self, policies: FloatArray, state: Chains, stop: float
-    ) -> Generator[Question, Any, int]:
+    ) -> Generator[Query, Any, int]:
         """Count the steps until followers started in every state are settled."""
         block, done = 64, 0
         state = state._replace(

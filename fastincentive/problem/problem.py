@@ -24,7 +24,14 @@ from fastincentive.problem.doubling import MOST_TERMS
 from fastincentive.problem.memory import MemoryEstimate, estimate_memory
 from fastincentive.problem.passes import SHORT_STEPS, Forward, ForwardPass, LeaderPass
 from fastincentive.problem.payments import ROUNDING, Payments
-from fastincentive.problem.queries import Conditional, CostOf, Expected, Question, Relay, alone
+from fastincentive.problem.queries import (
+    Conditional,
+    CostOf,
+    Expected,
+    Query,
+    SequentialReduce,
+    run_single,
+)
 
 if TYPE_CHECKING:
     from fastincentive.engines import Engine
@@ -294,15 +301,15 @@ class IncentiveProblem:
         ``discount`` stands in for the leader's own. Doubling on the product space takes over
         where so many steps would be needed that it is cheaper.
         """
-        found = alone(self.leader_passing(policies, gradient, discount), self)
+        found = run_single(self.leader_pass_steps(policies, gradient, discount), self)
         if warn:
             relative = found.truncation / max(self.magnitude, 1e-300)
             self._warn_if_cut("leader's value", found.horizon, found.truncation, relative)
         return found
 
-    def leader_passing(
+    def leader_pass_steps(
         self, policies: FloatArray, gradient: bool = True, discount: float | None = None
-    ) -> Generator[Question, Any, LeaderPass]:
+    ) -> Generator[Query, Any, LeaderPass]:
         """As ``leader_pass``, for a shard of the followers that asks what it must know of all."""
         gamma = self.leader_discount if discount is None else discount
         tolerance = self._tolerance(gradient)
@@ -316,11 +323,11 @@ class IncentiveProblem:
             packed = self.followers.packed
             settled = packed.absorbing[packed.model] if self.free_when_absorbed else None
             return self._doubled(policies, gamma, settled, limit, gradient)
-        found = yield from self._forwards(policies, limit, gamma, gradient)
+        found = yield from self._forward_steps(policies, limit, gamma, gradient)
         if found.marginals.shape[0] == limit < self.max_horizon:
             if _doubles(found, gamma):
                 return self._doubled(policies, gamma, found.settled, limit, gradient)
-            found = yield from self._forwards(policies, None, gamma, gradient)
+            found = yield from self._forward_steps(policies, None, gamma, gradient)
         horizon, truncation = found.marginals.shape[0], found.truncation
         slopes = None
         if gradient:
@@ -488,17 +495,17 @@ class IncentiveProblem:
         A ``gradient`` asks for more times than the value; ``measure`` asks for nothing but the
         horizon.
         """
-        return alone(self._forwards(policies, limit, discount, gradient, measure), self)
+        return run_single(self._forward_steps(policies, limit, discount, gradient, measure), self)
 
-    def _forwards(
+    def _forward_steps(
         self,
         policies: FloatArray,
         limit: int | None,
         discount: float | None,
         gradient: bool,
         measure: bool = False,
-    ) -> Generator[Question, Any, Forward]:
-        return self.passes.running(
+    ) -> Generator[Query, Any, Forward]:
+        return self.passes.run_steps(
             policies,
             self.leader_discount if discount is None else discount,
             self.max_horizon if limit is None else limit,
@@ -591,9 +598,9 @@ class IncentiveProblem:
         slope = self.cost.gradient(payments) if gradient else np.empty(0)
         return CostPass(self.cost.value(payments), slope, None)
 
-    def cost_passing(
+    def cost_pass_steps(
         self, payments: FloatArray, policies: FloatArray
-    ) -> Generator[Question, Any, CostPass]:
+    ) -> Generator[Query, Any, CostPass]:
         """As ``cost_pass``, for a shard of the followers: the values of all shards add up to C."""
         if not isinstance(self.cost, ExpectedSpend) and self.cost_is_asked:
             value, slope = yield CostOf(self.variables, payments)
@@ -602,9 +609,9 @@ class IncentiveProblem:
             return self.cost_pass(payments, policies)
         # Shards take turns, for sums in another order round otherwise.
         spent = self._spent(payments, policies)
-        paid, _ = yield Relay(self.variables, np.zeros(payments.size), False)
+        paid, _ = yield SequentialReduce(self.variables, np.zeros(payments.size), False)
         paid = self.payments.pull_back(spent.visits * policies, paid)
-        paid, _ = yield Relay(self.variables, paid, True)
+        paid, _ = yield SequentialReduce(self.variables, paid, True)
         return CostPass(spent.value, self.cost.prices * paid, spent.visits * spent.q_values)
 
     def net(self, leader_value: float, cost: float) -> float:

@@ -1,16 +1,18 @@
-"""What shards of the followers ask each other: a step over all followers, wherever they are.
+"""Collective operations between shards: what a step over all followers asks, wherever they are.
 
-A step is a generator. It holds some of the followers, and yields a question whenever it needs to
-know something about all of them: whether some policy is improper, when the sum over time may stop,
-what a label is worth given everybody's marginals. ``alone`` answers a step that holds all followers
-itself; an engine answers several steps, one for each shard, and they go on in lockstep. Questions
-hold label marginals or a few numbers, never policies: nothing that grows with the states.
+What needs all followers is written as a generator, named ``..._steps`` after the plain function
+that it serves (``leader_pass_steps`` for ``leader_pass``). It holds some of the followers, and
+yields a query whenever it needs to know something about all of them: whether some policy is
+improper, when the sum over time may stop, what a label is worth given everybody's marginals.
+``run_single`` answers a generator that holds all followers itself, and so makes the plain function
+of it; an engine answers several, one for each shard, and they go on in lockstep. Queries hold label
+marginals or a few numbers, never policies: nothing that grows with the states.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,24 +21,21 @@ from fastincentive._arrays import FloatArray
 from fastincentive.kernels import marginals as kernels
 from fastincentive.leader.base import BoundReward, conditional_rewards, expected_rewards
 
-if TYPE_CHECKING:
-    from fastincentive.problem.costs import Cost
-
 __all__ = [
     "Across",
     "AnyOf",
+    "Broadcast",
     "Conditional",
+    "Context",
     "CostOf",
     "Earliest",
     "Expected",
-    "First",
     "Magnitude",
     "Project",
-    "Question",
-    "Relay",
+    "Query",
+    "SequentialReduce",
     "Summary",
-    "Whole",
-    "alone",
+    "run_single",
 ]
 
 Result = TypeVar("Result")
@@ -55,8 +54,20 @@ class Payments(Protocol):
         ...
 
 
-class Whole(Protocol):
-    """What the answers know: an IncentiveProblem, or as much of it as the questions need."""
+class Cost(Protocol):
+    """What is asked of a cost that depends on the payments alone."""
+
+    def value(self, payments: FloatArray) -> float:
+        """C at payments (k,)."""
+        ...
+
+    def gradient(self, payments: FloatArray) -> FloatArray:
+        """dC/dx (k,)."""
+        ...
+
+
+class Context(Protocol):
+    """What the answers know: an IncentiveProblem, or as much of it as the queries need."""
 
     @property
     def leader(self) -> BoundReward:
@@ -64,7 +75,7 @@ class Whole(Protocol):
         ...
 
 
-class WholeProblem(Whole, Protocol):
+class PaymentsContext(Context, Protocol):
     """What answers about payments know."""
 
     @property
@@ -78,11 +89,11 @@ class WholeProblem(Whole, Protocol):
         ...
 
 
-class Question(Protocol):
+class Query(Protocol):
     """What one shard asks; all shards ask the same at the same time."""
 
     @staticmethod
-    def answers(asked: Sequence[Any], whole: Any) -> list[Any]:
+    def answers(asked: Sequence[Any], context: Any) -> list[Any]:
         """Return the answer for each shard."""
         ...
 
@@ -93,18 +104,18 @@ class AnyOf(NamedTuple):
     flag: bool
 
     @staticmethod
-    def answers(asked: Sequence[AnyOf], whole: Whole) -> list[bool]:
+    def answers(asked: Sequence[AnyOf], context: Context) -> list[bool]:
         """Return the answer for each shard."""
         return [any(each.flag for each in asked)] * len(asked)
 
 
-class First(NamedTuple):
+class Broadcast(NamedTuple):
     """A number that all shards know but for rounding, as the first one knows it."""
 
     number: float
 
     @staticmethod
-    def answers(asked: Sequence[First], whole: Whole) -> list[float]:
+    def answers(asked: Sequence[Broadcast], context: Context) -> list[float]:
         """Return the answer for each shard."""
         return [asked[0].number] * len(asked)
 
@@ -116,7 +127,7 @@ class Summary(NamedTuple):
     total: FloatArray
 
     @staticmethod
-    def answers(asked: Sequence[Summary], whole: Whole) -> list[tuple[FloatArray, FloatArray]]:
+    def answers(asked: Sequence[Summary], context: Context) -> list[tuple[FloatArray, FloatArray]]:
         """Return the answer for each shard."""
         if len(asked) == 1:
             return [(asked[0].largest, asked[0].total)]
@@ -137,7 +148,7 @@ class Earliest(NamedTuple):
     tolerance: float
 
     @staticmethod
-    def answers(asked: Sequence[Earliest], whole: Whole) -> list[tuple[int, float]]:
+    def answers(asked: Sequence[Earliest], context: Context) -> list[tuple[int, float]]:
         """Return the answer for each shard."""
         remainder, *common = asked[0]
         if len(asked) > 1:
@@ -151,10 +162,10 @@ class Magnitude(NamedTuple):
     possible: NDArray[np.bool_]  # (n, L)
 
     @staticmethod
-    def answers(asked: Sequence[Magnitude], whole: Whole) -> list[float]:
+    def answers(asked: Sequence[Magnitude], context: Context) -> list[float]:
         """Return the answer for each shard."""
         possible = _joined([each.possible for each in asked], axis=0)
-        return [whole.leader.magnitude(possible)] * len(asked)
+        return [context.leader.magnitude(possible)] * len(asked)
 
 
 class Expected(NamedTuple):
@@ -163,10 +174,10 @@ class Expected(NamedTuple):
     marginals: FloatArray  # (T, n, L)
 
     @staticmethod
-    def answers(asked: Sequence[Expected], whole: Whole) -> list[FloatArray]:
+    def answers(asked: Sequence[Expected], context: Context) -> list[FloatArray]:
         """Return the answer for each shard."""
         marginals = _joined([each.marginals for each in asked], axis=1)
-        return [expected_rewards(whole.leader, marginals)] * len(asked)
+        return [expected_rewards(context.leader, marginals)] * len(asked)
 
 
 class Conditional(NamedTuple):
@@ -175,10 +186,10 @@ class Conditional(NamedTuple):
     marginals: FloatArray  # (T, n, L)
 
     @staticmethod
-    def answers(asked: Sequence[Conditional], whole: Whole) -> list[FloatArray]:
+    def answers(asked: Sequence[Conditional], context: Context) -> list[FloatArray]:
         """Return the answer for each shard."""
         marginals = _joined([each.marginals for each in asked], axis=1)
-        found = conditional_rewards(whole.leader, marginals)
+        found = conditional_rewards(context.leader, marginals)
         ends = np.cumsum([each.marginals.shape[1] for each in asked])[:-1]
         return np.split(found, ends, axis=1) if len(asked) > 1 else [found]
 
@@ -193,11 +204,13 @@ class CostOf(NamedTuple):
     payments: FloatArray  # (k,)
 
     @staticmethod
-    def answers(asked: Sequence[CostOf], whole: WholeProblem) -> list[tuple[float, FloatArray]]:
+    def answers(
+        asked: Sequence[CostOf], context: PaymentsContext
+    ) -> list[tuple[float, FloatArray]]:
         """Return the answer for each shard."""
-        payments = _gathered(asked, whole)
-        slope = whole.cost.gradient(payments)
-        values = [whole.cost.value(payments)] + [0.0] * (len(asked) - 1)
+        payments = _gathered(asked, context)
+        slope = context.cost.gradient(payments)
+        values = [context.cost.value(payments)] + [0.0] * (len(asked) - 1)
         return [(value, slope[each.variables]) for value, each in zip(values, asked, strict=True)]
 
 
@@ -208,9 +221,9 @@ class Project(NamedTuple):
     payments: FloatArray  # (k,)
 
     @staticmethod
-    def answers(asked: Sequence[Project], whole: WholeProblem) -> list[FloatArray]:
+    def answers(asked: Sequence[Project], context: PaymentsContext) -> list[FloatArray]:
         """Return the answer for each shard."""
-        projected = whole.payments.project(_gathered(asked, whole))
+        projected = context.payments.project(_gathered(asked, context))
         return [projected[each.variables] for each in asked]
 
 
@@ -221,15 +234,15 @@ class Across(NamedTuple):
     numbers: FloatArray  # (k,)
 
     @staticmethod
-    def answers(asked: Sequence[Across], whole: WholeProblem) -> list[FloatArray]:
+    def answers(asked: Sequence[Across], context: PaymentsContext) -> list[FloatArray]:
         """Return the answer for each shard."""
-        every = np.zeros(whole.payments.size)
+        every = np.zeros(context.payments.size)
         for each in asked:
             np.maximum.at(every, each.variables, each.numbers)
         return [every[each.variables] for each in asked]
 
 
-class Relay(NamedTuple):
+class SequentialReduce(NamedTuple):
     """Numbers (k,) of payments that go from shard to shard, each adding its own.
 
     A shard that is not ``done`` waits for its turn, and is answered with the numbers as the shard
@@ -243,21 +256,23 @@ class Relay(NamedTuple):
     change: float = 0.0
 
     @staticmethod
-    def answers(asked: Sequence[Relay], whole: WholeProblem) -> list[tuple[FloatArray, float]]:
+    def answers(
+        asked: Sequence[SequentialReduce], context: PaymentsContext
+    ) -> list[tuple[FloatArray, float]]:
         """Return the answer for each shard, once all are done."""
-        every = np.zeros(whole.payments.size)
+        every = np.zeros(context.payments.size)
         for each in asked:
             every[each.variables] = each.numbers
         change = max(each.change for each in asked)
         return [(every[each.variables], change) for each in asked]
 
 
-def alone(steps: Generator[Question, Any, Result], whole: Whole) -> Result:
-    """Run a step that holds all followers."""
+def run_single(steps: Generator[Query, Any, Result], context: Context) -> Result:
+    """Run a generator that holds all followers, and return what it returns."""
     try:
-        question = next(steps)
+        query = next(steps)
         while True:
-            question = steps.send(question.answers((question,), whole)[0])
+            query = steps.send(query.answers((query,), context)[0])
     except StopIteration as end:
         result: Result = end.value
         return result
@@ -267,8 +282,8 @@ def _joined(parts: Sequence[Any], axis: int) -> Any:
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=axis)
 
 
-def _gathered(asked: Sequence[CostOf] | Sequence[Project], whole: WholeProblem) -> FloatArray:
-    payments = np.zeros(whole.payments.size)
+def _gathered(asked: Sequence[CostOf] | Sequence[Project], context: PaymentsContext) -> FloatArray:
+    payments = np.zeros(context.payments.size)
     for each in asked:
         payments[each.variables] = each.payments
     return payments
