@@ -83,8 +83,8 @@ from fastincentive.solution import Refinement as Refinement
 from fastincentive.solution import Solution as Solution
 from fastincentive.solution import Status as Status
 from fastincentive.solver.loop import solve as solve
-from fastincentive.solver.objectives import StrongStackelberg as StrongStackelberg
-from fastincentive.solver.objectives import WeakStackelberg as WeakStackelberg
+from fastincentive.solver.tie_breaking import StrongStackelberg as StrongStackelberg
+from fastincentive.solver.tie_breaking import WeakStackelberg as WeakStackelberg
 from fastincentive.studies.audit import GradientAudit as GradientAudit
 from fastincentive.studies.audit import audit_gradients as audit_gradients
 from fastincentive.studies.black_box import ModelUncertainty as ModelUncertainty

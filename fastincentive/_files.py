@@ -14,8 +14,6 @@ from fastincentive.errors import InputError
 
 __all__ = ["load_arrays", "save_arrays", "write_atomically"]
 
-VERSION = 2
-
 
 def write_atomically(path: str | Path, content: bytes) -> None:
     """Write a file so that readers see the old content or all of the new."""
@@ -33,16 +31,20 @@ def write_atomically(path: str | Path, content: bytes) -> None:
         raise
 
 
-def save_arrays(path: str | Path, header: dict[str, Any], arrays: dict[str, Any]) -> None:
+def save_arrays(
+    path: str | Path, header: dict[str, Any], arrays: dict[str, Any], version: int
+) -> None:
+    """Write arrays and a header, with the version of their format."""
     from io import BytesIO
 
     buffer = BytesIO()
-    text = np.frombuffer(json.dumps({"version": VERSION, **header}).encode(), np.uint8)
+    text = np.frombuffer(json.dumps({"version": version, **header}).encode(), np.uint8)
     np.savez_compressed(buffer, header=text, **arrays)
     write_atomically(path, buffer.getvalue())
 
 
-def load_arrays(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def load_arrays(path: str | Path, kind: str, version: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the header and the arrays of a file of this kind and version, or raise."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
@@ -51,9 +53,9 @@ def load_arrays(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, 
         if isinstance(error, FileNotFoundError):
             raise
         raise InputError(f"{path}: not a file written by fastincentive ({error})") from error
-    if header.get("kind") != kind or header.get("version") != VERSION:
+    if header.get("kind") != kind or header.get("version") != version:
         raise InputError(
-            f"{path}: expected a {kind} of format {VERSION}, got {header.get('kind')} of format "
+            f"{path}: expected a {kind} of format {version}, got {header.get('kind')} of format "
             f"{header.get('version')}"
         )
     return header, arrays

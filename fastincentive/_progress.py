@@ -5,23 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from fastincentive.errors import missing_extra
-from fastincentive.methods._state import StepReport
 
-__all__ = ["progress_bar", "show_step"]
-
-
-def show_step(bar: Any, report: StepReport) -> None:
-    """Move the progress bar on, if there is one."""
-    if bar is not None:
-        evaluation = report.evaluation
-        bar.set_postfix_str(
-            f"objective {evaluation.objective:.4f}  worst gap {evaluation.follower_gaps.max():.1e}",
-            refresh=False,
-        )
-        bar.update(1)
+__all__ = ["progress_bar"]
 
 
 def progress_bar(total: int, initial: int) -> Any:
+    """Return a bar that stands at ``initial`` of ``total``.
+
+    Raises
+    ------
+    MissingExtraError
+        Without tqdm.
+    """
     try:
         from tqdm import tqdm
     except ImportError:

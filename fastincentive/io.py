@@ -13,6 +13,10 @@ from fastincentive.solution import Ascent, History, Refinement, Solution, Status
 __all__ = ["history_arrays", "history_of", "load_solution", "save_solution"]
 
 
+#: Format of a solution's file.
+VERSION = 2
+
+
 def history_arrays(history: History) -> dict[str, Any]:
     """Return the columns of a history, named for a file."""
     return {f"history_{name}": column for name, column in history.arrays().items()}
@@ -37,7 +41,7 @@ def save_solution(path: str | Path, solution: Solution) -> None:
                 arrays[prefix + name] = value
             elif value is not None and not isinstance(value, (History, *_PARTS.values())):
                 header[prefix + name] = value
-    save_arrays(path, header, arrays)
+    save_arrays(path, header, arrays, VERSION)
 
 
 #: Parts of a solution that may be missing, with what their names start with in a file.
@@ -46,7 +50,7 @@ _PARTS: dict[str, type[Ascent | Refinement]] = {"ascent": Ascent, "refinement": 
 
 def load_solution(path: str | Path) -> Solution:
     """Read what ``save_solution`` wrote."""
-    header, arrays = load_arrays(path, "solution")
+    header, arrays = load_arrays(path, "solution", VERSION)
     values = header | arrays
     own = {name: values[name] for name in Solution.__dataclass_fields__ if name in values}
     for prefix, kind in _PARTS.items():

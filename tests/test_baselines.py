@@ -345,7 +345,7 @@ def test_types_and_tariffs(build, method):
         (ZerothOrder, {"radius": 0.0}, "radius: expected"),
         (ZerothOrder, {"last_radius": 2.0}, "last_radius: expected at most the radius 1, got 2"),
         (ZerothOrder, {"step": np.inf}, "step: expected"),
-        (ZerothOrder, {"rng": -1}, "rng: expected an integer >= 0"),
+        (ZerothOrder, {"rng": -1}, "rng: expected None, an integer >= 0"),
     ],
 )
 def test_bad_settings_are_named(build, settings, message):

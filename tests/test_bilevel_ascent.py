@@ -7,8 +7,8 @@ import twin
 from conftest import assert_close
 
 import fastincentive as fi
-from fastincentive.kernels import ascent as kernels
-from fastincentive.methods._cutting_planes import add_pieces, empty_pieces
+from fastincentive.kernels import ascent_direction as kernels
+from fastincentive.methods._cutting_planes import add_planes, no_planes
 from fastincentive.methods.bilevel_ascent import BilevelAscent
 
 
@@ -197,9 +197,9 @@ def test_bounds_and_budget_are_kept():
 
 
 def test_pieces_replace_the_least_recent_and_know_their_equals():
-    pieces = empty_pieces(1, 2, 1)
+    pieces = no_planes(1, 2, 1)
     for k, (c, d) in enumerate([(0.0, 1.0), (1.0, 0.5), (0.0, 1.0), (2.0, 0.0)]):
-        pieces, fresh = add_pieces(pieces, np.array([c]), np.array([[d]]), k)
+        pieces, fresh = add_planes(pieces, np.array([c]), np.array([[d]]), k)
         assert fresh.sum() == (0 if k == 2 else 1)
     assert sorted(pieces.constant[0]) == [0.0, 2.0]
     assert_close(np.sort(pieces.at(np.array([[3.0]]))[0]), [2.0, 3.0])

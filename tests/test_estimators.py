@@ -74,7 +74,7 @@ def trajectories(game, horizon, count, seed):
 
 def twin_estimates(game, horizon, count, form, tau=None, by_action=False, closed=True):
     """Gradients (count, n, S, A) that each trajectory gives by itself, and its returns."""
-    steps = trajectories(game, horizon, count, form.seed)
+    steps = trajectories(game, horizon, count, form.rng)
     joint = [
         [
             game.table[tuple(itertools.chain(*zip(s, a, strict=True))) if by_action else s]
@@ -114,7 +114,7 @@ def twin_estimates(game, horizon, count, form, tau=None, by_action=False, closed
 def test_estimates_are_those_of_plain_python(name, tau, by_action):
     game = small_game(1, by_action=by_action)
     form = fi.Reinforce(
-        40, 6, baseline=FORMS[name].baseline, reward_to_go=FORMS[name].reward_to_go, seed=3
+        40, 6, baseline=FORMS[name].baseline, reward_to_go=FORMS[name].reward_to_go, rng=3
     )
     how = fi.Direct() if tau is None else fi.Softmax(tau)
     found, _ = form.estimate(game.problem(), game.policies, how)
@@ -129,7 +129,7 @@ def test_estimates_are_those_of_plain_python(name, tau, by_action):
 def test_long_rows_of_successors_are_searched_by_halving():
     rng = np.random.default_rng(0)
     game = random_game(rng, 1, 30, 2, 0.9)
-    form = fi.Reinforce(30, 5, baseline=None, reward_to_go=False, seed=1)
+    form = fi.Reinforce(30, 5, baseline=None, reward_to_go=False, rng=1)
     found, _ = form.estimate(game.problem(), game.policies)
     each, _ = twin_estimates(game, 5, 30, form, closed=False)
     assert_close(found.gradient, each.mean(axis=0), EXACT)
@@ -157,7 +157,7 @@ def test_estimates_have_no_bias(name, how, discount):
         else:
             exact = centred(exact, game.available)
         form = fi.Reinforce(
-            3000, baseline=FORMS[name].baseline, reward_to_go=FORMS[name].reward_to_go, seed=seed
+            3000, baseline=FORMS[name].baseline, reward_to_go=FORMS[name].reward_to_go, rng=seed
         )
         found, _ = form.estimate(game.problem(), game.policies, how)
         assert share_within(found, exact) == 1.0
@@ -322,7 +322,7 @@ def test_the_same_bits_on_any_threads():
 
 def settings(seed=0, **others):
     return fi.BilevelAscent(
-        gradient=fi.Reinforce(200, exploration=0.02, seed=seed, **others), max_iter=40
+        gradient=fi.Reinforce(200, exploration=0.02, rng=seed, **others), max_iter=40
     )
 
 
@@ -363,7 +363,7 @@ def test_the_paper_grid_is_solved_from_trajectories():
     exact = fi.solve(problem, refine=False)
     for seed in range(2):
         method = fi.BilevelAscent(
-            gradient=fi.Reinforce(2000, exploration=0.02, seed=seed), max_iter=400
+            gradient=fi.Reinforce(2000, exploration=0.02, rng=seed), max_iter=400
         )
         found = solve(problem, method)
         assert found.objective >= 0.98 * exact.objective
@@ -377,7 +377,7 @@ def test_the_paper_grid_is_solved_from_trajectories():
         ("baseline", "mean"),
         ("followers", "some"),
         ("exploration", 1.0),
-        ("seed", -1),
+        ("rng", -1),
     ],
 )
 def test_bad_settings_are_named(name, value):

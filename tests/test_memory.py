@@ -309,7 +309,7 @@ def test_large_solves_are_refused_before_they_begin(monkeypatch):
     fi.solve(
         problem, fi.BilevelAscent(max_iter=1), refine=False, callback=stop
     )  # small: not looked
-    monkeypatch.setattr("fastincentive.solver.loop.UNGUARDED", 1.0)
+    monkeypatch.setattr("fastincentive.solver.request.UNGUARDED", 1.0)
     with pytest.raises(fi.MemoryLimitError, match=r"a solve over \d+ times needs .* MiB of memory"):
         fi.solve(problem)
 

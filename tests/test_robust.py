@@ -80,7 +80,7 @@ def test_with_a_margin_ties_no_longer_matter(margin):
 
 def test_the_weak_objective_is_what_payments_guarantee(paper):
     strong = fi.solve(paper)
-    weak = fi.solve(paper, objective=fi.WeakStackelberg())
+    weak = fi.solve(paper, tie_breaking=fi.WeakStackelberg())
     assert weak.pessimistic_objective > strong.pessimistic_objective + 1.0
     assert weak.pessimistic_objective <= strong.objective + 1e-9
     # With a small margin nearly all of the strong value can be guaranteed.
@@ -94,7 +94,7 @@ def test_the_weak_objective_is_what_payments_guarantee(paper):
 def test_a_larger_margin_guarantees_less(paper):
     values = [
         fi.solve(
-            paper, method=fi.RegimeAscent(), objective=fi.WeakStackelberg(margin)
+            paper, method=fi.RegimeAscent(), tie_breaking=fi.WeakStackelberg(margin)
         ).pessimistic_objective
         for margin in (1e-7, 1e-5, 1e-3)
     ]
@@ -105,7 +105,7 @@ def test_a_larger_margin_guarantees_less(paper):
 def test_no_payments_guarantee_more(seed):
     problem = random_problem(2, n_states=6, rng=seed, n_payments=1)
     weak = fi.solve(
-        problem, method=fi.RegimeAscent(), objective=fi.WeakStackelberg(margin=1e-8)
+        problem, method=fi.RegimeAscent(), tie_breaking=fi.WeakStackelberg(margin=1e-8)
     ).pessimistic_objective
     rng = np.random.default_rng(seed)
     for _ in range(200):
@@ -116,7 +116,7 @@ def test_no_payments_guarantee_more(seed):
 def test_the_weak_objective_with_several_or_shared_payments():
     problem = random_problem(2, n_states=6, rng=11, n_payments=2)
     strong = fi.solve(problem, method=fi.RegimeAscent())
-    weak = fi.solve(problem, method=fi.RegimeAscent(), objective=fi.WeakStackelberg())
+    weak = fi.solve(problem, method=fi.RegimeAscent(), tie_breaking=fi.WeakStackelberg())
     assert weak.pessimistic_objective >= strong.pessimistic_objective - 1e-9
     index = np.full(problem.followers.shape, -1)
     index[:, 2] = 0
@@ -124,7 +124,7 @@ def test_the_weak_objective_with_several_or_shared_payments():
         problem.followers, random_leader(2, 6), fi.Payments.from_index(index), 0.9
     )
     strong = fi.solve(shared, method=fi.RegimeAscent())
-    weak = fi.solve(shared, method=fi.RegimeAscent(), objective=fi.WeakStackelberg())
+    weak = fi.solve(shared, method=fi.RegimeAscent(), tie_breaking=fi.WeakStackelberg())
     assert weak.pessimistic_objective >= strong.pessimistic_objective - 1e-9
 
 
@@ -139,7 +139,7 @@ def test_a_follower_that_is_always_indifferent_takes_the_worst():
     )
     guarded = guarded_menus(problem, coordinate_lines(problem, np.zeros(1)), 1e-6)
     assert guarded.offer.tolist().count(guarded.offer[0]) == 2
-    solution = fi.solve(problem, method=fi.RegimeAscent(), objective=fi.WeakStackelberg())
+    solution = fi.solve(problem, method=fi.RegimeAscent(), tie_breaking=fi.WeakStackelberg())
     assert_close(solution.objective, 4.5)
     assert_close(solution.pessimistic_objective, 0.9)
     assert_close(solution.payments, [0.0])
@@ -147,7 +147,7 @@ def test_a_follower_that_is_always_indifferent_takes_the_worst():
 
 def test_without_refinement_the_same_response_is_bought_with_a_margin(paper):
     plain = fi.solve(paper, refine=False)
-    guarded = fi.solve(paper, refine=False, objective=fi.WeakStackelberg())
+    guarded = fi.solve(paper, refine=False, tie_breaking=fi.WeakStackelberg())
     assert guarded.refinement is None
     assert guarded.pessimistic_objective > plain.pessimistic_objective + 1.0
     assert_close(guarded.pessimistic_objective, plain.objective, 1e-3)
@@ -159,9 +159,9 @@ def test_margins_are_positive(margin):
         fi.WeakStackelberg(margin)
 
 
-def test_the_objective_is_one_of_two(paper):
-    with pytest.raises(fi.InputError, match="objective"):
-        fi.solve(paper, objective="weak")
+def test_tie_breaking_is_one_of_two(paper):
+    with pytest.raises(fi.InputError, match="tie_breaking: expected StrongStackelberg"):
+        fi.solve(paper, tie_breaking="weak")
 
 
 # -- how far payments may move -------------------------------------------------------------------

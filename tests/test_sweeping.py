@@ -274,7 +274,7 @@ def test_best_and_table(problem):
         problem,
         [{"initial_payments": x} for x in (0.0, np.arange(3.0), 2.0)],
         method=SEARCH,
-        objective=fi.StrongStackelberg(),
+        tie_breaking=fi.StrongStackelberg(),
     )
     assert [item.index for item in found.failures] == [1]
     assert len(found.solutions) == 2

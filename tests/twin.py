@@ -36,19 +36,19 @@ def plain(problem: IncentiveProblem) -> dict[str, Any]:
 
 def iteration_arguments(problem: IncentiveProblem, method: Any, state: Any) -> dict[str, Any]:
     """The arguments of ``reference.ascent_iteration`` at a state of ``BilevelAscent``."""
-    held = [np.flatnonzero(row) for row in state.pieces.active]
+    held = [np.flatnonzero(row) for row in state.planes.active]
     width = [(row >= 0).sum() for row in problem.payments.reach]
     return plain(problem) | {
         "payments": state.payments,
         "policies": list(state.theta),
         "pieces": [
-            [(state.pieces.constant[i, j], state.pieces.slope[i, j, : width[i]]) for j in js]
+            [(state.planes.constant[i, j], state.planes.slope[i, j, : width[i]]) for j in js]
             for i, js in enumerate(held)
         ],
         "multipliers": [state.multipliers[i, js] for i, js in enumerate(held)],
         "units": state.unit,
-        "step": method.step * state.pace.factor,
-        "payment_step": method.payment_step * state.pace.factor,
+        "step": method.step * state.controller.factor,
+        "payment_step": method.payment_step * state.controller.factor,
         "closing": min(method.eta * method.step, 0.5),
         "sweeps": 3,
     }

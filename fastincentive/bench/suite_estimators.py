@@ -56,7 +56,7 @@ def _unbiased(form: str, how: str, discount: float, problems: int, trajectories:
 
     def run(estimator: Reinforce = estimator) -> list[GradientEstimate]:
         return [
-            replace(estimator, seed=seed).estimate(each.problem, each.policies, HOW[how])[0]
+            replace(estimator, rng=seed).estimate(each.problem, each.policies, HOW[how])[0]
             for seed, each in enumerate(questions)
         ]
 

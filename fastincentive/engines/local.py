@@ -8,11 +8,9 @@ from typing import Any
 
 from fastincentive.engines.run import Engine, Run
 from fastincentive.engines.shard import Done, Shard
-from fastincentive.engines.shards import check_shards, shard_bounds, shard_of
-from fastincentive.errors import invalid
+from fastincentive.engines.shards import shard_bounds, shard_of
 from fastincentive.followers.parameterization import Parameterization
-from fastincentive.methods.bilevel_ascent import BilevelAscent
-from fastincentive.methods.value_penalty import ValuePenalty
+from fastincentive.methods.base import Method, Observer
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.problem.queries import Query
 
@@ -34,17 +32,15 @@ class Local(Engine):
     def run(
         self,
         problem: IncentiveProblem,
-        method: BilevelAscent | ValuePenalty,
+        method: Method,
         parameterization: Parameterization,
+        observe: Observer | None = None,
     ) -> Run:
-        """Cut the problem into shards, for one run; ``ValuePenalty`` knows one shard only."""
-        if isinstance(method, BilevelAscent):
-            check_shards(self.shards, method.multiplier, method.gradient)
-        elif self.shards != 1:
-            raise invalid("shards", "1 with ValuePenalty", self.shards)
+        """Cut the problem into shards, for one run."""
+        method.check_shards(self.shards)
         bounds = shard_bounds(problem, self.shards)
         shards = [
-            Shard(shard_of(problem, first, last), method, parameterization)
+            Shard(shard_of(problem, first, last), method, parameterization, observe)
             for first, last in pairwise(bounds.tolist())
         ]
         return Run(problem, _LocalParts(shards), bounds)

@@ -16,11 +16,11 @@ from fastincentive._arrays import FloatArray
 from fastincentive._threads import limited
 from fastincentive.engines.run import Engine, Run
 from fastincentive.engines.shard import Done, Shard
-from fastincentive.engines.shards import check_shards, shard_bounds, shard_of
+from fastincentive.engines.shards import shard_bounds, shard_of
 from fastincentive.errors import invalid, missing_extra
 from fastincentive.followers.parameterization import Parameterization
-from fastincentive.methods._state import AscentState, StepReport
-from fastincentive.methods.bilevel_ascent import BilevelAscent
+from fastincentive.methods._state import AscentState
+from fastincentive.methods.base import Method, Observer, StepReport
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.problem.queries import Query
 
@@ -115,6 +115,8 @@ class Dask(Engine):
     >>> solution = fi.solve(fi.models.crowd(1000), engine=engine)  # doctest: +SKIP
     """
 
+    here = False
+
     def __init__(
         self, client: Any, shards: int | None = None, checkpoint_every: int | None = 50
     ) -> None:
@@ -134,11 +136,15 @@ class Dask(Engine):
         self.traffic = Traffic()
 
     def run(
-        self, problem: IncentiveProblem, method: BilevelAscent, parameterization: Parameterization
+        self,
+        problem: IncentiveProblem,
+        method: Method,
+        parameterization: Parameterization,
+        observe: Observer | None = None,
     ) -> Run:
-        """Cut the problem into shards, for one run."""
+        """Cut the problem into shards, for one run; their steps make one iterate each."""
         count = self.count()
-        check_shards(count, method.multiplier, method.gradient)
+        method.check_shards(count)
         self.traffic = Traffic()
         bounds = shard_bounds(problem, count)
         parts = _DaskParts(self.client, problem, (method, parameterization), bounds, self.traffic)
@@ -174,7 +180,7 @@ class _WatchedRun(Run):
         #: Iteration that was evaluated last, -1 before the first.
         self._evaluated = -1
 
-    def start(self, payments: FloatArray, policies: str | FloatArray) -> None:
+    def start(self, payments: FloatArray, policies: str | FloatArray | None) -> None:
         super().start(payments, policies)
         self._copied, self._evaluated = 0, -1
 
@@ -222,8 +228,8 @@ class _WatchedRun(Run):
         assert self._origin is not None  # for the type checker
         self._counted(*self._origin)
         for iteration in range(self._copied, self._evaluated + 1):
-            ahead = iteration > self._copied
-            self._counted("light_step", [(ahead,)] * len(self._ranges))
+            advance = iteration > self._copied
+            self._counted("light_step", [(advance,)] * len(self._ranges))
 
     def _counted(self, task: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
         traffic, steps = self._traffic, task.endswith("step")
@@ -257,7 +263,7 @@ class _DaskParts:
         self,
         client: Any,
         problem: IncentiveProblem,
-        settings: tuple[BilevelAscent, Parameterization],
+        settings: tuple[Method, Parameterization],
         bounds: NDArray[np.int64],
         traffic: Traffic,
     ) -> None:

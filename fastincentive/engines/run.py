@@ -1,4 +1,4 @@
-"""A run of the ascent over shards of the followers: its start, its steps, and what it finds."""
+"""A run of a method over shards of the followers: its start, its steps, and what it finds."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from fastincentive.engines.shards import shard_bounds, shard_of
 from fastincentive.followers.parameterization import Parameterization
 from fastincentive.methods._state import (
     AscentState,
-    StepReport,
     join_reports,
     join_states,
     part_of_state,
 )
-from fastincentive.methods.bilevel_ascent import BilevelAscent
+from fastincentive.methods.base import Method, Observer, StepReport
 from fastincentive.problem.problem import IncentiveProblem
 
 __all__ = ["Engine", "Run"]
@@ -31,15 +30,24 @@ class Engine(ABC):
 
     @abstractmethod
     def run(
-        self, problem: IncentiveProblem, method: BilevelAscent, parameterization: Parameterization
+        self,
+        problem: IncentiveProblem,
+        method: Method,
+        parameterization: Parameterization,
+        observe: Observer | None = None,
     ) -> Run:
         """Cut the problem into shards, for one run.
+
+        ``observe`` is for methods that make several iterates in a step.
 
         Raises
         ------
         InputError
             If the method does not suit the engine.
         """
+
+    #: Whether the followers are in this process, whose memory they then take.
+    here: bool = True
 
     @abstractmethod
     def count(self) -> int:
@@ -53,7 +61,7 @@ class Engine(ABC):
 
 
 class Run:
-    """One run of the ascent; the same for any number of shards.
+    """One run of a method; the same for any number of shards.
 
     Parameters
     ----------
@@ -77,21 +85,24 @@ class Run:
         #: Iteration of the state that the run stands at.
         self.iteration = 0
         #: Whether the next step goes on to what the last one found.
-        self._ahead = False
+        self._advance = False
 
-    def start(self, payments: FloatArray, policies: str | FloatArray) -> None:
-        """Stand at payments (k,), and at policies (n, S, A) or those of a name that solve knows."""
+    def start(self, payments: FloatArray, policies: str | FloatArray | None) -> None:
+        """Stand at payments (k,), and at policies (n, S, A) or those of a name that solve knows.
+
+        None for methods that move no policies.
+        """
         split = [
-            (payments[own], policies if isinstance(policies, str) else policies[first:last])
+            (payments[own], policies[first:last] if isinstance(policies, np.ndarray) else policies)
             for own, (first, last) in zip(self._variables, self._ranges, strict=True)
         ]
         self._do("start", split)
-        self.iteration, self._ahead = 0, False
+        self.iteration, self._advance = 0, False
 
     def load(self, state: AscentState) -> None:
         """Stand where another run stood."""
         self._do("load", self._split(state))
-        self.iteration, self._ahead = state.iteration, False
+        self.iteration, self._advance = state.iteration, False
 
     def step(self) -> StepReport:
         """Evaluate the state, and find the next.
@@ -101,25 +112,25 @@ class Run:
         InputError
             If best responses to the payments are unbounded.
         """
-        parts = self._do(self._task, [(self._ahead,)] * len(self._ranges))
+        parts = self._do(self._task, [(self._advance,)] * len(self._ranges))
         problem = self._problem
-        self._ahead = False
+        self._advance = False
         return join_reports(parts, self._variables, problem.payments, problem.followers.counts)
 
     def advance(self) -> None:
         """Go on to the state that the last step found."""
-        self._ahead = True
+        self._advance = True
         self.iteration += 1
 
     def back(self) -> None:
         """Go back from a state that could not be evaluated."""
         self.iteration -= 1
-        self._ahead = False
+        self._advance = False
         self._do("back", [(self.iteration,)] * len(self._ranges))
 
     def state(self) -> AscentState:
         """Return the whole state, to go on from."""
-        parts = self._do("gather", [(self._ahead,)] * len(self._ranges))
+        parts = self._do("gather", [(self._advance,)] * len(self._ranges))
         return join_states(parts, self._variables, self._problem.payments)
 
     def point(self) -> tuple[FloatArray, FloatArray]:

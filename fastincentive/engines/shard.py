@@ -10,9 +10,8 @@ import numpy as np
 from fastincentive._arrays import FloatArray
 from fastincentive.followers.parameterization import Parameterization
 from fastincentive.methods._starts import best_response_policies, leader_optimal_steps
-from fastincentive.methods._state import AscentState, StepReport
-from fastincentive.methods.bilevel_ascent import BilevelAscent
-from fastincentive.methods.value_penalty import ValuePenalty
+from fastincentive.methods._state import AscentState
+from fastincentive.methods.base import Method, Observer, StepReport
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.problem.queries import Context, Query, SequentialReduce
 
@@ -34,15 +33,17 @@ class Shard:
     def __init__(
         self,
         problem: IncentiveProblem,
-        method: BilevelAscent | ValuePenalty,
+        method: Method,
         parameterization: Parameterization,
+        observe: Observer | None = None,
     ) -> None:
         self._problem = problem
         self._method = method
         self._parameterization = parameterization
-        self._state: AscentState | None = None
-        self._following: AscentState | None = None
-        self._previous: AscentState | None = None
+        self._observe = observe
+        self._state: Any = None
+        self._following: Any = None
+        self._previous: Any = None
         self._report: StepReport | None = None
         self._task: Generator[Query, Any, Any] | None = None
 
@@ -66,10 +67,11 @@ class Shard:
     # -- tasks; those that need to know something of all followers are generators ----------------
 
     def _start(
-        self, payments: FloatArray, policies: str | FloatArray
+        self, payments: FloatArray, policies: str | FloatArray | None
     ) -> Generator[Query, Any, None]:
         """Stand at the first iterate."""
         problem = self._problem
+        first: FloatArray | None
         if isinstance(policies, str):
             if policies == "best-response":
                 first = best_response_policies(problem, payments)
@@ -84,36 +86,32 @@ class Shard:
         memory = self._problem.followers.response_memory()
         self._stand(state._replace(memory=memory))
 
-    def _stand(self, state: AscentState) -> None:
+    def _stand(self, state: Any) -> None:
         self._state = state
         self._following = self._previous = self._report = None
 
-    def _step(self, ahead: bool) -> Generator[Query, Any, StepReport]:
+    def _step(self, advance: bool) -> Generator[Query, Any, StepReport]:
         """Evaluate the state, or the one that the last step led to, and find the next."""
-        if ahead and self._following is not None:
+        if advance and self._following is not None:
             self._previous, self._state, self._following = self._state, self._following, None
-        assert self._state is not None  # for the type checker
-        self._following, self._report = yield from self._method.stepping(
-            self._problem, self._parameterization, self._state
+        self._following, self._report = yield from self._method.step_from_steps(
+            self._problem, self._parameterization, self._state, self._observe
         )
         return self._report
 
-    def _light_step(self, ahead: bool) -> Generator[Query, Any, StepReport]:
+    def _light_step(self, advance: bool) -> Generator[Query, Any, StepReport]:
         """As ``step``, and the policies stay here."""
-        report = yield from self._step(ahead)
+        report = yield from self._step(advance)
         return report._replace(theta=None, policies=None)
 
     def _back(self, iteration: int) -> None:
         """Stand at this iteration again, the last one that was evaluated."""
-        assert self._state is not None  # for the type checker
         if self._state.iteration > iteration and self._previous is not None:
             self._state, self._following = self._previous, None
 
-    def _gather(self, ahead: bool) -> AscentState:
+    def _gather(self, advance: bool) -> Any:
         """Return the state, or the next one."""
-        state = self._following if ahead and self._following is not None else self._state
-        assert state is not None  # for the type checker
-        return state
+        return self._following if advance and self._following is not None else self._state
 
     def _point(self) -> tuple[FloatArray, FloatArray]:
         """Return theta and policies as they were evaluated last."""

@@ -9,34 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
-from fastincentive.errors import invalid
 from fastincentive.followers.followers import Followers
 from fastincentive.problem.costs import Cost, ExpectedSpend, LinearCost, QuadraticCost
 from fastincentive.problem.passes import ForwardPass
 from fastincentive.problem.problem import IncentiveProblem
-from fastincentive.problem.sampled_gradients import Exact
 
-__all__ = ["check_shards", "shard_bounds", "shard_of"]
-
-
-def check_shards(count: int, multiplier: str, gradient: object) -> None:
-    """Raise if there is no such number of shards, or if the method needs all followers in one."""
-    if count < 1:
-        raise invalid("shards", "a positive integer", count)
-    if count > 1 and multiplier == "joint":
-        raise invalid(
-            "multiplier",
-            "'per-follower' with an engine that cuts followers into shards",
-            "'joint'",
-            remedy="One multiplier over all followers is found where all of them are.",
-        )
-    if count > 1 and not isinstance(gradient, Exact):
-        raise invalid(
-            "gradient",
-            "Exact() with an engine that cuts followers into shards",
-            type(gradient).__name__,
-            remedy="Joint trajectories are sampled where all followers are.",
-        )
+__all__ = ["shard_bounds", "shard_of"]
 
 
 class _SeenLabels:

@@ -1,9 +1,23 @@
-"""Ways to solve: each method is ``init`` and ``step`` over a small state, or a search."""
+"""Ways to solve, one file a method; all are a ``base.Method``."""
 
+from fastincentive.methods.base import Capabilities, Method, StepReport
 from fastincentive.methods.bilevel_ascent import BilevelAscent
 from fastincentive.methods.hyper_gradient import HyperGradient
 from fastincentive.methods.regime_ascent import RegimeAscent
 from fastincentive.methods.value_penalty import ValuePenalty
 from fastincentive.methods.zeroth_order import ZerothOrder
 
-__all__ = ["BilevelAscent", "HyperGradient", "RegimeAscent", "ValuePenalty", "ZerothOrder"]
+__all__ = [
+    "DEFAULT_METHOD",
+    "BilevelAscent",
+    "Capabilities",
+    "HyperGradient",
+    "Method",
+    "RegimeAscent",
+    "StepReport",
+    "ValuePenalty",
+    "ZerothOrder",
+]
+
+#: What ``solve`` does unless it is told otherwise: Algorithm 1, with settings for every problem.
+DEFAULT_METHOD: Method = BilevelAscent()

@@ -1,4 +1,4 @@
-"""What Algorithm 1 goes on from, what it reports, and both cut into shards and joined again."""
+"""What iterations over payments and policies go on from, cut into shards and joined again."""
 
 from __future__ import annotations
 
@@ -15,22 +15,27 @@ from fastincentive.followers.best_responses import ResponseMemory
 from fastincentive.followers.followers import Followers, PolicyValues
 from fastincentive.followers.parameterization import Parameterization
 from fastincentive.followers.single import uniform_policies
-from fastincentive.methods._cutting_planes import Pieces
-from fastincentive.methods._step_control import Pace
-from fastincentive.problem.evaluation import Evaluation
+from fastincentive.methods._cutting_planes import CuttingPlanes, no_planes
+from fastincentive.methods._reference_policies import reward_units
+from fastincentive.methods._step_control import StepController, first_controller
+from fastincentive.methods.base import StepReport
 from fastincentive.problem.payments import BoundPayments
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.problem.queries import AnyOf, Query
 
 __all__ = [
+    "SMALLEST_VISITS",
     "AscentState",
-    "StepReport",
-    "evaluated",
-    "held_at",
+    "first_state",
     "join_reports",
     "join_states",
     "part_of_state",
+    "policy_values_steps",
+    "values_if_proper",
 ]
+
+#: States with fewer visits count as not visited: they follow the follower alone.
+SMALLEST_VISITS = 1e-6
 
 
 class AscentState(NamedTuple):
@@ -40,29 +45,38 @@ class AscentState(NamedTuple):
     payments: FloatArray  # (k,)
     theta: FloatArray  # (n, S, A)
     multipliers: FloatArray  # (n, J)
-    pieces: Pieces
+    planes: CuttingPlanes
     actions: NDArray[np.int64]  # (n, S) last best responses, the warm start of the next
     unit: FloatArray  # (n,) spread of each follower's action values: its unit of reward
-    pace: Pace
+    controller: StepController
     #: Of best responses, for many states; it changes answers by rounding alone, and is not saved.
     memory: ResponseMemory | None = None
 
 
-class StepReport(NamedTuple):
-    """One iteration, evaluated at the state it started from."""
+def first_state(
+    problem: IncentiveProblem,
+    parameterization: Parameterization,
+    payments: FloatArray,
+    policies: FloatArray,
+    planes: int = 1,
+) -> AscentState:
+    """Return the state at the first iterate, with room for so many cutting planes per follower."""
+    followers = problem.followers
+    best = followers.best_responses(problem.rewards(payments))
+    return AscentState(
+        iteration=0,
+        payments=payments.copy(),
+        theta=parameterization.parameters(policies, followers),
+        multipliers=np.zeros((followers.n, planes)),
+        planes=no_planes(followers.n, planes, problem.payments.reach.shape[1]),
+        actions=best.actions,
+        unit=reward_units(followers, best),
+        controller=first_controller(payments, policies),
+        memory=followers.response_memory(),
+    )
 
-    theta: FloatArray | None  # (n, S, A); None where policies stay with the workers of an engine
-    policies: FloatArray | None  # (n, S, A)
-    payments: FloatArray  # (k,)
-    evaluation: Evaluation
-    multipliers: FloatArray  # (n,)
-    residual: float  # largest change that the direction would make, per unit step and visit
-    converged: bool
-    stalled: bool
-    finite: bool  # whether the next state is made of numbers
 
-
-def held_at(
+def policy_values_steps(
     problem: IncentiveProblem,
     parameterization: Parameterization,
     rewards: FloatArray,
@@ -71,18 +85,18 @@ def held_at(
     """Return the state, or a proper one, with its policies and their values under the rewards."""
     followers = problem.followers
     policies = parameterization.policies(state.theta, followers)
-    held, improper = evaluated(followers, rewards, policies)
+    values, improper = values_if_proper(followers, rewards, policies)
     if problem.undiscounted and (yield AnyOf(improper)):
         # A step at discount 1 ended in a loop that is never left: a little of every action
         # leads out again.
         policies = 0.99 * policies + 0.01 * uniform_policies(followers)
         state = state._replace(theta=parameterization.parameters(policies, followers))
-        held = followers.evaluate(rewards, policies)
-    assert held is not None  # for the type checker
-    return state, policies, held
+        values = followers.evaluate(rewards, policies)
+    assert values is not None  # for the type checker
+    return state, policies, values
 
 
-def evaluated(
+def values_if_proper(
     followers: Followers, rewards: FloatArray, policies: FloatArray
 ) -> tuple[PolicyValues | None, bool]:
     """Values of policies; or None, and that some follower's is improper."""
@@ -97,25 +111,25 @@ def part_of_state(
 ) -> AscentState:
     """Return the state of followers first..last-1, of which each has at most so many payments."""
     own = slice(first, last)
-    pieces, pace = state.pieces, state.pace
+    planes, controller = state.planes, state.controller
     return AscentState(
         iteration=state.iteration,
         payments=state.payments[variables],
         theta=state.theta[own],
         multipliers=state.multipliers[own],
-        pieces=Pieces(
-            pieces.constant[own],
-            np.ascontiguousarray(pieces.slope[own, :, :width]),
-            pieces.active[own],
-            pieces.used[own],
+        planes=CuttingPlanes(
+            planes.constant[own],
+            np.ascontiguousarray(planes.slope[own, :, :width]),
+            planes.active[own],
+            planes.used[own],
         ),
         actions=state.actions[own],
         unit=state.unit[own],
-        pace=pace._replace(
-            anchor=pace.anchor[variables],
-            policy_anchor=pace.policy_anchor[own],
-            last=pace.last[variables],
-            last_policies=pace.last_policies[own],
+        controller=controller._replace(
+            anchor=controller.anchor[variables],
+            policy_anchor=controller.policy_anchor[own],
+            last=controller.last[variables],
+            last_policies=controller.last_policies[own],
         ),
     )
 
@@ -136,26 +150,26 @@ def join_states(
     def payments(arrays: list[FloatArray]) -> FloatArray:
         return _scattered(arrays, variables, bound.size)
 
-    pieces = [part.pieces for part in parts]
-    paces = [part.pace for part in parts]
+    planes = [part.planes for part in parts]
+    controllers = [part.controller for part in parts]
     return AscentState(
         iteration=parts[0].iteration,
         payments=payments([part.payments for part in parts]),
         theta=joined([part.theta for part in parts]),
         multipliers=joined([part.multipliers for part in parts]),
-        pieces=Pieces(
-            joined([part.constant for part in pieces]),
-            joined([wide(part.slope) for part in pieces]),
-            joined([part.active for part in pieces]),
-            joined([part.used for part in pieces]),
+        planes=CuttingPlanes(
+            joined([part.constant for part in planes]),
+            joined([wide(part.slope) for part in planes]),
+            joined([part.active for part in planes]),
+            joined([part.used for part in planes]),
         ),
         actions=joined([part.actions for part in parts]),
         unit=joined([part.unit for part in parts]),
-        pace=paces[0]._replace(
-            anchor=payments([part.anchor for part in paces]),
-            policy_anchor=joined([part.policy_anchor for part in paces]),
-            last=payments([part.last for part in paces]),
-            last_policies=joined([part.last_policies for part in paces]),
+        controller=controllers[0]._replace(
+            anchor=payments([part.anchor for part in controllers]),
+            policy_anchor=joined([part.policy_anchor for part in controllers]),
+            last=payments([part.last for part in controllers]),
+            last_policies=joined([part.last_policies for part in controllers]),
         ),
     )
 

@@ -1,4 +1,4 @@
-"""Step sizes that adapt: longer on a straight way, shorter where iterates only chatter."""
+"""Step sizes that adapt: longer on a straight path, shorter where iterates go to and fro."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
 
-__all__ = ["Pace", "distance", "ends_window", "judge", "start_pace"]
+__all__ = ["StepController", "controlled", "distance", "ends_window", "first_controller"]
 
 #: Progress is judged over this many iterations.
 WINDOW = 25
@@ -19,7 +19,7 @@ SHORTEST, LONGEST = 2.0**-12, 16.0
 SMALL_GAP = 1e-4
 
 
-class Pace(NamedTuple):
+class StepController(NamedTuple):
     """The factor on the steps, and what the current window of iterations has seen."""
 
     factor: float
@@ -34,9 +34,11 @@ class Pace(NamedTuple):
     path: float  # length of the path since its start
 
 
-def start_pace(payments: FloatArray, policies: FloatArray) -> Pace:
+def first_controller(payments: FloatArray, policies: FloatArray) -> StepController:
     """Full steps, nothing seen."""
-    return Pace(1.0, np.inf, np.inf, np.inf, 0.0, payments, policies, payments, policies, 0.0)
+    return StepController(
+        1.0, np.inf, np.inf, np.inf, 0.0, payments, policies, payments, policies, 0.0
+    )
 
 
 def distance(
@@ -58,8 +60,8 @@ def ends_window(iteration: int) -> bool:
     return (iteration + 1) % WINDOW == 0
 
 
-def judge(
-    pace: Pace,
+def controlled(
+    controller: StepController,
     iteration: int,
     merit: float,
     gap: float,
@@ -67,29 +69,29 @@ def judge(
     travelled: float,
     payments: FloatArray,
     policies: FloatArray,
-) -> tuple[Pace, bool]:
+) -> tuple[StepController, bool]:
     """Record an iterate; at the end of a window set the factor, and say whether the run stalled.
 
     ``gap`` is the largest gap in units of reward, ``step`` the distance from the last iterate and,
     at the end of a window, ``travelled`` that from its start.
     """
-    path = pace.path + step
-    best = min(pace.window_merit, merit)
-    worst = max(pace.window_gap, gap)
-    pace = pace._replace(
+    path = controller.path + step
+    best = min(controller.window_merit, merit)
+    worst = max(controller.window_gap, gap)
+    controller = controller._replace(
         last=payments, last_policies=policies, path=path, window_merit=best, window_gap=worst
     )
     if not ends_window(iteration):
-        return pace, False
-    factor, stalled = pace.factor, False
-    chatters = best > 0.7 * pace.merit and travelled <= 0.3 * path
-    circles = worst > SMALL_GAP and worst > 0.5 * pace.gap and iteration > 8 * WINDOW
-    if chatters or circles:
-        stalled = chatters and factor <= SHORTEST
+        return controller, False
+    factor, stalled = controller.factor, False
+    oscillates = best > 0.7 * controller.merit and travelled <= 0.3 * path
+    circles = worst > SMALL_GAP and worst > 0.5 * controller.gap and iteration > 8 * WINDOW
+    if oscillates or circles:
+        stalled = oscillates and factor <= SHORTEST
         factor = max(0.5 * factor, SHORTEST)
     elif worst <= SMALL_GAP and travelled >= 0.9 * path > 0.0:
         factor = min(2.0 * factor, LONGEST)
     elif worst > SMALL_GAP:
         factor = min(factor, 1.0)
-    start = start_pace(payments, policies)
-    return start._replace(factor=factor, merit=min(best, pace.merit), gap=worst), stalled
+    start = first_controller(payments, policies)
+    return start._replace(factor=factor, merit=min(best, controller.merit), gap=worst), stalled

@@ -3,43 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
+from fastincentive._random import Rng
 from fastincentive.errors import invalid
-from fastincentive.followers.followers import Followers, PolicyValues, ResponseValues
-from fastincentive.followers.parameterization import Direct, Parameterization, Softmax
-from fastincentive.kernels import ascent as kernels
+from fastincentive.followers.followers import PolicyValues, ResponseValues
+from fastincentive.followers.parameterization import Parameterization, Softmax
+from fastincentive.kernels import ascent_direction as kernels
 from fastincentive.methods import _reference_policies as references
-from fastincentive.methods._cutting_planes import add_pieces, empty_pieces
-from fastincentive.methods._state import AscentState, StepReport, evaluated, held_at
-from fastincentive.methods._step_control import distance, ends_window, judge, start_pace
-from fastincentive.problem.passes import LeaderPass
-from fastincentive.problem.payments import BoundPayments
-from fastincentive.problem.problem import IncentiveProblem
-from fastincentive.problem.queries import (
-    Across,
-    AnyOf,
-    Project,
-    Query,
-    SequentialReduce,
-    Summary,
-    run_single,
+from fastincentive.methods._ascent_direction import (
+    ROUNDING,
+    Constraints,
+    Iterate,
+    Movement,
+    constraints_at,
+    direction_steps,
+    next_payments_steps,
+    next_theta,
+    scaled_rows,
 )
+from fastincentive.methods._convergence import progress_steps
+from fastincentive.methods._state import (
+    AscentState,
+    first_state,
+    policy_values_steps,
+    values_if_proper,
+)
+from fastincentive.methods.base import Capabilities, Method, Observer, Refusal, StepReport
+from fastincentive.problem.passes import LeaderPass
+from fastincentive.problem.problem import IncentiveProblem
+from fastincentive.problem.queries import Across, AnyOf, Query
 from fastincentive.problem.sampled_gradients import Exact, Reinforce, check_gradient
 
 __all__ = ["BilevelAscent"]
 
-#: States with fewer visits count as not visited: they follow the follower alone.
-SMALLEST_VISITS = 1e-6
-
 
 @dataclass(frozen=True)
-class BilevelAscent:
+class BilevelAscent(Method):
     """Projected lambda-weighted ascent on f(x, theta) subject to q(x, theta) >= 0 (Algorithm 1).
 
     At each iteration payments and policies move along grad f + lambda grad q, lambda being the
@@ -71,7 +75,7 @@ class BilevelAscent:
         unit of reward, else absolute (the paper's xi).
     schedule : "adaptive", "constant" or "sqrt"
         "sqrt" divides the steps by sqrt(1 + k / 100); "adaptive" doubles them while the iterates go
-        straight ahead, and halves them when they only chatter.
+        straight on, and halves them when they go to and fro.
     natural_gradient : bool
         Scale each state's gradient by 1 / (visits x unit of reward).
     eta : float
@@ -128,36 +132,130 @@ class BilevelAscent:
                 "natural_gradient", "False with geometry='ambient' (the paper's literal text)", True
             )
 
-    # -- state --------------------------------------------------------------------------------
+    # -- what it needs and can do -------------------------------------------------------------
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Shards and types where each follower has its own multiplier and exact gradients."""
+        shards: bool | Refusal = True
+        types: bool | str = True
+        if isinstance(self.gradient, Reinforce):
+            types = "sampled trajectories"
+            shards = Refusal(
+                "gradient",
+                "Exact() with an engine that cuts followers into shards",
+                "Reinforce",
+                "Joint trajectories are sampled where all followers are.",
+            )
+        if self.multiplier == "joint":
+            types = "a joint multiplier"
+            shards = Refusal(
+                "multiplier",
+                "'per-follower' with an engine that cuts followers into shards",
+                "'joint'",
+                "One multiplier over all followers is found where all of them are.",
+            )
+        return Capabilities(
+            uses_policies=True,
+            keeps_state=True,
+            shards=shards,
+            types=types,
+            draws=isinstance(self.gradient, Reinforce),
+        )
+
+    @property
+    def most_iterations(self) -> int:
+        """``max_iter``."""
+        return self.max_iter
+
+    def drawing_from(self, rng: Rng) -> BilevelAscent:
+        """Return the method with another source of its trajectories."""
+        assert isinstance(self.gradient, Reinforce)  # for the type checker: it draws
+        return replace(self, gradient=replace(self.gradient, rng=rng))
+
+    # -- Algorithm 1 --------------------------------------------------------------------------
 
     def init(
         self,
         problem: IncentiveProblem,
         parameterization: Parameterization,
         payments: FloatArray,
-        policies: FloatArray,
+        policies: FloatArray | None,
     ) -> AscentState:
         """Return the state at the first iterate."""
-        if self.multiplier == "joint":
-            problem.refuse_types("a joint multiplier")
-        followers = problem.followers
-        best = followers.best_responses(problem.rewards(payments))
-        count = self.pieces if self._bundled else 1
-        return AscentState(
-            iteration=0,
-            payments=payments.copy(),
-            theta=parameterization.parameters(policies, followers),
-            multipliers=np.zeros((followers.n, count)),
-            pieces=empty_pieces(followers.n, count, problem.payments.reach.shape[1]),
-            actions=best.actions,
-            unit=references.reward_units(followers, best),
-            pace=start_pace(payments, policies),
-            memory=followers.response_memory(),
+        assert policies is not None  # for the type checker
+        self.check_suits(problem)
+        planes = self.pieces if self._bundled else 1
+        return first_state(problem, parameterization, payments, policies, planes)
+
+    def step_from_steps(
+        self,
+        problem: IncentiveProblem,
+        parameterization: Parameterization,
+        state: AscentState,
+        observe: Observer | None = None,
+    ) -> Generator[Query, Any, tuple[AscentState, StepReport]]:
+        """One iteration of Algorithm 1, with its line numbers; xi is the step, D a scaling."""
+        state, at = yield from self._iterate_steps(problem, parameterization, state)
+        planes, fresh, q = constraints_at(problem, at, state.planes, state.iteration)
+        move, payment_unit = yield from self._movement_steps(problem, parameterization, state, at)
+        joint = self.multiplier == "joint"
+
+        # Line 2: the smallest lambda >= 0 at which q grows by phi along the projected step.
+        multipliers = np.where(fresh, 0.0, state.multipliers)
+        phi = self._growth(problem, move, q, state.unit)
+        objective_slope = -problem.cost_weight * at.cost.payments  # grad_x f, eq. 11
+        change = yield from direction_steps(
+            problem, move, q, phi, objective_slope, multipliers, joint
         )
+        progress = yield from progress_steps(
+            problem, state, at, move, change, payment_unit, problem.payments.shared or joint
+        )
+
+        # Line 3: x <- Proj_X[x + xi D (grad_x f + lambda grad_x q)], eq. 11 and 12.
+        x = yield from next_payments_steps(problem, move, change.payments, progress.damping)
+
+        # Line 4: theta <- Proj_Theta[theta + xi D (grad_theta f + lambda grad_theta q)],
+        # eq. 7 and 13.
+        theta = next_theta(
+            parameterization,
+            problem.followers,
+            state.theta,
+            move,
+            change.rows,
+            progress.visited,
+            progress.damping,
+        )
+        following = state._replace(
+            iteration=state.iteration + 1,
+            payments=x,
+            theta=theta,
+            multipliers=multipliers,
+            planes=planes,
+            actions=at.best.actions,
+            controller=progress.controller,
+        )
+        report = StepReport(
+            iteration=state.iteration,
+            theta=state.theta,
+            policies=at.policies,
+            payments=at.payments,
+            evaluation=problem.assemble(at.leader, progress.cost, at.start_values, at.best_values),
+            multipliers=multipliers[:, 0] if joint else multipliers.sum(axis=1),
+            residual=progress.residual,
+            converged=progress.residual <= self.tolerance
+            and progress.largest_gap <= self.tolerance,
+            stalled=progress.stalled,
+            finite=bool(np.isfinite(x).all() and np.isfinite(theta).all()),
+            exhausted=state.iteration >= self.max_iter,
+        )
+        return following, report
+
+    # -- its parts ----------------------------------------------------------------------------
 
     @property
     def _bundled(self) -> bool:
-        """Whether several linear pieces of V_i* are kept."""
+        """Whether several cutting planes of V_i* are kept."""
         return (
             self.response == "greedy"
             and self.multiplier == "per-follower"
@@ -165,156 +263,53 @@ class BilevelAscent:
             and self.barrier == "gap"
         )
 
-    # -- one iteration ------------------------------------------------------------------------
-
-    def step_from(
+    def _iterate_steps(
         self, problem: IncentiveProblem, parameterization: Parameterization, state: AscentState
-    ) -> tuple[AscentState, StepReport]:
-        """Evaluate the state, and move."""
-        return run_single(self.stepping(problem, parameterization, state), problem)
-
-    def stepping(
-        self, problem: IncentiveProblem, parameterization: Parameterization, state: AscentState
-    ) -> Generator[Query, Any, tuple[AscentState, StepReport]]:
-        """As ``step_from``, for a shard of the followers that asks what it must know of all."""
-        followers, bound, x = problem.followers, problem.payments, state.payments
+    ) -> Generator[Query, Any, tuple[AscentState, Iterate]]:
+        """Evaluate the state, or a proper one: values, best responses, leader and cost."""
+        followers, x = problem.followers, state.payments
         rewards = problem.rewards(x)
-        state, policies, held = yield from held_at(problem, parameterization, rewards, state)
+        state, policies, values = yield from policy_values_steps(
+            problem, parameterization, rewards, state
+        )
         best = followers.best_responses(rewards, state.actions, state.memory)
         reference = self._reference(problem, parameterization, rewards, policies, best, state.unit)
-        answered, improper = evaluated(followers, rewards, reference)
+        reference_values, improper = values_if_proper(followers, rewards, reference)
         if problem.undiscounted and (yield AnyOf(improper)):
             reference = np.eye(followers.n_actions)[best.actions]
-            answered = followers.evaluate(rewards, reference)
-        assert answered is not None  # for the type checker
+            reference_values = followers.evaluate(rewards, reference)
+        assert reference_values is not None  # for the type checker
         leader: LeaderPass
         if isinstance(self.gradient, Reinforce):
-            leader, held = self._sampled(problem, policies, rewards, held, state.iteration)
+            leader, values = self._sampled(problem, policies, rewards, values, state.iteration)
         else:
             leader = yield from problem.leader_pass_steps(policies)
         assert leader.gradient is not None  # for the type checker
-        values = followers.start_values(held.values)
-        top = best if self.response == "greedy" else answered
-        best_values = followers.start_values(top.values)
+        top = best if self.response == "greedy" else reference_values
         cost = yield from problem.cost_pass_steps(x, policies)
-        ahead = leader.gradient
+        gradient = leader.gradient
         if cost.policies is not None:
-            ahead = ahead - problem.cost_weight * cost.policies
-
-        # What each piece of V_i* says of q_i: its value now, and its gradient in the payments.
-        spread = bound.spread(x)
-        slope = bound.compress(held.visits[:, :, None] * policies)
-        reference_slope = bound.compress(answered.visits[:, :, None] * reference)
-        constant = best_values - (reference_slope * spread).sum(axis=1)
-        pieces, fresh = add_pieces(state.pieces, constant, reference_slope, state.iteration)
-        multipliers = np.where(fresh, 0.0, state.multipliers)
-        slack = values[:, None] - pieces.at(spread)
-        own = slope[:, None, :] - pieces.slope
-        rounding = 1e-11 * (1.0 + np.abs(slope).max(axis=1, initial=0.0))
-        own[np.abs(own) <= rounding[:, None, None]] = 0.0
-
-        step, payment_step = self._steps(state)
-        unit = state.unit if self.natural_gradient else np.ones(followers.n)
-        payment_unit = bound.most(unit)
-        if bound.shared:
-            payment_unit = yield Across(problem.variables, payment_unit)
-        purse = kernels.Purse(
-            bound.reach, payment_step / step * payment_unit, x, bound.lower, bound.upper
-        )
-        kind, rows = self._rows(parameterization, followers, policies, held, ahead, state.unit)
-        target = self._targets(problem, kind, step, rows, own, slack, purse)
-        # A gap may open at this rate: without it, rounding alone would call for a multiplier.
-        target -= 1e-11 * unit[:, None]
-        total = -problem.cost_weight * cost.payments
-        constraints = _Constraints(own, pieces.active, target)
-        total, row_change = yield from self._direction(
-            problem, kind, step, rows, total, constraints, purse, multipliers
-        )
-        payment_change = np.empty(bound.size)
-        kernels.move_payments(kind, step, total, purse, payment_change)
-        if bound.budget is not None and kind != kernels.LINEAR:
-            moved = yield Project(problem.variables, x + step * payment_change)
-            payment_change = (moved - x) / step
-
-        # How far the direction goes per unit step, in units of reward; rows count by their visits,
-        # as in the norm of the gradient.
-        visited = held.visits > SMALLEST_VISITS
-        row_size = np.abs(row_change).max(axis=2, where=visited[:, :, None], initial=0.0)
-        paid = np.abs(payment_change) / np.maximum(purse.pace, 1e-300)
-        damping = self._damping(bound, kind, step, row_size, payment_change, unit)
-        gaps = best_values - values
-        pace, here = state.pace, (x, policies)
-        unit_paid = np.where(bound.counted, np.maximum(payment_unit, 1e-300), np.inf)
-        moved_by = distance(here, (pace.last, pace.last_policies), unit_paid, visited)
-        travelled = 0.0
-        if ends_window(state.iteration):
-            travelled = distance(here, (pace.anchor, pace.policy_anchor), unit_paid, visited)
-        largest, summed = yield Summary(
-            np.array(
-                [
-                    (row_size * np.minimum(held.visits, 1.0)).max(),
-                    paid.max(initial=0.0),
-                    (np.abs(gaps) / state.unit).max(),
-                    (gaps / state.unit).max(),
-                    -damping.min(),
-                ]
-            ),
-            np.array([cost.value, moved_by, travelled]),
-        )
-        residual = float(largest[:2].max())
-        converged = residual <= self.tolerance and bool(largest[3] <= self.tolerance)
-        joint = self.multiplier == "joint"
-        if bound.shared or joint:
-            damping[:] = -largest[4]
-        pace, stalled = judge(
-            pace,
-            state.iteration,
-            residual + float(largest[2]),
-            float(largest[3]),
-            float(summed[1]),
-            float(summed[2]),
-            x,
-            policies,
-        )
-        ahead_payments = x + step * bound.least(damping) * payment_change
-        if bound.budget is None:
-            ahead_payments = bound.project(ahead_payments)
-        else:
-            ahead_payments = yield Project(problem.variables, ahead_payments)
-        following = AscentState(
-            iteration=state.iteration + 1,
-            payments=ahead_payments,
-            theta=self._move(
-                parameterization, followers, state.theta, rows, row_change, visited, damping, step
-            ),
-            multipliers=multipliers,
-            pieces=pieces,
-            actions=best.actions,
-            unit=state.unit,
-            pace=pace,
-            memory=state.memory,
-        )
-        report = StepReport(
-            theta=state.theta,
-            policies=policies,
+            gradient = gradient - problem.cost_weight * cost.policies
+        return state, Iterate(
             payments=x,
-            evaluation=problem.assemble(leader, float(summed[0]), values, best_values),
-            multipliers=multipliers[:, 0] if joint else multipliers.sum(axis=1),
-            residual=residual,
-            converged=converged,
-            stalled=stalled,
-            finite=bool(
-                np.isfinite(following.payments).all() and np.isfinite(following.theta).all()
-            ),
+            policies=policies,
+            values=values,
+            best=best,
+            reference=reference,
+            reference_values=reference_values,
+            start_values=followers.start_values(values.values),
+            best_values=followers.start_values(top.values),
+            leader=leader,
+            cost=cost,
+            objective_gradient=gradient,
         )
-        return following, report
 
     def _sampled(
         self,
         problem: IncentiveProblem,
         policies: FloatArray,
         rewards: FloatArray,
-        held: PolicyValues,
+        values: PolicyValues,
         iteration: int,
     ) -> tuple[LeaderPass, PolicyValues]:
         """Return the leader's gradient from trajectories, and what they say of the followers."""
@@ -324,53 +319,7 @@ class BilevelAscent:
             problem, policies, rewards=own, iteration=iteration
         )
         leader = LeaderPass(found.value, found.gradient, found.horizon, np.inf)
-        return leader, held if estimate is None else estimate.values
-
-    def _direction(
-        self,
-        problem: IncentiveProblem,
-        kind: int,
-        step: float,
-        rows: kernels.Rows,
-        total: FloatArray,
-        constraints: _Constraints,
-        purse: kernels.Purse,
-        multipliers: FloatArray,
-    ) -> Generator[Query, Any, tuple[FloatArray, FloatArray]]:
-        """Return the payments' gradient with the multipliers in it, and the change of the rows.
-
-        ``multipliers`` (n, J) are the last ones, and are overwritten by the new ones.
-        """
-        packed, bound = problem.followers.packed, problem.payments
-        own, active, target = constraints
-        row_change = np.empty(rows.points.shape)
-        if self.multiplier == "joint":
-            own_sum = _scatter(bound.reach, own[:, 0], bound.size)
-            every, wanted = np.arange(bound.size), float(target[:, 0].sum())
-            multipliers[:] = kernels.joint_direction(
-                packed, kind, step, rows, total, own_sum, every, purse, wanted, row_change
-            )
-            return total + multipliers[0, 0] * own_sum, row_change
-        if not bound.shared:
-            kernels.add_multipliers(bound.reach, own, multipliers, total)
-            kernels.separate_directions(
-                packed, kind, step, rows, total, own, active, purse, target, multipliers, row_change
-            )
-            return total, row_change
-        # Followers that share payments take turns: what one changes, the next one sees.
-        total, _ = yield SequentialReduce(problem.variables, total, False)
-        kernels.add_multipliers(bound.reach, own, multipliers, total)
-        total, _ = yield SequentialReduce(problem.variables, total, True)
-        for _ in range(kernels.SWEEPS):
-            total, _ = yield SequentialReduce(problem.variables, total, False)
-            change = kernels.sweep_directions(
-                packed, kind, step, rows, total, own, active, purse, target, multipliers
-            )
-            total, change = yield SequentialReduce(problem.variables, total, True, change)
-            if change <= kernels.SETTLED:
-                break
-        kernels.shared_directions(packed, kind, step, rows, multipliers, row_change)
-        return total, row_change
+        return leader, values if estimate is None else estimate.values
 
     def _reference(
         self,
@@ -398,113 +347,58 @@ class BilevelAscent:
             return references.boltzmann(followers, best, tau)
         return references.soft(followers, rewards, tau, policies)
 
-    def _steps(self, state: AscentState) -> tuple[float, float]:
-        factor = 1.0
-        if self.schedule == "adaptive":
-            factor = state.pace.factor
-        elif self.schedule == "sqrt":
-            factor = 1.0 / np.sqrt(1.0 + state.iteration / 100.0)
-        return self.step * factor, self.payment_step * factor
-
-    def _rows(
-        self,
-        parameterization: Parameterization,
-        followers: Followers,
-        policies: FloatArray,
-        held: PolicyValues,
-        gradient: FloatArray,
-        unit: FloatArray,
-    ) -> tuple[int, kernels.Rows]:
-        """How rows move, and along what: D grad f, D grad q, and grad q for inner products."""
-        visits = held.visits[:, :, None]
-        available = followers.available
-        advantage = np.where(available, held.q_values - held.values[:, :, None], 0.0)
-        kind = kernels.DIRECT if isinstance(parameterization, Direct) else kernels.SOFTMAX
-        if self.natural_gradient:
-            scale = unit[:, None, None]
-            ahead = gradient / (np.maximum(visits, SMALLEST_VISITS) * scale)
-            return kind, kernels.Rows(ahead, advantage / scale, visits * advantage, policies)
-        q_values = np.where(available, held.q_values, 0.0)
-        ahead = parameterization.gradient(gradient, policies)
-        slopes = parameterization.gradient(visits * q_values, policies)
-        if self.geometry == "ambient":
-            return kernels.LINEAR, kernels.Rows(ahead, slopes, slopes, policies)
-        if isinstance(parameterization, Softmax):
-            # The kernel moves theta / tau, and measures the change in the policies.
-            tau = parameterization.temperature
-            return kind, kernels.Rows(ahead / tau, slopes / tau, visits * advantage, policies)
-        return kind, kernels.Rows(ahead, slopes, slopes, policies)
-
-    def _targets(
+    def _movement_steps(
         self,
         problem: IncentiveProblem,
-        kind: int,
-        step: float,
-        rows: kernels.Rows,
-        own: FloatArray,
-        slack: FloatArray,
-        purse: kernels.Purse,
+        parameterization: Parameterization,
+        state: AscentState,
+        at: Iterate,
+    ) -> Generator[Query, Any, tuple[Movement, FloatArray]]:
+        """Return how a step moves, and each payment's unit of reward (k,)."""
+        factor = 1.0
+        if self.schedule == "adaptive":
+            factor = state.controller.factor
+        elif self.schedule == "sqrt":
+            factor = 1.0 / np.sqrt(1.0 + state.iteration / 100.0)
+        step, payment_step = self.step * factor, self.payment_step * factor
+        payments = problem.payments
+        unit = state.unit if self.natural_gradient else np.ones(problem.followers.n)
+        payment_unit = payments.most(unit)
+        if payments.shared:
+            payment_unit = yield Across(problem.variables, payment_unit)
+        side = kernels.PaymentSide(
+            payments.reach,
+            payment_step / step * payment_unit,
+            at.payments,
+            payments.lower,
+            payments.upper,
+        )
+        kind, rows = scaled_rows(
+            parameterization,
+            problem.followers,
+            at,
+            state.unit,
+            self.natural_gradient,
+            self.geometry == "ambient",
+        )
+        return Movement(kind, step, rows, side, self.natural_gradient), payment_unit
+
+    def _growth(
+        self, problem: IncentiveProblem, move: Movement, q: Constraints, unit: FloatArray
     ) -> FloatArray:
         """Phi (n, J): how fast each q_ij must grow."""
+        allowed = ROUNDING * (unit if self.natural_gradient else np.ones(unit.size))[:, None]
         if self.barrier == "gap":
             # Each iteration closes the same share of a gap, however long its step, half at most.
-            return -min(self.eta * self.step, 0.5) / step * slack
-        norms = np.empty(slack.shape)
-        kernels.constraint_norms(problem.followers.packed, kind, step, rows, own, purse, norms)
-        return self.eta * norms
-
-    def _damping(
-        self,
-        bound: BoundPayments,
-        kind: int,
-        step: float,
-        row_size: FloatArray,
-        payment_change: FloatArray,
-        unit: FloatArray,
-    ) -> FloatArray:
-        """Share (n,) of the step to take: rows change by at most 0.2, payments by 0.2 units."""
-        if kind == kernels.LINEAR:
-            return np.ones(unit.size)
-        damping = 0.2 / np.maximum(step * row_size.max(axis=1), 0.2)
-        if self.natural_gradient:
-            moved = np.abs(bound.spread(payment_change)).max(axis=1) * step
-            damping = np.minimum(damping, 0.2 * unit / np.maximum(moved, 0.2 * unit))
-        return damping
-
-    def _move(
-        self,
-        parameterization: Parameterization,
-        followers: Followers,
-        theta: FloatArray,
-        rows: kernels.Rows,
-        change: FloatArray,
-        visited: NDArray[np.bool_],
-        damping: FloatArray,
-        step: float,
-    ) -> FloatArray:
-        """Theta after the step; rows that are not visited follow the follower's own gradient."""
-        if self.geometry == "ambient":
-            return parameterization.project(theta + step * change, followers)
-        factor = np.where(visited, damping[:, None], 1.0)[:, :, None]
-        moved = rows.points + step * factor * change
-        drift = np.zeros(theta.shape)
-        if self.natural_gradient:
-            drift = np.where(visited[:, :, None], 0.0, step * rows.pull)
-        if isinstance(parameterization, Direct):
-            return parameterization.project(moved + drift, followers)
-        logits = np.log(np.maximum(moved, 1e-300)) + drift
-        return parameterization.from_logits(logits, followers.available)
-
-
-class _Constraints(NamedTuple):
-    """How q grows with the payments, and how much it must."""
-
-    own: FloatArray  # (n, J, K) gradient of each piece of q_i in the payments
-    active: NDArray[np.bool_]  # (n, J)
-    target: FloatArray  # (n, J) phi
-
-
-def _scatter(reach: NDArray[np.int64], values: FloatArray, size: int) -> FloatArray:
-    """Sum per-follower entries (n, K) into the payments (k,)."""
-    held = reach >= 0
-    return np.bincount(reach[held], weights=values[held], minlength=size).astype(float)
+            return -min(self.eta * self.step, 0.5) / move.step * q.slack - allowed
+        norms = np.empty(q.slack.shape)
+        kernels.constraint_norms(
+            problem.followers.packed,
+            move.kind,
+            move.step,
+            move.rows,
+            q.slopes,
+            move.payments,
+            norms,
+        )
+        return self.eta * norms - allowed

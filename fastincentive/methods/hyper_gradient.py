@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from fastincentive._arrays import FloatArray
 from fastincentive.errors import invalid
-from fastincentive.methods._state import StepReport
+from fastincentive.followers.parameterization import Parameterization
+from fastincentive.methods.base import Capabilities, Method, Observer, StepReport
 from fastincentive.problem.costs import ExpectedSpend
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.responses.smooth import (
@@ -25,9 +26,9 @@ from fastincentive.responses.smooth import (
     differentiate,
     pull_back,
 )
-from fastincentive.solution import Ending, Status
+from fastincentive.solution import MESSAGES, Status
 
-__all__ = ["HyperGradient", "hyper_search"]
+__all__ = ["HyperGradient"]
 
 #: Relative change of the objective below which nothing more is to be gained in double precision.
 ROUNDING = 1e-14
@@ -36,7 +37,7 @@ SLSQP_TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
-class HyperGradient:
+class HyperGradient(Method):
     """Climb the leader's objective along its hypergradient, with L-BFGS-B (SLSQP under a budget).
 
     Parameters
@@ -65,6 +66,13 @@ class HyperGradient:
     for every method, exact best responses.
     """
 
+    messages: ClassVar[dict[Status, str]] = MESSAGES | {
+        Status.CONVERGED: "converged: no payment can be changed for a larger objective",
+        Status.STALLED: "stalled: no step along the hypergradient is better, for rounding or a "
+        "kink (Boltzmann responses have some)",
+        Status.MAX_ITER: "stopped at max_iter before the tolerance was met; raise max_iter",
+    }
+
     response: str = "soft"
     temperature: float = 0.1
     continuation: tuple[float, ...] = ()
@@ -83,6 +91,108 @@ class HyperGradient:
         if self.max_iter < 1:
             raise invalid("max_iter", "a positive integer", self.max_iter)
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """It climbs from payments, with SciPy, where ``solve`` is called."""
+        return Capabilities(uses_policies=False, keeps_state=False, restarts=True)
+
+    @property
+    def most_iterations(self) -> int:
+        """``max_iter`` at each temperature."""
+        return self.max_iter * (1 + len(self.continuation))
+
+    def init(
+        self,
+        problem: IncentiveProblem,
+        parameterization: Parameterization,
+        payments: FloatArray,
+        policies: FloatArray | None,
+    ) -> ClimbState:
+        """Return the state before the first temperature."""
+        return ClimbState(0, 0, payments, _Objective(problem, self.response))
+
+    def step_from(
+        self,
+        problem: IncentiveProblem,
+        parameterization: Parameterization,
+        state: ClimbState,
+        observe: Observer | None = None,
+    ) -> tuple[ClimbState, StepReport]:
+        """Climb at the state's temperature; ``observe`` is shown each of SciPy's iterates."""
+        objective, count = state.objective, state.iteration
+        stopped = False
+
+        def after(intermediate_result: Any) -> None:
+            nonlocal count, stopped
+            count += 1
+            if observe is not None:
+                found = objective.report(np.asarray(intermediate_result.x))
+                try:
+                    observe(found._replace(iteration=count))
+                except StopIteration:
+                    stopped = True
+                    raise
+
+        temperatures = (*self.continuation, self.temperature)
+        objective.at_temperature(temperatures[state.stage])
+        found = self._climb(problem, objective, state.payments, after)
+        x = np.clip(found.x, problem.payments.lower, problem.payments.upper)
+        last = stopped or state.stage + 1 == len(temperatures)
+        objective.at_temperature(self.temperature if last else objective.temperature)
+        # Limits of iterations: 1 of L-BFGS-B, 9 of SLSQP.
+        limited = found.status in (1, 9)
+        report = objective.report(x)._replace(
+            iteration=count,
+            converged=last and not stopped and bool(found.success),
+            stalled=last and not (stopped or found.success or limited),
+            exhausted=last,
+        )
+        return ClimbState(count, state.stage + 1, x, objective), report
+
+    def _climb(
+        self,
+        problem: IncentiveProblem,
+        objective: _Objective,
+        payments: FloatArray,
+        after: Callable[[Any], None],
+    ) -> Any:
+        """Run SciPy's method from payments (k,), and return its result."""
+        from scipy import optimize
+
+        minimize: Any = optimize.minimize
+        settings: dict[str, Any] = {
+            "method": "L-BFGS-B",
+            "options": {"gtol": self.tolerance, "ftol": ROUNDING, "maxiter": self.max_iter},
+        }
+        if problem.budget is not None:
+            within = {
+                "type": "ineq",
+                "fun": lambda each: problem.budget - objective.use(each),
+                "jac": lambda each: -objective.use_slope(each),
+            }
+            settings = {
+                "method": "SLSQP",
+                "constraints": [within],
+                "options": {"ftol": SLSQP_TOLERANCE * self.tolerance, "maxiter": self.max_iter},
+            }
+        return minimize(
+            objective.negative,
+            payments,
+            jac=True,
+            bounds=np.stack([problem.payments.lower, problem.payments.upper], axis=1),
+            callback=after,
+            **settings,
+        )
+
+
+class ClimbState(NamedTuple):
+    """Where the climb stands."""
+
+    iteration: int  # of SciPy's methods so far
+    stage: int  # number of the temperature
+    payments: FloatArray  # (k,)
+    objective: _Objective  # remembers its last point
+
 
 class _Objective:
     """F and dF/dx at payments; the last point is remembered, and responses start from it."""
@@ -95,6 +205,10 @@ class _Objective:
         self.payments: FloatArray | None = None
         self.found: Answer | None = None
         self.at: TotalDerivative | None = None
+
+    def at_temperature(self, temperature: float) -> None:
+        """Forget what was evaluated at another temperature."""
+        self.temperature, self.at = temperature, None
 
     def look(self, payments: FloatArray) -> TotalDerivative:
         """Evaluate, unless this is where it was evaluated last."""
@@ -136,102 +250,20 @@ class _Objective:
         """Evaluate both levels: gaps are to exact best responses."""
         problem, found = self.problem, self.look(payments)
         rewards, followers = problem.rewards(payments), problem.followers
-        held = followers.start_values(followers.evaluate(rewards, found.policies).values)
+        own = followers.start_values(followers.evaluate(rewards, found.policies).values)
         best = followers.start_values(followers.best_responses(rewards).values)
         leader = problem.leader_pass(found.policies, gradient=False)
         return StepReport(
+            iteration=0,
             theta=found.policies,
             policies=found.policies,
             payments=payments.copy(),
-            evaluation=problem.assemble(leader, found.cost, held, best),
+            evaluation=problem.assemble(leader, found.cost, own, best),
             multipliers=np.zeros(problem.n),
             residual=self.residual(payments),
-            converged=False,
-            stalled=False,
-            finite=True,
         )
 
     def residual(self, payments: FloatArray) -> float:
         """Largest entry of the projected hypergradient; under a budget that of a step of size 1."""
         bound, slope = self.problem.payments, self.look(payments).gradient
         return float(np.abs(bound.project(payments + slope) - payments).max(initial=0.0))
-
-
-def hyper_search(
-    problem: IncentiveProblem,
-    method: HyperGradient,
-    payments: FloatArray,
-    callback: Callable[[StepReport], None] | None = None,
-) -> tuple[StepReport, Ending]:
-    """Climb from payments (k,): the last point, and why the climb ended.
-
-    ``callback`` is given each iterate and may raise StopIteration.
-
-    Raises
-    ------
-    InputError
-        If the total reward of a follower at discount 1 is unbounded.
-    """
-    from scipy import optimize
-
-    minimize: Any = optimize.minimize
-    bound = problem.payments
-    objective = _Objective(problem, method.response)
-    x, nit = payments, 0
-    stopped = False
-
-    def after(intermediate_result: Any) -> None:
-        nonlocal nit, stopped
-        nit += 1
-        if callback is not None:
-            try:
-                callback(objective.report(np.asarray(intermediate_result.x)))
-            except StopIteration:
-                stopped = True
-                raise
-
-    settings: dict[str, Any] = {
-        "method": "L-BFGS-B",
-        "options": {"gtol": method.tolerance, "ftol": ROUNDING, "maxiter": method.max_iter},
-    }
-    if problem.budget is not None:
-        within = {
-            "type": "ineq",
-            "fun": lambda each: problem.budget - objective.use(each),
-            "jac": lambda each: -objective.use_slope(each),
-        }
-        settings = {
-            "method": "SLSQP",
-            "constraints": [within],
-            "options": {"ftol": SLSQP_TOLERANCE * method.tolerance, "maxiter": method.max_iter},
-        }
-    for temperature in (*method.continuation, method.temperature):
-        objective.temperature, objective.at = temperature, None
-        found = minimize(
-            objective.negative,
-            x,
-            jac=True,
-            bounds=np.stack([bound.lower, bound.upper], axis=1),
-            callback=after,
-            **settings,
-        )
-        x = np.clip(found.x, bound.lower, bound.upper)
-        if stopped:
-            break
-    objective.temperature, objective.at = method.temperature, None
-    return objective.report(x), Ending(*_status(found, stopped), nit)
-
-
-def _status(found: Any, stopped: bool) -> tuple[Status, str]:
-    if stopped:
-        return Status.STOPPED, "stopped by the callback"
-    if found.success:
-        return Status.CONVERGED, "converged: no payment can be changed for a larger objective"
-    # Limits of iterations: 1 of L-BFGS-B, 9 of SLSQP.
-    if found.status in (1, 9):
-        return Status.MAX_ITER, "stopped at max_iter before the tolerance was met; raise max_iter"
-    return (
-        Status.STALLED,
-        "stalled: no step along the hypergradient is better, for rounding or a kink (Boltzmann "
-        "responses have some)",
-    )

@@ -5,9 +5,8 @@ A baseline: one weight sigma on all gaps V_i* - V_i, raised again and again unti
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,19 +14,20 @@ from fastincentive._arrays import FloatArray
 from fastincentive.errors import invalid
 from fastincentive.followers.followers import PolicyValues, ResponseValues
 from fastincentive.followers.parameterization import Direct, Parameterization
-from fastincentive.methods._cutting_planes import empty_pieces
-from fastincentive.methods._reference_policies import reward_units
-from fastincentive.methods._state import AscentState, StepReport, held_at
-from fastincentive.methods._step_control import start_pace
+from fastincentive.methods._state import (
+    SMALLEST_VISITS,
+    AscentState,
+    first_state,
+    policy_values_steps,
+)
+from fastincentive.methods.base import Capabilities, Method, Observer, StepReport
 from fastincentive.problem.evaluation import Evaluation
 from fastincentive.problem.payments import BoundPayments
 from fastincentive.problem.problem import IncentiveProblem
-from fastincentive.problem.queries import Query, run_single
+from fastincentive.problem.queries import run_single
 
 __all__ = ["Slopes", "ValuePenalty", "slopes_at"]
 
-#: States with fewer visits count as not visited: they follow the follower alone.
-SMALLEST_VISITS = 1e-6
 #: A row changes by about this at most in one iteration: probabilities, or a softmax's logits.
 LARGEST_CHANGE = 0.5
 #: The relative weight grows no further: hardly a digit of the leader's gradient would be left.
@@ -35,7 +35,7 @@ LARGEST_WEIGHT = 1e12
 
 
 @dataclass(frozen=True)
-class ValuePenalty:
+class ValuePenalty(Method):
     """Projected gradient ascent on V - w C - sum_i sigma_i (V_i* - V_i), in x and theta jointly.
 
     The value penalty of Shen, Yang and Chen (2024), "Principled penalty-based methods for bilevel
@@ -90,51 +90,50 @@ class ValuePenalty:
             if not (isinstance(value, (int, np.integer)) and value >= 1):
                 raise invalid(name, "a positive integer", repr(value))
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """One weight on all gaps: it runs where all followers are."""
+        return Capabilities(uses_policies=True, keeps_state=True)
+
+    @property
+    def most_iterations(self) -> int:
+        """``max_iter``."""
+        return self.max_iter
+
     def init(
         self,
         problem: IncentiveProblem,
         parameterization: Parameterization,
         payments: FloatArray,
-        policies: FloatArray,
+        policies: FloatArray | None,
     ) -> AscentState:
-        """Return the state at the first iterate; the pieces of V_i* stay empty."""
-        followers = problem.followers
-        best = followers.best_responses(problem.rewards(payments))
-        return AscentState(
-            iteration=0,
-            payments=payments.copy(),
-            theta=parameterization.parameters(policies, followers),
-            multipliers=np.zeros((followers.n, 1)),
-            pieces=empty_pieces(followers.n, 1, problem.payments.reach.shape[1]),
-            actions=best.actions,
-            unit=reward_units(followers, best),
-            pace=start_pace(payments, policies),
-            memory=followers.response_memory(),
-        )
+        """Return the state at the first iterate; no cutting planes are kept."""
+        assert policies is not None  # for the type checker
+        return first_state(problem, parameterization, payments, policies)
 
     def step_from(
-        self, problem: IncentiveProblem, parameterization: Parameterization, state: AscentState
+        self,
+        problem: IncentiveProblem,
+        parameterization: Parameterization,
+        state: AscentState,
+        observe: Observer | None = None,
     ) -> tuple[AscentState, StepReport]:
-        """Evaluate the state, and move."""
-        return run_single(self.stepping(problem, parameterization, state), problem)
-
-    def stepping(
-        self, problem: IncentiveProblem, parameterization: Parameterization, state: AscentState
-    ) -> Generator[Query, Any, tuple[AscentState, StepReport]]:
-        """As ``step_from``, for a shard that holds all followers."""
+        """Evaluate the state, and move payments and policies along the penalised gradient."""
         followers, bound, x, unit = problem.followers, problem.payments, state.payments, state.unit
         rewards = problem.rewards(x)
-        state, policies, held = yield from held_at(problem, parameterization, rewards, state)
+        state, policies, values = run_single(
+            policy_values_steps(problem, parameterization, rewards, state), problem
+        )
         best = followers.best_responses(rewards, state.actions, state.memory)
-        at = slopes_at(problem, x, policies, held, best)
+        at = slopes_at(problem, x, policies, values, best)
         gaps = at.evaluation.follower_gaps
         size = problem.magnitude if problem.magnitude > 0.0 else 1.0
         sigma = self._sigma(state.iteration)
         weights = sigma * size / unit
 
         # Each row's gradient over its visits, up to a constant that no policy notices.
-        visited = (held.visits > SMALLEST_VISITS)[:, :, None]
-        visits = np.maximum(held.visits, SMALLEST_VISITS)[:, :, None]
+        visited = (values.visits > SMALLEST_VISITS)[:, :, None]
+        visits = np.maximum(values.visits, SMALLEST_VISITS)[:, :, None]
         pull = (weights * followers.counts)[:, None, None] * at.advantage
         direction = pull + np.where(visited, at.policies / visits, 0.0)
         direction = self.step / size * _centred(direction, followers.available)
@@ -146,22 +145,23 @@ class ValuePenalty:
         pull_rate = np.minimum(rate * sigma * unit * followers.counts, _closing(at.own, gaps))
         change = _average(bound, pull_rate[:, None] * at.own)
         change += rate * payment_unit**2 / size * at.payments
-        ahead = bound.project(x + change)
+        next_payments = bound.project(x + change)
 
-        anchor = state.pace.anchor
+        anchor = state.controller.anchor
         moved = np.abs(x - anchor) / np.maximum(payment_unit, 1e-300)
         residual = float(moved.max(initial=0.0))
         ends = (state.iteration + 1) % self.round_length == 0
         closed = bool((gaps <= self.tolerance * unit).all())
         following = state._replace(
             iteration=state.iteration + 1,
-            payments=ahead,
+            payments=next_payments,
             theta=_moved(problem, parameterization, policies, state.theta, direction),
             multipliers=weights[:, None],
             actions=best.actions,
-            pace=state.pace._replace(anchor=x) if ends else state.pace,
+            controller=state.controller._replace(anchor=x) if ends else state.controller,
         )
         report = StepReport(
+            iteration=state.iteration,
             theta=state.theta,
             policies=policies,
             payments=x,
@@ -169,8 +169,8 @@ class ValuePenalty:
             multipliers=weights,
             residual=residual,
             converged=ends and closed and residual <= self.tolerance,
-            stalled=False,
-            finite=bool(np.isfinite(ahead).all() and np.isfinite(following.theta).all()),
+            exhausted=state.iteration >= self.max_iter,
+            finite=bool(np.isfinite(next_payments).all() and np.isfinite(following.theta).all()),
         )
         return following, report
 
@@ -196,12 +196,12 @@ def slopes_at(
     problem: IncentiveProblem,
     payments: FloatArray,
     policies: FloatArray,
-    held: PolicyValues,
+    values: PolicyValues,
     best: ResponseValues,
 ) -> Slopes:
     """Differentiate f and each q_i = V_i - V_i* in payments (k,) and policies (n, S, A).
 
-    ``held`` and ``best`` are the policies' values and best responses under the payments. dV_i/dx
+    ``values`` and ``best`` are the policies' values and best responses under the payments. dV_i/dx
     is the unnormalised occupancy of follower i's policy, dV_i*/dx that of its best response (a
     subgradient where several are optimal).
     """
@@ -209,19 +209,19 @@ def slopes_at(
     leader = problem.leader_pass(policies)
     assert leader.gradient is not None  # for the type checker
     cost = problem.cost_pass(payments, policies)
-    ahead = leader.gradient
+    gradient = leader.gradient
     if cost.policies is not None:
-        ahead = ahead - problem.cost_weight * cost.policies
+        gradient = gradient - problem.cost_weight * cost.policies
     answer = np.eye(followers.n_actions)[best.actions]
     answered = followers.evaluate(problem.rewards(payments), answer)
-    occupancies = held.visits[:, :, None] * policies - answered.visits[:, :, None] * answer
-    values, best_values = (followers.start_values(each.values) for each in (held, best))
+    occupancies = values.visits[:, :, None] * policies - answered.visits[:, :, None] * answer
+    own, top = (followers.start_values(each.values) for each in (values, best))
     return Slopes(
-        evaluation=problem.assemble(leader, cost.value, values, best_values),
+        evaluation=problem.assemble(leader, cost.value, own, top),
         payments=-problem.cost_weight * cost.payments,
-        policies=ahead,
+        policies=gradient,
         own=bound.compress(occupancies),
-        advantage=np.where(followers.available, held.q_values - held.values[:, :, None], 0.0),
+        advantage=np.where(followers.available, values.q_values - values.values[:, :, None], 0.0),
     )
 
 

@@ -6,31 +6,33 @@ is of no use; what is climbed is its mean over random payments nearby, whose rad
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
+from fastincentive._random import Rng, check_rng
 from fastincentive.errors import InputError, invalid
 from fastincentive.followers.followers import ResponseValues
+from fastincentive.followers.parameterization import Parameterization
 from fastincentive.kernels.packed import TIE
 from fastincentive.methods._reference_policies import reward_units
-from fastincentive.methods._state import StepReport
+from fastincentive.methods.base import Capabilities, Method, Observer, StepReport
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.responses.regimes import alike
 from fastincentive.responses.ties import break_ties
-from fastincentive.solution import Ending, Status
+from fastincentive.solution import MESSAGES, Status
 
-__all__ = ["ZerothOrder", "exact_objective", "zeroth_order_search"]
+__all__ = ["ZerothOrder", "exact_objective"]
 
 #: Share of the evaluations, at the end, that must have gained next to nothing.
 LAST = 0.25
 
 
 @dataclass(frozen=True)
-class ZerothOrder:
+class ZerothOrder(Method):
     """Evolution strategy on the leader's objective under exact best responses.
 
     At each iteration the objective is evaluated at antithetic pairs of random payments, x + r u and
@@ -55,8 +57,8 @@ class ZerothOrder:
     tolerance : float
         Converged when the last quarter of the evaluations gained no more than this share of what
         all of them gained.
-    rng : int
-        Seed of the random payments.
+    rng : None, int or Generator
+        Source of the random payments.
 
     Notes
     -----
@@ -65,13 +67,19 @@ class ZerothOrder:
     no part. Ties are broken in the leader's favour at every evaluation.
     """
 
+    messages: ClassVar[dict[Status, str]] = MESSAGES | {
+        Status.CONVERGED: "converged: the last quarter of the evaluations gained next to nothing",
+        Status.MAX_ITER: "stopped when all evaluations were spent and the objective still rose; "
+        "raise evaluations",
+    }
+
     evaluations: int = 2000
     pairs: int = 4
     radius: float = 1.0
     last_radius: float = 1e-3
     step: float = 1.0
     tolerance: float = 0.01
-    rng: int = 0
+    rng: Rng = 0
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -81,10 +89,11 @@ class ZerothOrder:
                 raise invalid(name, "a finite number > 0", value)
         if self.last_radius > self.radius:
             raise invalid("last_radius", f"at most the radius {self.radius:g}", self.last_radius)
-        for name, least in (("evaluations", 1), ("pairs", 1), ("rng", 0)):
+        for name, least in (("evaluations", 1), ("pairs", 1)):
             value = getattr(self, name)
             if not (isinstance(value, (int, np.integer)) and value >= least):
                 raise invalid(name, f"an integer >= {least}", repr(value))
+        check_rng(self.rng)
         least = 2 + 2 * self.pairs
         if self.evaluations < least:
             raise invalid(
@@ -94,9 +103,91 @@ class ZerothOrder:
             )
 
     @property
+    def capabilities(self) -> Capabilities:
+        """It knows payments and best responses only, and draws random payments."""
+        return Capabilities(uses_policies=False, keeps_state=False, draws=True)
+
+    @property
     def max_iter(self) -> int:
         """Iterations that the evaluations are enough for, the start's taken off."""
         return (self.evaluations - 1) // (2 * self.pairs + 1)
+
+    @property
+    def most_iterations(self) -> int:
+        """``max_iter``."""
+        return self.max_iter
+
+    def drawing_from(self, rng: Rng) -> ZerothOrder:
+        """Return the method with another source of random payments."""
+        return replace(self, rng=rng)
+
+    def init(
+        self,
+        problem: IncentiveProblem,
+        parameterization: Parameterization,
+        payments: FloatArray,
+        policies: FloatArray | None,
+    ) -> EvolutionState:
+        """Evaluate the first payments."""
+        rng = np.random.default_rng(self.rng)
+        objective = _Objective(problem)
+        _, first = objective.respond(payments)
+        unit = problem.payments.most(reward_units(problem.followers, first))
+        return EvolutionState(0, payments, [objective(payments)], self.radius, unit, rng, objective)
+
+    def step_from(
+        self,
+        problem: IncentiveProblem,
+        parameterization: Parameterization,
+        state: EvolutionState,
+        observe: Observer | None = None,
+    ) -> tuple[EvolutionState, StepReport]:
+        """Evaluate random pairs around the best payments so far, and a step along their slope."""
+        payments, objective = problem.payments, state.objective
+        x, radius, unit = state.payments, state.radius, state.unit
+        draws = state.rng.standard_normal((self.pairs, payments.size))
+        trials = [
+            payments.project(x + sign * radius * unit * u) for u in draws for sign in (1.0, -1.0)
+        ]
+        values = np.array([objective(trial) for trial in trials])
+        slope = _slope(draws, values.reshape(-1, 2))
+        trials.append(payments.project(x + self.step * radius * unit * slope))
+        values = np.append(values, objective(trials[-1]))
+        best, top = int(np.argmax(values)), state.gains[-1]
+        if values[best] > top:
+            x, top = trials[best], float(values[best])
+        gains = [*state.gains, top]
+        last = state.iteration + 1 >= self.max_iter
+        report = objective.report(x, radius)._replace(
+            iteration=state.iteration + 1,
+            exhausted=last,
+            converged=last and self._settled(gains),
+            evaluations=objective.evaluations,
+        )
+        shrink = (self.last_radius / self.radius) ** (1.0 / max(self.max_iter - 1, 1))
+        following = state._replace(
+            iteration=state.iteration + 1, payments=x, gains=gains, radius=radius * shrink
+        )
+        return following, report
+
+    def _settled(self, gains: list[float]) -> bool:
+        """Whether the last quarter gained next to nothing; of the best at first and since."""
+        before = gains[-1 - max(int(LAST * self.max_iter), 1)]
+        # No gain at all is none either; from -inf on every gain is all there is.
+        late = gains[-1] - before if np.isfinite(before) else np.inf
+        return bool(np.isfinite(gains[-1]) and late <= self.tolerance * (gains[-1] - gains[0]))
+
+
+class EvolutionState(NamedTuple):
+    """Where the search stands."""
+
+    iteration: int
+    payments: FloatArray  # (k,) the best so far
+    gains: list[float]  # the best objective at first, and after each iteration
+    radius: float
+    unit: FloatArray  # (k,) of reward
+    rng: np.random.Generator  # is drawn from
+    objective: _Objective  # counts its evaluations
 
 
 class _Objective:
@@ -150,6 +241,7 @@ class _Objective:
         policies, best = self.respond(payments)
         values = followers.evaluate(problem.rewards(payments), policies).values
         return StepReport(
+            iteration=0,
             theta=policies,
             policies=policies,
             payments=payments.copy(),
@@ -161,9 +253,6 @@ class _Objective:
             ),
             multipliers=np.zeros(problem.n),
             residual=radius,
-            converged=False,
-            stalled=False,
-            finite=True,
         )
 
 
@@ -173,55 +262,6 @@ def exact_objective(problem: IncentiveProblem, payments: FloatArray) -> float:
     -inf beyond the budget, and where payments make a follower's total reward unbounded.
     """
     return _Objective(problem)(payments)
-
-
-def zeroth_order_search(
-    problem: IncentiveProblem,
-    method: ZerothOrder,
-    payments: FloatArray,
-    callback: Callable[[StepReport], None] | None = None,
-) -> tuple[StepReport, Ending]:
-    """Search from payments (k,): the best point seen, and why the search ended.
-
-    ``callback`` is given the best point after each iteration and may raise StopIteration.
-
-    Raises
-    ------
-    InputError
-        If the total reward of a follower at discount 1 is unbounded at the first payments.
-    """
-    rng = np.random.default_rng(method.rng)
-    bound, objective = problem.payments, _Objective(problem)
-    _, first = objective.respond(payments)
-    unit = bound.most(reward_units(problem.followers, first))
-    x, top = payments, objective(payments)
-    gains = [top]
-    radius, stopped, nit = method.radius, False, 0
-    shrink = (method.last_radius / method.radius) ** (1.0 / max(method.max_iter - 1, 1))
-    for _ in range(method.max_iter):
-        draws = rng.standard_normal((method.pairs, bound.size))
-        trials = [
-            bound.project(x + sign * radius * unit * u) for u in draws for sign in (1.0, -1.0)
-        ]
-        values = np.array([objective(trial) for trial in trials])
-        slope = _slope(draws, values.reshape(-1, 2))
-        trials.append(bound.project(x + method.step * radius * unit * slope))
-        values = np.append(values, objective(trials[-1]))
-        nit += 1
-        best = int(np.argmax(values))
-        if values[best] > top:
-            x, top = trials[best], float(values[best])
-        gains.append(top)
-        if callback is not None:
-            try:
-                callback(objective.report(x, radius))
-            except StopIteration:
-                stopped = True
-                break
-        if nit < method.max_iter:
-            radius *= shrink
-    ending = Ending(*_status(method, gains, stopped), nit, objective.evaluations)
-    return objective.report(x, radius), ending
 
 
 def _slope(draws: FloatArray, values: FloatArray) -> FloatArray:
@@ -237,21 +277,3 @@ def _slope(draws: FloatArray, values: FloatArray) -> FloatArray:
     difference = values[:, 0] - values[:, 1]
     size = float(np.sqrt(np.mean(difference**2)))
     return difference @ draws / (size * len(draws)) if size > 0.0 else np.zeros(draws.shape[1])
-
-
-def _status(method: ZerothOrder, best: list[float], stopped: bool) -> tuple[Status, str]:
-    """``best`` are the best objectives at first and after each iteration."""
-    if stopped:
-        return Status.STOPPED, "stopped by the callback"
-    before = best[-1 - max(int(LAST * method.max_iter), 1)]
-    # No gain at all is none either; from -inf on every gain is all there is.
-    late = best[-1] - before if np.isfinite(before) else np.inf
-    if np.isfinite(best[-1]) and late <= method.tolerance * (best[-1] - best[0]):
-        return (
-            Status.CONVERGED,
-            "converged: the last quarter of the evaluations gained next to nothing",
-        )
-    return (
-        Status.MAX_ITER,
-        "stopped when all evaluations were spent and the objective still rose; raise evaluations",
-    )

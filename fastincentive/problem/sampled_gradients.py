@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
+from fastincentive._random import Rng, renamed_seed, seed_of
 from fastincentive.errors import InputError, invalid
 from fastincentive.followers.followers import PolicyValues
 from fastincentive.followers.parameterization import Direct, Parameterization, Softmax
@@ -104,8 +105,11 @@ class Reinforce:
     exploration : float in [0, 1)
         Share of the uniform choice mixed into the policies before they are sampled. The estimate is
         then the gradient at the mixed policies: actions that a policy never takes are never seen.
+    rng : None, int or Generator
+        Trajectories depend on it, and on the iteration in a run, not on the threads. Kept as an
+        integer: None and a Generator are drawn from once, when the estimator is built.
     seed : int
-        Trajectories depend on the seed, and on the iteration in a run, not on the threads.
+        Old name of ``rng``, with a warning.
 
     Notes
     -----
@@ -121,9 +125,10 @@ class Reinforce:
     reward_to_go: bool = True
     followers: Literal["exact", "estimated"] = "exact"
     exploration: float = 0.0
-    seed: int = 0
+    rng: Rng = 0
+    seed: InitVar[int | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, seed: int | None) -> None:
         """Check the settings."""
         if self.trajectories < 2:
             raise invalid("trajectories", "an integer of at least 2", self.trajectories)
@@ -135,8 +140,8 @@ class Reinforce:
             raise invalid("followers", "'exact' or 'estimated'", repr(self.followers))
         if not 0.0 <= self.exploration < 1.0:
             raise invalid("exploration", "a number in [0, 1)", self.exploration)
-        if not 0 <= self.seed < 2**63:
-            raise invalid("seed", "an integer from 0 to 2^63 - 1", self.seed)
+        rng = renamed_seed(self.rng, seed, stacklevel=4)
+        object.__setattr__(self, "rng", seed_of(rng))
 
     def estimate(
         self,
@@ -259,7 +264,9 @@ class Reinforce:
         # One more trajectory alone would have no others to compare with.
         blocks = max(1, self.trajectories // size)
         ends = np.linspace(0, self.trajectories, blocks + 1, dtype=np.int64)
-        seed = np.random.SeedSequence([self.seed, iteration]).generate_state(1, np.uint64)[0]
+        seed = np.random.SeedSequence([seed_of(self.rng), iteration]).generate_state(1, np.uint64)[
+            0
+        ]
         most = int(np.diff(ends).max())
         room = [np.empty((most, horizon, problem.n), np.int32) for _ in range(2)]
         for first, last in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True):

@@ -20,7 +20,7 @@ from fastincentive.certificates.optimum import GlobalOptimum, global_optimum
 from fastincentive.errors import ConvergenceWarning, invalid, missing_extra
 from fastincentive.followers.parameterization import Direct, Parameterization, Softmax
 from fastincentive.methods import BilevelAscent, RegimeAscent
-from fastincentive.methods._state import StepReport
+from fastincentive.methods.base import StepReport
 from fastincentive.models import paper_gridworld, paper_initial_policies
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.reports.environment import environment

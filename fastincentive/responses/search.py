@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.responses.menu_costs import menu_costs
 from fastincentive.responses.menus import Menus
 
-__all__ = ["Search", "better"]
+__all__ = ["RegimePoint", "Search", "better"]
 
 #: An improvement below this share of the objective's size is rounding.
 GAIN = 1e-11
@@ -24,6 +25,36 @@ def better(value: float, than: float) -> bool:
     if not np.isfinite(than):
         return bool(value > than)
     return bool(value > than + GAIN * max(1e-3, abs(than)))
+
+
+@dataclass(frozen=True)
+class RegimePoint:
+    """Where the search ended.
+
+    Attributes
+    ----------
+    payments : array (k,)
+    policies : array (n, S, A)
+        Best responses to them, deterministic.
+    objective : float
+        V - w C, up to the tail tolerance.
+    sweeps : int
+        Rounds over all followers, all starts together.
+    entries : int
+        Best responses considered.
+    complete : bool
+        Whether every best response on the lines was listed.
+    trace : list of float
+        The objective after each improvement of the start that won.
+    """
+
+    payments: FloatArray
+    policies: FloatArray
+    objective: float
+    sweeps: int
+    entries: int
+    complete: bool
+    trace: list[float] = field(default_factory=list)
 
 
 class Search:

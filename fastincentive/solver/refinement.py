@@ -1,77 +1,90 @@
-"""From a method's own point to what the followers do: recovery, and the search over regimes."""
+"""From a method's own point to what followers really do: recovery, and the search over regimes."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
-from fastincentive.methods._state import StepReport
-from fastincentive.methods.regime_ascent import RegimeAscent, RegimePoint, regime_search
+from fastincentive.methods import Method, RegimeAscent, StepReport
+from fastincentive.methods._regime_search import SearchSettings, regime_search
+from fastincentive.methods.base import Searched
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.responses.recovery import Recovered, recover
 from fastincentive.responses.search import better
 from fastincentive.solution import Refinement
-from fastincentive.solver.objectives import StrongStackelberg, WeakStackelberg
-from fastincentive.solver.weak_stackelberg import GuardedPoint, weak_search, with_margin
+from fastincentive.solver.tie_breaking import StrongStackelberg, WeakStackelberg
+from fastincentive.solver.weak_stackelberg import weak_search, with_margin
 
-__all__ = ["Found", "recovered", "refined"]
+__all__ = ["default_refiner", "refined"]
 
-
-class Found(NamedTuple):
-    """What is recovered from a method's own point, and how far the search went on from there."""
-
-    point: Recovered
-    refinement: Refinement | None
+#: Beyond this many states the search over regimes is not run unless it is asked for.
+REFINED_STATES = 1000
 
 
-def recovered(
-    problem: IncentiveProblem,
-    report: StepReport,
-    polish: bool,
-    objective: StrongStackelberg | WeakStackelberg,
-    refiner: RegimeAscent | None,
-) -> Found:
-    """Recover exact best responses from a method's own point, and search on from there."""
-    assert report.policies is not None  # for the type checker
-    point = recover(problem, report.payments, report.policies, polish)
-    if refiner is not None:
-        return refined(problem, refiner, objective, point)
-    if isinstance(objective, WeakStackelberg):
-        point = with_margin(problem, point, objective.margin)
-    return Found(point, None)
+def default_refiner(
+    problem: IncentiveProblem, method: Method, refine: bool | RegimeAscent
+) -> RegimeAscent | None:
+    """Return the search that ``refine`` asks for; a method that is one itself has its own."""
+    if isinstance(refine, RegimeAscent):
+        return refine
+    small = problem.followers.n_states <= REFINED_STATES and not problem.has_types
+    if method.capabilities.searches_regimes or not (refine and small):
+        return None
+    return RegimeAscent()
 
 
 def refined(
     problem: IncentiveProblem,
-    method: RegimeAscent,
-    objective: StrongStackelberg | WeakStackelberg,
-    before: Recovered,
-) -> Found:
-    """Search on from a recovered point; the better of the two is kept."""
-    found: RegimePoint | GuardedPoint
-    if isinstance(objective, WeakStackelberg):
-        found = weak_search(problem, method, objective.margin, before)
-        after = found.point
+    refiner: SearchSettings | None,
+    tie_breaking: StrongStackelberg | WeakStackelberg,
+    report: StepReport,
+    polish: bool,
+) -> tuple[Recovered, Refinement | None]:
+    """Recover exact best responses from a method's last point, and search on from there.
+
+    With ``polish`` payments are moved to the cheapest ones that support the responses.
+    """
+    if report.searched is not None:
+        return _searched(problem, tie_breaking, report.searched)
+    assert report.policies is not None  # for the type checker
+    before = recover(problem, report.payments, report.policies, polish)
+    if refiner is not None:
+        strong = regime_search(problem, refiner, before.payments, before.policies)
+        return _searched(problem, tie_breaking, Searched(refiner, before, strong))
+    if isinstance(tie_breaking, WeakStackelberg):
+        before = with_margin(problem, before, tie_breaking.margin)
+    return before, None
+
+
+def _searched(
+    problem: IncentiveProblem,
+    tie_breaking: StrongStackelberg | WeakStackelberg,
+    searched: Searched,
+) -> tuple[Recovered, Refinement]:
+    """Keep the better of a recovered point and what a search from it has found.
+
+    Ties against the leader want another search, from both.
+    """
+    settings, before, strong = searched
+    after, entries, sweeps, complete = before, strong.entries, strong.sweeps, strong.complete
+    if isinstance(tie_breaking, WeakStackelberg):
+        guarded = weak_search(problem, settings, tie_breaking.margin, before, strong)
+        after, entries, sweeps, complete = guarded
         improvement = after.pessimistic.objective - before.pessimistic.objective
     else:
-        found = regime_search(problem, method, before.payments, before.policies)
-        after = before
         kept = problem.affords(before.evaluation.cost)
-        held = before.evaluation.objective if kept else -np.inf
-        if better(found.objective, held):
-            trial = recover(problem, found.payments, found.policies, polish=False)
-            if trial.evaluation.objective > held:
+        known = before.evaluation.objective if kept else -np.inf
+        if better(strong.objective, known):
+            trial = recover(problem, strong.payments, strong.policies, polish=False)
+            if trial.evaluation.objective > known:
                 after = trial
-        improvement = after.evaluation.objective - held
-    refinement = Refinement(
+        improvement = after.evaluation.objective - known
+    return after, Refinement(
         payments=before.payments,
         leader_value=before.evaluation.leader_value,
         objective=before.evaluation.objective,
         pessimistic_objective=before.pessimistic.objective,
         improvement=improvement,
-        entries=found.entries,
-        sweeps=found.sweeps,
-        complete=found.complete,
+        entries=entries,
+        sweeps=sweeps,
+        complete=complete,
     )
-    return Found(after, refinement)

@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 from fastincentive._arrays import FloatArray
 from fastincentive.errors import InfeasiblePolicyError
 from fastincentive.kernels import bellman
-from fastincentive.methods.regime_ascent import (
-    RegimeAscent,
+from fastincentive.methods._regime_search import (
+    SearchSettings,
     first_lines,
     new_lines,
-    regime_search,
     with_several,
 )
 from fastincentive.problem.problem import IncentiveProblem
@@ -31,7 +30,7 @@ from fastincentive.responses.menus import (
 )
 from fastincentive.responses.recovery import Recovered, recover
 from fastincentive.responses.regimes import repeat
-from fastincentive.responses.search import Search, better
+from fastincentive.responses.search import RegimePoint, Search, better
 from fastincentive.responses.ties import unit_of_reward
 
 __all__ = ["GuardedPoint", "GuardedSearch", "guarded_menus", "weak_search", "with_margin"]
@@ -178,14 +177,17 @@ def _lead(problem: IncentiveProblem, parts: Cut, t: FloatArray) -> FloatArray:
 
 
 def weak_search(
-    problem: IncentiveProblem, method: RegimeAscent, margin: float, before: Recovered
+    problem: IncentiveProblem,
+    method: SearchSettings,
+    margin: float,
+    before: Recovered,
+    strong: RegimePoint,
 ) -> GuardedPoint:
     """Look for payments with a larger guaranteed objective than ``before``.
 
-    Payments shared between followers are only raised by the margin, from the best ones for ties
-    broken in the leader's favour.
+    ``strong`` is what a search from there has found for ties broken in the leader's favour.
+    Payments shared between followers are only raised by the margin, from the best ones for those.
     """
-    strong = regime_search(problem, method, before.payments, before.policies)
     favoured = recover(problem, strong.payments, strong.policies, polish=False)
     best = max(
         with_margin(problem, before, margin),

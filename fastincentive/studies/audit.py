@@ -159,7 +159,7 @@ def audit_gradients(
         raise invalid("estimators", "at least one", "none")
     estimates = {}
     for name, each in estimators.items():
-        chosen = replace(each, trajectories=trajectories, seed=seed)
+        chosen = replace(each, trajectories=trajectories, rng=seed)
         estimates[name], _ = chosen.estimate(problem, checked, parameterization)
     exact = problem.leader_gradient(checked)
     slope = _in_parameters(problem, exact, checked, parameterization)

@@ -16,7 +16,7 @@ from fastincentive.followers.simulators import EstimatedMDP
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.solution import Solution
 from fastincentive.solver.loop import solve
-from fastincentive.solver.objectives import WeakStackelberg
+from fastincentive.solver.tie_breaking import WeakStackelberg
 
 __all__ = ["ModelUncertainty", "model_uncertainty", "solve_estimated"]
 
@@ -147,7 +147,7 @@ def solve_estimated(
         raise invalid("margins", "at least one", "none")
     best = None
     for margin in margins:
-        solution = solve(problem, objective=WeakStackelberg(margin), **settings)
+        solution = solve(problem, tie_breaking=WeakStackelberg(margin), **settings)
         found = model_uncertainty(
             problem, solution.payments, solution.policies, estimates, draws, seed
         )

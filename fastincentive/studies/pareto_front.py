@@ -12,8 +12,9 @@ from fastincentive._arrays import FloatArray
 from fastincentive._progress import progress_bar
 from fastincentive._tables import text_table
 from fastincentive.errors import InputError, invalid
+from fastincentive.methods._regime_search import regime_search
 from fastincentive.methods._starts import best_response_policies
-from fastincentive.methods.regime_ascent import RegimeAscent, regime_search
+from fastincentive.methods.regime_ascent import RegimeAscent
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.responses.recovery import recover
 

@@ -1,14 +1,16 @@
-"""What ``solve`` maximises when followers have several best responses."""
+"""Which of several best responses followers take, and so what ``solve`` maximises."""
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from fastincentive.errors import invalid
+from fastincentive.errors import InputError, invalid
 
-__all__ = ["StrongStackelberg", "WeakStackelberg"]
+__all__ = ["StrongStackelberg", "WeakStackelberg", "renamed_objective"]
 
 
 @dataclass(frozen=True)
@@ -38,3 +40,19 @@ class WeakStackelberg:
         """Check the margin."""
         if not (self.margin > 0 and np.isfinite(self.margin)):
             raise invalid("margin", "a finite number > 0", self.margin)
+
+
+def renamed_objective(tie_breaking: Any, objective: Any) -> Any:
+    """Return ``tie_breaking``, or what was given under its old name ``objective``, with a warning.
+
+    Raises
+    ------
+    InputError
+        If both are given.
+    """
+    if objective is None:
+        return tie_breaking
+    if tie_breaking is not None:
+        raise InputError("objective: expected none beside tie_breaking, which is its new name")
+    warnings.warn("objective is now called tie_breaking", DeprecationWarning, stacklevel=3)
+    return objective

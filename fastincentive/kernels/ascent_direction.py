@@ -4,8 +4,8 @@ With u(lambda) = D (grad f + sum lambda_ij grad q_ij), the direction v is the ch
 over a step along u, divided by the step: the projection on the feasible set for a direct policy
 and for payments (it tends to the projection on the tangent cone as the step goes to 0), the move
 of the softmax for a softmax policy. lambda is the smallest with <grad q_ij, v> >= phi_ij for each
-follower i and each linear piece j of its V*. Each left side is non-decreasing in its own
-lambda_ij, so a safeguarded Newton iteration solves it; several pieces, or payments shared by
+follower i and each cutting plane j of its V*. Each left side is non-decreasing in its own
+lambda_ij, so a safeguarded Newton iteration solves it; several planes, or payments shared by
 followers, are swept in turn (coordinate ascent on the dual of the quadratic programme that v
 solves).
 """
@@ -27,7 +27,7 @@ __all__ = [
     "SETTLED",
     "SOFTMAX",
     "SWEEPS",
-    "Purse",
+    "PaymentSide",
     "Rows",
     "add_multipliers",
     "constraint_norms",
@@ -51,42 +51,42 @@ BELOW = 1e-9
 class Rows(NamedTuple):
     """The policy side of the direction, each (n, S, A)."""
 
-    ahead: np.ndarray  # D grad f
-    pull: np.ndarray  # D grad q
+    objective: np.ndarray  # D grad f
+    constraint: np.ndarray  # D grad q
     slopes: np.ndarray  # grad q, for inner products
     points: np.ndarray  # the policies
 
 
-class Purse(NamedTuple):
+class PaymentSide(NamedTuple):
     """The payment side of the direction."""
 
     reach: np.ndarray  # (n, K) payments of each follower, -1 after the last
-    pace: np.ndarray  # (k,) D
+    scaling: np.ndarray  # (k,) D
     payments: np.ndarray  # (k,)
     lower: np.ndarray  # (k,)
     upper: np.ndarray  # (k,)
 
 
 @jit
-def row_step(kind, step, multiplier, ahead, pull, point, available, work, out):
-    """Change of one row over a step along ``ahead + multiplier pull``, divided by the step.
+def row_step(kind, step, multiplier, objective, constraint, point, available, work, out):
+    """Change of one row over a step along objective + multiplier constraint, over the step.
 
     DIRECT: Euclidean projection on the simplex; SOFTMAX: theta / tau moves; LINEAR: no limit.
     """
-    actions = ahead.shape[0]
+    actions = objective.shape[0]
     if kind == LINEAR:
         for a in range(actions):
-            out[a] = ahead[a] + multiplier * pull[a]
+            out[a] = objective[a] + multiplier * constraint[a]
         return
     if kind == DIRECT:
         for a in range(actions):
-            work[a] = point[a] + step * (ahead[a] + multiplier * pull[a])
+            work[a] = point[a] + step * (objective[a] + multiplier * constraint[a])
         project_row(work, available, out)
     else:
         best = -math.inf
         for a in range(actions):
             if point[a] > 0.0:
-                work[a] = step * (ahead[a] + multiplier * pull[a]) + math.log(point[a])
+                work[a] = step * (objective[a] + multiplier * constraint[a]) + math.log(point[a])
                 best = max(best, work[a])
         total = 0.0
         for a in range(actions):
@@ -101,13 +101,13 @@ def row_step(kind, step, multiplier, ahead, pull, point, available, work, out):
 @jit
 def rows_pairing(packed, i, kind, step, multiplier, rows, work, out):
     """<grad q, change of follower i's rows>, and its derivative in the multiplier."""
-    _, states, actions = rows.ahead.shape
+    _, states, actions = rows.objective.shape
     available = packed.available[packed.model[i]]
     total = 0.0
     growth = 0.0
     for s in range(states):
         slopes = rows.slopes[i, s]
-        pull = rows.pull[i, s]
+        constraint = rows.constraint[i, s]
         seen = False
         for a in range(actions):
             seen = seen or slopes[a] != 0.0
@@ -117,14 +117,14 @@ def rows_pairing(packed, i, kind, step, multiplier, rows, work, out):
             kind,
             step,
             multiplier,
-            rows.ahead[i, s],
-            pull,
+            rows.objective[i, s],
+            constraint,
             rows.points[i, s],
             available[s],
             work,
             out,
         )
-        # The derivative of the row: pull less its mean, weighted by what can still move.
+        # The derivative of the row: constraint less its mean, weighted by what can still move.
         mean = 0.0
         weight = 0.0
         for a in range(actions):
@@ -137,37 +137,37 @@ def rows_pairing(packed, i, kind, step, multiplier, rows, work, out):
                     work[a] = after
                 elif after > 0.0:
                     work[a] = 1.0
-                mean += work[a] * pull[a]
+                mean += work[a] * constraint[a]
                 weight += work[a]
         mean = 0.0 if kind == LINEAR else mean / weight
         for a in range(actions):
             total += slopes[a] * out[a]
-            growth += work[a] * slopes[a] * (pull[a] - mean)
+            growth += work[a] * slopes[a] * (constraint[a] - mean)
     return total, growth
 
 
 @jit
-def payment_step(kind, step, k, slope, purse):
+def payment_step(kind, step, k, slope, side):
     """Change of one payment over a step, divided by the step; it stops at its bounds."""
-    v = purse.pace[k] * slope
+    v = side.scaling[k] * slope
     if kind == LINEAR:
         return v
-    moved = min(max(purse.payments[k] + step * v, purse.lower[k]), purse.upper[k])
-    return (moved - purse.payments[k]) / step
+    moved = min(max(side.payments[k] + step * v, side.lower[k]), side.upper[k])
+    return (moved - side.payments[k]) / step
 
 
 @jit
-def payments_pairing(kind, step, multiplier, reach, base, own, purse):
+def payments_pairing(kind, step, multiplier, reach, base, own, side):
     """<own, change of the payments> along ``base + multiplier own``, and its derivative."""
     total = 0.0
     growth = 0.0
     for c in range(reach.shape[0]):
         k = reach[c]
         if k >= 0 and own[c] != 0.0:
-            v = payment_step(kind, step, k, base[c] + multiplier * own[c], purse)
+            v = payment_step(kind, step, k, base[c] + multiplier * own[c], side)
             total += own[c] * v
             if v != 0.0:
-                growth += own[c] * own[c] * purse.pace[k]
+                growth += own[c] * own[c] * side.scaling[k]
     return total, growth
 
 
@@ -226,17 +226,17 @@ def narrow(known, error, growth, target):
 
 
 @jit
-def find_multiplier(packed, i, kind, step, before, rows, base, own, purse, target, work, out):
+def find_multiplier(packed, i, kind, step, before, rows, base, own, side, target, work, out):
     """Smallest multiplier >= 0 of one of follower i's constraints, the others fixed.
 
-    ``before`` is the sum of the follower's other multipliers (they share ``rows.pull``); ``base``
-    (K,) the payment gradient without this constraint, ``own`` (K,) this constraint's.
+    ``before`` is the sum of the follower's other multipliers (they share ``rows.constraint``);
+    ``base`` (K,) the payment gradient without this constraint, ``own`` (K,) this constraint's.
     """
     known = unbounded()
     for _ in range(100):
         guess = known.guess
         value, growth = rows_pairing(packed, i, kind, step, before + guess, rows, work, out)
-        paid, slope = payments_pairing(kind, step, guess, purse.reach[i], base, own, purse)
+        paid, slope = payments_pairing(kind, step, guess, side.reach[i], base, own, side)
         known = narrow(known, value + paid - target, growth + slope, target)
         if known.done:
             return known.guess
@@ -244,28 +244,28 @@ def find_multiplier(packed, i, kind, step, before, rows, base, own, purse, targe
 
 
 @jit
-def sweep_follower(packed, i, kind, step, rows, total, pieces, active, purse, target, multipliers):
+def sweep_follower(packed, i, kind, step, rows, total, planes, active, side, target, multipliers):
     """Solve follower i's multipliers one after the other; returns the largest relative change."""
-    work = np.empty(rows.ahead.shape[2])
-    out = np.empty(rows.ahead.shape[2])
-    reach = purse.reach[i]
+    work = np.empty(rows.objective.shape[2])
+    out = np.empty(rows.objective.shape[2])
+    reach = side.reach[i]
     base = np.empty(reach.shape[0])
     change = 0.0
     summed = multipliers[i].sum()
     moved, _ = rows_pairing(packed, i, kind, step, summed, rows, work, out)
-    for j in range(pieces.shape[1]):
+    for j in range(planes.shape[1]):
         if not active[i, j]:
             continue
-        own = pieces[i, j]
+        own = planes[i, j]
         old = multipliers[i, j]
         for c in range(reach.shape[0]):
             base[c] = total[reach[c]] - old * own[c] if reach[c] >= 0 else 0.0
         if old == 0.0:
-            paid, _ = payments_pairing(kind, step, 0.0, reach, base, own, purse)
+            paid, _ = payments_pairing(kind, step, 0.0, reach, base, own, side)
             if moved + paid >= target[i, j]:
                 continue
         new = find_multiplier(
-            packed, i, kind, step, summed - old, rows, base, own, purse, target[i, j], work, out
+            packed, i, kind, step, summed - old, rows, base, own, side, target[i, j], work, out
         )
         for c in range(reach.shape[0]):
             if reach[c] >= 0:
@@ -280,13 +280,13 @@ def sweep_follower(packed, i, kind, step, rows, total, pieces, active, purse, ta
 
 @jit
 def settle_follower(
-    packed, i, kind, step, rows, total, pieces, active, purse, target, multipliers, row_out
+    packed, i, kind, step, rows, total, planes, active, side, target, multipliers, row_out
 ):
     """Sweep follower i's own multipliers until they settle, then move its rows."""
     for _ in range(SWEEPS):
         if (
             sweep_follower(
-                packed, i, kind, step, rows, total, pieces, active, purse, target, multipliers
+                packed, i, kind, step, rows, total, planes, active, side, target, multipliers
             )
             <= SETTLED
         ):
@@ -297,15 +297,15 @@ def settle_follower(
 @jit
 def move_rows(packed, i, kind, step, multiplier, rows, out):
     """Change of all of follower i's rows, divided by the step."""
-    work = np.empty(rows.ahead.shape[2])
+    work = np.empty(rows.objective.shape[2])
     available = packed.available[packed.model[i]]
-    for s in range(rows.ahead.shape[1]):
+    for s in range(rows.objective.shape[1]):
         row_step(
             kind,
             step,
             multiplier,
-            rows.ahead[i, s],
-            rows.pull[i, s],
+            rows.objective[i, s],
+            rows.constraint[i, s],
             rows.points[i, s],
             available[s],
             work,
@@ -314,33 +314,33 @@ def move_rows(packed, i, kind, step, multiplier, rows, out):
 
 
 @jit
-def add_multipliers(reach, pieces, multipliers, total):
+def add_multipliers(reach, planes, multipliers, total):
     """Add the multipliers (n,J) times their payment parts (n,J,K) to the gradient (k,)."""
     for i in range(reach.shape[0]):
-        for j in range(pieces.shape[1]):
+        for j in range(planes.shape[1]):
             for c in range(reach.shape[1]):
                 if reach[i, c] >= 0:
-                    total[reach[i, c]] += multipliers[i, j] * pieces[i, j, c]
+                    total[reach[i, c]] += multipliers[i, j] * planes[i, j, c]
 
 
 @parallel_jit
 def separate_directions(
-    packed, kind, step, rows, total, pieces, active, purse, target, multipliers, row_out
+    packed, kind, step, rows, total, planes, active, side, target, multipliers, row_out
 ):
     """Multipliers (n,J), one per follower and piece, and the rows' change (n,S,A).
 
-    For payments that reach one follower each. ``pieces`` (n,J,K) are the payment parts of
+    For payments that reach one follower each. ``planes`` (n,J,K) are the payment parts of
     grad q_ij, ``target`` (n,J) is phi. ``total`` (k,) enters as grad_x f with the multipliers in
     it, and leaves with the new ones; ``multipliers`` is the warm start and the result.
     """
     for i in numba.prange(packed.model.shape[0]):
         settle_follower(
-            packed, i, kind, step, rows, total, pieces, active, purse, target, multipliers, row_out
+            packed, i, kind, step, rows, total, planes, active, side, target, multipliers, row_out
         )
 
 
 @jit
-def sweep_directions(packed, kind, step, rows, total, pieces, active, purse, target, multipliers):
+def sweep_directions(packed, kind, step, rows, total, planes, active, side, target, multipliers):
     """Go once through the multipliers of followers that share payments, one after the other.
 
     Arguments are those of ``separate_directions``. Returns the largest relative change.
@@ -350,7 +350,7 @@ def sweep_directions(packed, kind, step, rows, total, pieces, active, purse, tar
         change = max(
             change,
             sweep_follower(
-                packed, i, kind, step, rows, total, pieces, active, purse, target, multipliers
+                packed, i, kind, step, rows, total, planes, active, side, target, multipliers
             ),
         )
     return change
@@ -364,19 +364,19 @@ def shared_directions(packed, kind, step, rows, multipliers, row_out):
 
 
 @jit
-def joint_direction(packed, kind, step, rows, slope_f, slope_q, every, purse, target, row_out):
+def joint_direction(packed, kind, step, rows, slope_f, slope_q, every, side, target, row_out):
     """Compute the paper's single multiplier, and the rows' change (n,S,A).
 
     ``slope_f`` and ``slope_q`` (k,) are grad_x f and grad_x q; ``every`` (k,) numbers the
     payments.
     """
     n = packed.model.shape[0]
-    work = np.empty(rows.ahead.shape[2])
-    out = np.empty(rows.ahead.shape[2])
+    work = np.empty(rows.objective.shape[2])
+    out = np.empty(rows.objective.shape[2])
     known = unbounded()
     for _ in range(100):
         guess = known.guess
-        value, growth = payments_pairing(kind, step, guess, every, slope_f, slope_q, purse)
+        value, growth = payments_pairing(kind, step, guess, every, slope_f, slope_q, side)
         for i in range(n):
             one, slope = rows_pairing(packed, i, kind, step, guess, rows, work, out)
             value += one
@@ -391,21 +391,21 @@ def joint_direction(packed, kind, step, rows, slope_f, slope_q, every, purse, ta
 
 
 @jit
-def move_payments(kind, step, slope, purse, out):
+def move_payments(kind, step, slope, side, out):
     """Change of the payments (k,) along their gradient, divided by the step."""
     for k in range(slope.shape[0]):
-        out[k] = payment_step(kind, step, k, slope[k], purse)
+        out[k] = payment_step(kind, step, k, slope[k], side)
 
 
 @jit
-def constraint_norms(packed, kind, step, rows, pieces, purse, out):
+def constraint_norms(packed, kind, step, rows, planes, side, out):
     """<grad q_ij, change along D grad q_ij> (n,J): the squared norm that the barrier counts."""
-    none = Rows(np.zeros(rows.ahead.shape), rows.pull, rows.slopes, rows.points)
-    work = np.empty(rows.ahead.shape[2])
-    row = np.empty(rows.ahead.shape[2])
-    base = np.zeros(purse.reach.shape[1])
+    none = Rows(np.zeros(rows.objective.shape), rows.constraint, rows.slopes, rows.points)
+    work = np.empty(rows.objective.shape[2])
+    row = np.empty(rows.objective.shape[2])
+    base = np.zeros(side.reach.shape[1])
     for i in range(packed.model.shape[0]):
         moved, _ = rows_pairing(packed, i, kind, step, 1.0, none, work, row)
-        for j in range(pieces.shape[1]):
-            paid, _ = payments_pairing(kind, step, 1.0, purse.reach[i], base, pieces[i, j], purse)
+        for j in range(planes.shape[1]):
+            paid, _ = payments_pairing(kind, step, 1.0, side.reach[i], base, planes[i, j], side)
             out[i, j] = moved + paid

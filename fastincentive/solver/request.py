@@ -1,0 +1,131 @@
+"""What ``solve`` was asked for, checked before any work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastincentive._arrays import FloatArray
+from fastincentive._machine import UNGUARDED
+from fastincentive._random import Rng, check_rng
+from fastincentive.engines import Engine
+from fastincentive.errors import InputError, invalid
+from fastincentive.followers.parameterization import Direct, Parameterization, Softmax
+from fastincentive.methods import DEFAULT_METHOD, Method, RegimeAscent
+from fastincentive.problem.memory import ASCENT_ARRAYS
+from fastincentive.problem.problem import IncentiveProblem
+from fastincentive.solver.checkpoints import Checkpoint
+from fastincentive.solver.refinement import default_refiner
+from fastincentive.solver.tie_breaking import StrongStackelberg, WeakStackelberg
+
+__all__ = ["Request", "request_of"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A solve: what to solve, how, and what to do with where the method ends."""
+
+    problem: IncentiveProblem
+    method: Method
+    parameterization: Parameterization
+    tie_breaking: StrongStackelberg | WeakStackelberg
+    refiner: RegimeAscent | None
+    engine: Engine | None
+    checkpoint: Checkpoint | None
+
+    def start(
+        self, payments: ArrayLike, policies: str | ArrayLike
+    ) -> tuple[FloatArray, str | FloatArray | None]:
+        """Return payments (k,), and policies (n, S, A), the name of some, or None if unused."""
+        bound = self.problem.payments
+        if np.ndim(payments) == 0:
+            value = np.full(bound.size, np.asarray(payments, float))
+            if not np.isfinite(value).all():
+                raise invalid("initial_payments", "a finite number", payments)
+            x = bound.project(value)
+        else:
+            x = bound.check(payments, "initial_payments")
+        if not self.method.capabilities.uses_policies:
+            return x, None
+        if not isinstance(policies, str):
+            return x, self.problem.followers.check_policies(policies, "initial_policies")
+        if policies not in ("leader-optimal", "best-response"):
+            raise invalid(
+                "initial_policies", '"leader-optimal", "best-response" or an array', repr(policies)
+            )
+        return x, policies
+
+
+def request_of(
+    *,
+    problem: IncentiveProblem,
+    method: Method | None,
+    parameterization: Parameterization | None,
+    tie_breaking: StrongStackelberg | WeakStackelberg | None,
+    refine: bool | RegimeAscent,
+    rng: Rng,
+    engine: Engine | None,
+    checkpoint: str | Path | None,
+    checkpoint_every: int,
+) -> Request:
+    """Fill in the defaults of ``solve``, and refuse what does not fit together.
+
+    Raises
+    ------
+    InputError
+        If an argument is not as ``solve`` describes it, or the method cannot do what is asked.
+    MemoryLimitError
+        If a large run needs more memory than there is.
+    """
+    _check(problem, "problem", IncentiveProblem, "an IncentiveProblem")
+    method = DEFAULT_METHOD if method is None else method
+    _check(method, "method", Method, "a method such as BilevelAscent()")
+    _check(refine, "refine", (bool, RegimeAscent), "a bool or a RegimeAscent")
+    parameterization = Direct() if parameterization is None else parameterization
+    _check(parameterization, "parameterization", (Direct, Softmax), "Direct() or Softmax(tau)")
+    if checkpoint_every < 1:
+        raise invalid("checkpoint_every", "a positive integer", checkpoint_every)
+    tie_breaking = StrongStackelberg() if tie_breaking is None else tie_breaking
+    kinds = (StrongStackelberg, WeakStackelberg)
+    _check(tie_breaking, "tie_breaking", kinds, "StrongStackelberg() or WeakStackelberg()")
+    if engine is not None:
+        _check(engine, "engine", Engine, "engines.Local() or engines.Dask(client)")
+    method.check_suits(problem, engine=engine is not None, checkpoint=checkpoint is not None)
+    # Elsewhere the passes look for themselves.
+    here = engine is None or engine.here
+    if here and ASCENT_ARRAYS * problem.followers.rewards.nbytes > UNGUARDED:
+        problem.memory_estimate().raise_if_too_large()
+    refiner = default_refiner(problem, method, refine)
+    check_rng(rng)
+    if rng is not None:
+        method, refiner = _drawing_from(rng, method, refiner)
+    kept = None
+    if checkpoint is not None:
+        settings = f"{problem!r} {problem.fingerprint()} {method!r} {parameterization!r}"
+        kept = Checkpoint(Path(checkpoint), settings, checkpoint_every)
+    return Request(problem, method, parameterization, tie_breaking, refiner, engine, kept)
+
+
+def _check(value: object, argument: str, kinds: type | tuple[type, ...], expected: str) -> None:
+    if not isinstance(value, kinds):
+        raise InputError(f"{argument}: expected {expected}, got {type(value).__name__}")
+
+
+def _drawing_from(
+    rng: Rng, method: Method, refiner: RegimeAscent | None
+) -> tuple[Any, RegimeAscent | None]:
+    """Return both with this source of random numbers, where they draw any."""
+    draws = method.capabilities.draws
+    if not draws and refiner is None:
+        name = type(method).__name__
+        raise InputError(
+            f"rng: expected None, got {rng!r}: {name} with these settings draws nothing, and "
+            "nothing is refined"
+        )
+    if draws:
+        method = method.drawing_from(rng)
+    return method, None if refiner is None else refiner.drawing_from(rng)
