@@ -13,7 +13,7 @@ import fastincentive as fi
 from fastincentive import cli
 from fastincentive.engines import Local
 from fastincentive.errors import InputError
-from fastincentive.leader.base import sampled_rewards
+from fastincentive.leader.base import BoundReward
 from fastincentive.problem import sampled_gradients as estimators
 from fastincentive.problem.sampled_gradients import centred
 from fastincentive.studies.audit import FORMS
@@ -279,16 +279,8 @@ def test_rewards_of_labels_are_expectations_without_chance(monkeypatch):
         labels = bound.labels[np.arange(n), joint, 0]
         certain = np.eye(bound.n_labels)[labels]
         expected = bound.expectations(certain)[0]
-        assert_close(sampled_rewards(bound, labels), expected, 1e-12, name)
-        assert_close(sampled_rewards(_Unknown(bound), labels), expected, 1e-12, name)
-
-
-class _Unknown:
-    """A reward of somebody else, with expectations and nothing more."""
-
-    def __init__(self, bound):
-        self.labels, self.n_labels = bound.labels, bound.n_labels
-        self.expectations = bound.expectations
+        assert_close(bound.sampled(labels), expected, 1e-12, name)
+        assert_close(BoundReward.at_labels(bound, labels), expected, 1e-12, name)
 
 
 # Threads, runs, refusals
