@@ -393,7 +393,7 @@ class SumReward(LeaderReward):
 
     Examples
     --------
-    >>> from fastincentive import CountReward
+    >>> from fastincentive import AdditiveReward, CountReward
     >>> late = CountReward([0, 1], [0.0, 0.0, -4.0])
     >>> reward = late + 0.5 * AdditiveReward([1.0, 0.0])
     >>> len(reward.parts)
