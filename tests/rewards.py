@@ -213,6 +213,22 @@ def one_pair_table(rng, setting):
     return _met(rng, setting, shared=True)
 
 
+def maximum(rng, setting):
+    """Ties within followers and between them; the smallest value half of the time."""
+    smallest = bool(rng.integers(2))
+    label = setting.rested(rng.integers(4, size=setting.shape))
+    values = rng.integers(-6, 7, size=(setting.n, 4)) / 2.0
+    values[:, 0] *= setting.idle == 0
+    counts = [1] * setting.n if setting.counts is None else setting.counts
+    each = np.repeat(np.arange(setting.n), counts)
+
+    def earned(states, actions):
+        seen = values[each, setting.seen(label, states, actions)]
+        return seen.min(axis=1) if smallest else seen.max(axis=1)
+
+    return Drawn(fi.MaxReward(label, values, smallest=smallest), earned)
+
+
 def label_table(rng, setting):
     """The followers have different numbers of labels."""
     counts = np.arange(setting.n) % 2 + (2 if setting.sees != "states" else 3)
@@ -276,6 +292,7 @@ REWARDS = {
     "products": Registered(products, tight=False),
     "pairwise": Registered(pairwise, types=False, tight=False),
     "one pair table": Registered(one_pair_table, types=False, tight=False),
+    "maximum": Registered(maximum),
     "label table": Registered(label_table, types=False, many=False),
     "joint table": Registered(joint, types=False, many=False),
     "sum": Registered(total, tight=False),

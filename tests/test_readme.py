@@ -16,6 +16,7 @@ MODULES = [
     "leader.base",
     "leader.congestion",
     "leader.counts",
+    "leader.maximum",
     "leader.pairwise",
     "leader.product",
     "models.grid",
