@@ -46,6 +46,7 @@ from fastincentive.leader.base import LeaderReward as LeaderReward
 from fastincentive.leader.base import SumReward as SumReward
 from fastincentive.leader.congestion import CongestionReward as CongestionReward
 from fastincentive.leader.counts import CountReward as CountReward
+from fastincentive.leader.maximum import MaxReward as MaxReward
 from fastincentive.leader.pairwise import PairwiseReward as PairwiseReward
 from fastincentive.leader.product import ProductReward as ProductReward
 from fastincentive.leader.tables import JointReward as JointReward

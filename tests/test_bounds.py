@@ -11,10 +11,8 @@ import fastincentive as fi
 from fastincentive.certificates.joint_control import (
     Control,
     find_losses,
-    joint_table,
     lasting_pairs,
 )
-from fastincentive.certificates.majorants import majorant
 from fastincentive.followers.followers import Followers
 from fastincentive.models import example1, paper_gridworld, random_problem
 
@@ -66,7 +64,7 @@ def test_control_against_plain_dynamic_programming(n, discounts):
         problem.followers,
         range(n),
         problem.leader.labels,
-        joint_table(problem.leader, n),
+        problem.leader.label_table().reshape(problem.leader.n_labels, -1),
         leader,
         losses.loss,
         problem.followers.available,
@@ -144,7 +142,7 @@ def test_majorants_are_never_below(kind, sign):
         lasting[i, bound.labels[i, 2, 0]] = kind != "additive"
     seen = possible * rng.dirichlet(np.ones(bound.n_labels), size=n)
     reference = seen / seen.sum(axis=1, keepdims=True)
-    u = majorant(bound, sign, possible, lasting, reference)
+    u = bound.majorant(sign, possible, lasting, reference)
     combinations = np.array(
         list(itertools.product(*[np.unique(bound.labels[i]) for i in range(n)]))
     )
@@ -155,21 +153,21 @@ def test_majorants_are_never_below(kind, sign):
 
 
 def test_rewards_too_large_to_fit_are_bounded_by_a_constant(monkeypatch):
-    monkeypatch.setattr("fastincentive.certificates.majorants.MOST_ROWS", 5)
+    monkeypatch.setattr("fastincentive.leader.majorants.MOST_ROWS", 5)
     table = np.random.default_rng(0).normal(size=(2, 2, 2))
     bound = fi.LabelReward([0, 1], table).bind(3, 2, 1)
     possible = np.ones((3, 2), bool)
     reference = np.full((3, 2), 0.5)
-    u = majorant(bound, 1.0, possible, ~possible, reference)
+    u = bound.majorant(1.0, possible, ~possible, reference)
     assert_close(u, np.full((3, 2), np.abs(table).max() / 3), 1e-12)
-    assert majorant(bound, 1.0, possible, possible, reference) is None
+    assert bound.majorant(1.0, possible, possible, reference) is None
 
 
 def test_earning_for_ever_in_many_followers():
     # No sum of rewards that are <= 0 for ever is above a count that pays for ever.
     problem = counting(3)
-    own = majorant(
-        problem.leader, 1.0, np.ones((3, 2), bool), np.ones((3, 2), bool), np.full((3, 2), 0.5)
+    own = problem.leader.majorant(
+        1.0, np.ones((3, 2), bool), np.ones((3, 2), bool), np.full((3, 2), 0.5)
     )
     assert own is None
 

@@ -13,7 +13,6 @@ import fastincentive as fi
 from fastincentive import cli
 from fastincentive.engines import Local
 from fastincentive.errors import InputError
-from fastincentive.leader.base import sampled_rewards
 from fastincentive.problem import sampled_gradients as estimators
 from fastincentive.problem.sampled_gradients import centred
 from fastincentive.studies.audit import FORMS
@@ -244,51 +243,6 @@ def test_states_that_were_not_met_tell_nothing():
     assert (found.effective_size[:, 0] == 0).all()
     assert (found.gradient[:, 0] == 0.0).all()
     assert (own.values.values[:, 0] == 0.0).all()
-
-
-# Rewards of sampled labels
-
-
-def leaders(n, labels, rng):
-    """One of each kind of reward, for n followers with as many states as labels."""
-    edges = np.array([(i, (i + 1) % n) for i in range(n)])
-    congestion = [0, 1, -1, 2]
-    return {
-        "table": fi.JointReward(rng.normal(size=(labels,) * n)),
-        "labels": fi.LabelReward([0, 1, 0, 1], rng.normal(size=(2,) * n)),
-        "additive": fi.AdditiveReward(rng.normal(size=(n, labels))),
-        "count": fi.CountReward([0, 1, 1, 0], rng.normal(size=n + 1)),
-        "counts": fi.CountReward([0, 1, 2, 0], rng.normal(size=(n + 1, n + 1))),
-        "product": fi.ProductReward(rng.normal(size=(3, n, labels)), [1.0, -0.5, 2.0]),
-        "congestion": fi.CongestionReward(congestion, rng.normal(size=(4, n + 1))),
-        "polynomial": fi.CongestionReward.polynomial(congestion, [0.5, 1.0, -0.3, 0.1]),
-        "pairs": fi.PairwiseReward(edges, rng.normal(size=(n, labels, labels))),
-        "one pair table": fi.PairwiseReward(edges, rng.normal(size=(labels, labels))),
-    }
-
-
-def test_rewards_of_labels_are_expectations_without_chance(monkeypatch):
-    n, states = 3, 4
-    rng = np.random.default_rng(0)
-    kinds = leaders(n, states, rng)
-    kinds["sum"] = kinds["count"] + 0.5 * kinds["congestion"] + kinds["pairs"]
-    joint = rng.integers(states, size=(50, n))
-    monkeypatch.setattr("fastincentive.leader.base.BLOCK", 64)  # several blocks
-    for name, each in kinds.items():
-        bound = each.bind(n, states, 1)
-        labels = bound.labels[np.arange(n), joint, 0]
-        certain = np.eye(bound.n_labels)[labels]
-        expected = bound.expectations(certain)[0]
-        assert_close(sampled_rewards(bound, labels), expected, 1e-12, name)
-        assert_close(sampled_rewards(_Unknown(bound), labels), expected, 1e-12, name)
-
-
-class _Unknown:
-    """A reward of somebody else, with expectations and nothing more."""
-
-    def __init__(self, bound):
-        self.labels, self.n_labels = bound.labels, bound.n_labels
-        self.expectations = bound.expectations
 
 
 # Threads, runs, refusals

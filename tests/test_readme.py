@@ -11,9 +11,14 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 #: With examples in their docstrings.
 MODULES = [
-    "certificates.theory",
     "followers.mdp",
-    "models.example1",
+    "leader.additive",
+    "leader.base",
+    "leader.congestion",
+    "leader.counts",
+    "leader.maximum",
+    "leader.pairwise",
+    "leader.product",
     "models.grid",
     "responses.cheapest",
 ]
@@ -49,16 +54,8 @@ def test_there_are_two_commands():
     assert blocks[1].rstrip().endswith("pytest")
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "responses.cheapest",
-        "followers.mdp",
-        "models.grid",
-        "models.example1",
-        "certificates.theory",
-    ],
-)
+@pytest.mark.parametrize("module", MODULES)
 def test_docstring_examples(module):
     result = doctest.testmod(importlib.import_module(f"fastincentive.{module}"))
+    assert result.attempted > 0
     assert result.failed == 0

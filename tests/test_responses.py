@@ -10,7 +10,6 @@ from fastincentive.engines import Local
 from fastincentive.errors import InputError
 from fastincentive.followers.followers import Followers
 from fastincentive.followers.single import uniform_policies
-from fastincentive.leader.base import joint_table
 from fastincentive.responses.smooth import answer
 
 SMOOTH = ("soft", "boltzmann")
@@ -251,7 +250,7 @@ def test_occupancies_from_any_sources_solve_the_transposed_equation(discount):
 
 def rebuilt(problem, payments, **settings):
     """The same followers and leader, other payments."""
-    table = joint_table(problem.leader, uniform_policies(problem.followers))
+    table = problem.leader.joint_table(uniform_policies(problem.followers))
     return fi.IncentiveProblem(
         problem.followers,
         fi.JointReward(table),

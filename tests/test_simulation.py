@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from rewards import REWARDS, Setting
 
 import fastincentive as fi
 
@@ -41,58 +42,13 @@ def trajectories(rng, runs):
 
 
 def rewards():
-    """Name -> reward, and what it is of states (runs, n), told apart from the package's code."""
-    rng = np.random.default_rng(1)
-    worth = np.r_[rng.normal(size=STATES - 1), 0.0]
-    by_count = np.r_[0.0, rng.normal(size=N)]
-    both = rng.normal(size=(N + 1, N + 1))
-    both[0, 0] = 0.0
-    table = np.r_[0.0, rng.normal(size=N)]
-    curve = np.array([0.0, 1.0, 0.0, -2e-3, 1e-5])
-    factors = rng.uniform(0.9, 1.1, size=(2, STATES))
-    factors[:, SINK] = 1.0
-    edges = np.array([(i, (7 * i + 3) % N) for i in range(N) if (7 * i + 3) % N != i])
-    pair = rng.normal(size=(STATES, STATES))
-    pair[SINK] = pair[:, SINK] = 0.0
-
-    def at(states, *marked):
-        return np.isin(states, marked).sum(axis=1)
-
-    def congestion(states):
-        return table[at(states, 1, 4)] + table[at(states, 2)]
-
-    def polynomial(states):
-        return sum(np.polynomial.polynomial.polyval(at(states, s), curve) for s in (1, 2, 3))
-
-    def product(states):
-        return factors[0][states].prod(axis=1) - factors[1][states].prod(axis=1)
-
-    resources = np.array([-1, 0, 1, -1, 0, -1])
-    links = np.array([-1, 0, 1, 2, -1, -1])
-    found = {
-        "additive": (fi.AdditiveReward(worth), lambda s: worth[s].sum(axis=1)),
-        "count": (
-            fi.CountReward([0, 1, 0, 1, 0, 0], by_count),
-            lambda s: by_count[at(s, 1, 3)],
-        ),
-        "labels": (
-            fi.CountReward([0, 1, 2, 2, 1, 0], both),
-            lambda s: both[at(s, 1, 4), at(s, 2, 3)],
-        ),
-        "congestion": (fi.CongestionReward(resources, table), congestion),
-        "polynomial": (fi.CongestionReward.polynomial(links, curve), polynomial),
-        "product": (fi.ProductReward(factors, [1.0, -1.0]), product),
-        "pairwise": (
-            fi.PairwiseReward(edges, pair),
-            lambda s: pair[s[:, edges[:, 0]], s[:, edges[:, 1]]].sum(axis=1),
-        ),
+    """Name -> reward of states, nothing being earned in the sink, and what it is by definition."""
+    setting = Setting(N, STATES, 2, "states", idle=1)
+    return {
+        name: each.draw(np.random.default_rng(k), setting)
+        for k, (name, each) in enumerate(REWARDS.items())
+        if each.many
     }
-    parts = list(found.values())[:3]
-    found["sum"] = (
-        parts[0][0] + 0.5 * parts[1][0] + parts[2][0],
-        lambda s: parts[0][1](s) + 0.5 * parts[1][1](s) + parts[2][1](s),
-    )
-    return found
 
 
 @pytest.mark.slow
@@ -104,7 +60,8 @@ def test_values_lie_within_four_standard_errors_of_simulated_ones():
     for _ in range(RUNS // BATCH):
         states = trajectories(rng, BATCH)
         for k, (_, earned) in enumerate(cases.values()):
-            value = sum(GAMMA**t * earned(now) for t, now in enumerate(states))
+            # Actions are not seen.
+            value = sum(GAMMA**t * earned(now, None) for t, now in enumerate(states))
             total[k] += value.sum()
             squares[k] += (value**2).sum()
     mean = total / RUNS

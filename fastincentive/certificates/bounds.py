@@ -11,10 +11,8 @@ from fastincentive.certificates.joint_control import (
     Losses,
     affordable,
     find_losses,
-    joint_table,
     lasting_pairs,
 )
-from fastincentive.certificates.majorants import majorant, parts_of
 from fastincentive.errors import InputError
 from fastincentive.followers.followers import Followers
 from fastincentive.followers.mdp import TabularMDP
@@ -168,7 +166,7 @@ def _joint(
         problem.followers,
         range(2),
         problem.leader.labels,
-        joint_table(problem.leader, 2),
+        problem.leader.label_table(),
         problem.leader_discount,
         losses.loss,
         allowed,
@@ -184,10 +182,10 @@ def _separate(
 ) -> float:
     possible, lasting = label_masks(problem, allowed)
     bound = np.inf
-    mixtures = MIXTURES if parts_of(problem.leader, problem.n) is None else (1.0,)
+    mixtures = MIXTURES if problem.leader.additive_parts() is None else (1.0,)
     for share in mixtures:
         reference = reference_labels(problem, losses.actions, possible, share)
-        own = majorant(problem.leader, 1.0, possible, lasting, reference)
+        own = problem.leader.majorant(1.0, possible, lasting, reference)
         if own is None:
             continue
         total = 0.0

@@ -17,10 +17,9 @@ from fastincentive._arrays import FloatArray
 from fastincentive.followers.followers import Followers
 from fastincentive.kernels import joint_control as kernels
 from fastincentive.kernels.packed import TIE
-from fastincentive.leader.base import BoundReward
 from fastincentive.problem.problem import IncentiveProblem
 
-__all__ = ["Control", "Losses", "affordable", "find_losses", "joint_table", "lasting_pairs"]
+__all__ = ["Control", "Losses", "affordable", "find_losses", "lasting_pairs"]
 
 #: Weights below this, relative to time 0, end the backward pass.
 NEGLIGIBLE = 1e-13
@@ -195,18 +194,6 @@ def affordable(problem: IncentiveProblem) -> bool:
     branching = [each.transition.probability.size for each in problem.followers]
     work = states * actions * max(branching)
     return work <= AFFORDABLE
-
-
-def joint_table(reward: BoundReward, n: int) -> FloatArray:
-    """Return the reward as a table over the labels of one follower (L, 1) or two (L, L)."""
-    count = reward.n_labels
-    shown = np.zeros((count, n, count))
-    shown[:, -1] = np.eye(count)
-    if n == 1:
-        return reward.expectations(shown)[0][:, None]
-    # Showing follower 2's labels one by one turns the conditional rewards into the table.
-    shown[:, 0] = 1.0 / count
-    return np.ascontiguousarray(reward.expectations(shown)[1][:, 0, :].T)
 
 
 def lasting_pairs(followers: Followers, i: int, allowed: NDArray[np.bool_]) -> NDArray[np.bool_]:

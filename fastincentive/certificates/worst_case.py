@@ -15,10 +15,8 @@ from fastincentive.certificates.joint_control import (
     Losses,
     affordable,
     find_losses,
-    joint_table,
     lasting_pairs,
 )
-from fastincentive.certificates.majorants import majorant, parts_of
 from fastincentive.errors import InputError, invalid
 from fastincentive.kernels.packed import TIE
 from fastincentive.problem.costs import ExpectedSpend
@@ -132,7 +130,7 @@ def worst_near_response(
     if not ((slack >= 0) & np.isfinite(slack)).all():
         raise invalid("epsilon", "finite numbers >= 0", slack)
     task = _Task(problem, find_losses(problem, problem.rewards(x)), slack)
-    own = parts_of(problem.leader, problem.n)
+    own = problem.leader.additive_parts()
     if own is not None:
         value, multipliers, closed = task.separate(own)
         exact = closed and task.settled(own)
@@ -166,7 +164,7 @@ class _Task:
 
     def joint(self) -> tuple[float, FloatArray, bool]:
         """Two followers, moved by one controller."""
-        return self._least(range(2), -joint_table(self._problem.leader, 2))
+        return self._least(range(2), -self._problem.leader.label_table())
 
     def separate(self, own: FloatArray) -> tuple[float, FloatArray, bool]:
         """Rewards (n, L) that add up; the last says whether all the gaps were closed."""
@@ -181,7 +179,7 @@ class _Task:
         best, multipliers = -np.inf, np.zeros(problem.n)
         for share in MIXTURES:
             reference = reference_labels(problem, self._losses.actions, possible, share)
-            own = majorant(problem.leader, -1.0, possible, lasting, reference)
+            own = problem.leader.majorant(-1.0, possible, lasting, reference)
             if own is not None:
                 value, rates, _ = self.separate(-own)
                 if value > best:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from copy import copy
 
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
 from fastincentive.followers.followers import Followers
+from fastincentive.leader.base import BoundReward
 from fastincentive.problem.costs import Cost, ExpectedSpend, LinearCost, QuadraticCost
 from fastincentive.problem.passes import ForwardPass
 from fastincentive.problem.problem import IncentiveProblem
@@ -17,7 +17,7 @@ from fastincentive.problem.problem import IncentiveProblem
 __all__ = ["shard_bounds", "shard_of"]
 
 
-class _SeenLabels:
+class _SeenLabels(BoundReward):
     """What a shard knows of the leader's reward: which labels its followers show.
 
     Expectations are asked for, see ``queries``.
@@ -31,12 +31,6 @@ class _SeenLabels:
         raise NotImplementedError
 
     def magnitude(self, possible: NDArray[np.bool_] | None = None) -> float:
-        raise NotImplementedError
-
-    def turns(self, marginals: FloatArray) -> Iterator[FloatArray]:
-        raise NotImplementedError
-
-    def relaxed(self, candidates: Sequence[FloatArray], weights: FloatArray) -> float:
         raise NotImplementedError
 
 

@@ -1,4 +1,4 @@
-"""Leader rewards that add up: over followers, and sums of any rewards."""
+"""Leader rewards that add up over followers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fastincentive.leader.base import (
 __all__ = ["AdditiveReward"]
 
 
-class _BoundAdditive:
+class _BoundAdditive(BoundReward):
     """Rewards (n, L) by follower and label; ``shown`` (n, L) marks the labels in use."""
 
     def __init__(
@@ -49,8 +49,7 @@ class _BoundAdditive:
         others[:, :-1] += np.cumsum(alike[:, :0:-1], axis=1)[:, ::-1]
         return alike.sum(axis=1), others[:, :, None] + self._rewards
 
-    def sampled(self, labels: NDArray[np.integer[Any]]) -> FloatArray:
-        """R (M,) of joint labels (M, n)."""
+    def at_labels(self, labels: NDArray[np.integer[Any]]) -> FloatArray:
         own = self._rewards[np.arange(labels.shape[1]), labels]
         return np.asarray(own @ self._counts.astype(float))
 
@@ -76,6 +75,9 @@ class _BoundAdditive:
             float(np.max(each @ rewards @ weights))
             for each, rewards in zip(candidates, self._rewards, strict=True)
         )
+
+    def additive_parts(self) -> FloatArray:
+        return self._rewards
 
 
 class AdditiveReward(LeaderReward):

@@ -1,8 +1,8 @@
 """What the leader earns: rewards on the joint state, seen through labels.
 
 A *label* is what the reward can see of a follower. A reward implements ``bind``, which checks it
-against the followers' sizes and returns the bound form that the three passes need: labels, the
-expected reward and the conditional expected reward at independent label marginals, and bounds.
+against the followers' sizes and returns the bound form, a ``BoundReward``: all that the rest of the
+package asks. Nothing outside asks what class a reward is of.
 Rewards add up with ``+``, and ``*`` gives them a weight.
 """
 
@@ -10,64 +10,192 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
 from fastincentive.errors import InputError, invalid
-from fastincentive.leader import contraction
 
-__all__ = [
-    "BoundReward",
-    "LeaderReward",
-    "SumReward",
-    "_BoundTable",
-    "conditional_rewards",
-    "expected_rewards",
-    "joint_table",
-    "pair_rewards",
-    "per_follower",
-    "sampled_rewards",
-    "scratch_bytes",
-]
+__all__ = ["BoundReward", "LeaderReward", "SumReward", "per_follower", "place"]
 
 #: Numbers in one block of label marginals, where joint states are gone through.
 BLOCK = 2**20
 
 
-class BoundReward(Protocol):
-    """A leader reward for n followers with known sizes: what the three passes call."""
+class BoundReward(ABC):
+    """A leader reward of n followers with known sizes: what the passes and searches ask.
+
+    A reward must know ``expectations`` and ``magnitude``. All else follows from these two, as the
+    defaults say; a reward that can do better, or sooner, does it its own way.
+    """
 
     #: (n, S, 1) or, if the reward sees actions, (n, S, A): label of each follower, state, action.
     labels: NDArray[np.int64]
     #: Number of labels L.
     n_labels: int
 
+    @abstractmethod
     def expectations(self, marginals: FloatArray) -> tuple[FloatArray, FloatArray]:
         """E[R] (T,) and E[R | label_i = l] (T, n, L) for label marginals (T, n, L)."""
-        ...
 
+    @abstractmethod
     def magnitude(self, possible: NDArray[np.bool_] | None = None) -> float:
-        """Bound on |R| over the labels marked possible (n, L); over all by default."""
-        ...
+        """Bound on |R| over the labels marked possible (n, L); over all by default.
+
+        0 if a follower has no possible label.
+        """
+
+    def expected(self, marginals: FloatArray) -> FloatArray:
+        """E[R] (T,) for label marginals (T, n, L); by default the first of ``expectations``."""
+        return self.expectations(marginals)[0]
+
+    def conditional(self, marginals: FloatArray) -> FloatArray:
+        """E[R | label_i = l] (T, n, L); by default the second of ``expectations``."""
+        return self.expectations(marginals)[1]
+
+    def sampled(self, labels: NDArray[np.integer[Any]]) -> FloatArray:
+        """R (M,) of joint labels (M, n), block by block, see ``at_labels``."""
+        count, n = labels.shape
+        out = np.empty(count)
+        size = max(1, BLOCK // (n * self.n_labels))
+        for first in range(0, count, size):
+            out[first : first + size] = self.at_labels(labels[first : first + size])
+        return out
+
+    def at_labels(self, labels: NDArray[np.integer[Any]]) -> FloatArray:
+        """R (M,) of so few joint labels (M, n) that arrays (M, n, L) have room.
+
+        By default what followers earn that are certain of these labels.
+        """
+        return self.expectations(np.eye(self.n_labels)[labels])[0]
 
     def turns(self, marginals: FloatArray) -> Iterator[FloatArray]:
         """E[R | label_i = l] (T, L) of followers i = 0..n-1 in turn, for marginals (T, n, L).
 
         The caller may overwrite ``marginals[:, i]`` of the follower just visited before it goes on
         to the next one; all that follows is given the new ones. The array of each turn is its own.
+        By default all conditional rewards are computed for each follower: n times the work.
         """
-        ...
+        for i in range(marginals.shape[1]):
+            yield self.conditional(marginals)[:, i].copy()
+
+    def pair(self, marginals: FloatArray, i: int, j: int) -> FloatArray:
+        """E[R | label_i = l, label_j = m] (T, L, L), the others at their marginals (T, n, L).
+
+        By default follower j is certain of each label in turn.
+        """
+        horizon, n, count = marginals.shape
+        certain = np.repeat(marginals[None], count, axis=0)
+        certain[:, :, j] = np.eye(count)[:, None, :]
+        conditional = self.conditional(certain.reshape(-1, n, count))
+        table = conditional.reshape(count, horizon, n, count)[:, :, i]
+        return np.ascontiguousarray(table.transpose(1, 2, 0))
+
+    def label_table(self) -> FloatArray:
+        """R over the labels of one follower (L,) or of two (L, L)."""
+        n, count = len(self.labels), self.n_labels
+        if n == 1:
+            return self.expected(np.eye(count)[:, None, :])
+        return self.pair(np.full((1, n, count), 1.0 / count), 0, 1)[0]
+
+    def small_table(self, most: int) -> FloatArray | None:
+        """Table (L,)*n that R is read from, if it has one, over at most so many labels of states.
+
+        By default there is none.
+        """
+        return None
+
+    def joint_table(self, policies: FloatArray) -> FloatArray:
+        """E[R | s_1, ..., s_n] (S,)*n of one step under policies (n, S, A).
+
+        By default the other followers' joint states stand for times, and follower 0's conditional
+        rewards are what its labels earn there.
+        """
+        n, states, actions = policies.shape
+        count = self.n_labels
+        # Laws of the labels that each state shows.
+        shown = np.zeros((n, states, count))
+        labels = np.broadcast_to(self.labels, policies.shape)
+        where = np.ogrid[:n, :states]
+        for a in range(actions):
+            np.add.at(shown, (*where, labels[:, :, a]), policies[:, :, a])
+        others = np.indices((states,) * (n - 1)).reshape(n - 1, states ** (n - 1))
+        out = np.empty((states, others.shape[1]))
+        size = max(1, BLOCK // (n * count))
+        for first in range(0, out.shape[1], size):
+            block = others[:, first : first + size]
+            marginals = np.empty((block.shape[1], n, count))
+            marginals[:, 0] = 1.0 / count
+            for j in range(1, n):
+                marginals[:, j] = shown[j, block[j - 1]]
+            out[:, first : first + size] = shown[0] @ self.conditional(marginals)[:, 0].T
+        return out.reshape((states,) * n)
+
+    def scratch_bytes(self, horizon: int) -> int:
+        """Bytes that expectations over T times take beside their results (T, n, L), about.
+
+        By default as many as the marginals, of which a copy is made.
+        """
+        return 8 * horizon * len(self.labels) * self.n_labels
 
     def relaxed(self, candidates: Sequence[FloatArray], weights: FloatArray) -> float:
         """Bound max over c of sum_t weights[t] E[R | m_i^t = candidates[i][c_i, t]] from above.
 
         ``candidates`` holds for each follower the label marginals (C_i, T, L) that it may choose,
         once for all times; ``weights`` (T,) are >= 0. Exact, but for rounding, when every C_i is 1.
+        By default exact when one follower at most has a choice, and else the largest |R| over the
+        labels of all candidates at all times.
         """
-        ...
+        choosing = [i for i, each in enumerate(candidates) if len(each) > 1]
+        if len(choosing) > 1:
+            possible = np.stack([(each > 0.0).any(axis=(0, 1)) for each in candidates])
+            return float(weights.sum()) * self.magnitude(possible)
+        i = choosing[0] if choosing else 0
+        conditional = self.conditional(np.stack([each[0] for each in candidates], axis=1))[:, i]
+        return float(np.max((candidates[i] * conditional).sum(axis=2) @ weights))
+
+    def additive_parts(self) -> FloatArray | None:
+        """Rewards (n, L) that each follower earns on its own and that add up to R, or None.
+
+        By default known for one follower only.
+        """
+        return self.label_table()[None] if len(self.labels) == 1 else None
+
+    def majorant(
+        self,
+        sign: float,
+        possible: NDArray[np.bool_],
+        lasting: NDArray[np.bool_],
+        reference: FloatArray,
+    ) -> FloatArray | None:
+        """Find u (n, L) with sign * R(l_1..l_n) <= sum_i u_i(l_i), small at a reference.
+
+        By default the parts that add up to R, if there are, and else a constant.
+
+        Parameters
+        ----------
+        sign : float
+            1, or -1 for minus a minorant.
+        possible : bool array (n, L)
+            Labels that the followers can show.
+        lasting : bool array (n, L)
+            Labels at which u must be <= 0 (for what may be earned for ever at discount 1).
+        reference : array (n, L)
+            Positive weights, of equal sums, of the labels: sum_i reference_i . u_i is minimised.
+
+        Returns
+        -------
+        array (n, L) or None
+            None if none is found.
+        """
+        own = self.additive_parts()
+        if own is not None:
+            return sign * own
+        if lasting.any():
+            return None
+        return np.full(possible.shape, self.magnitude(possible) / len(possible))
 
 
 class LeaderReward(ABC):
@@ -140,168 +268,6 @@ def place(index: tuple[int, ...]) -> str:
     return ", ".join(f"{name} {k}" for name, k in zip(names, index, strict=False))
 
 
-class _BoundTable:
-    """A table over L^n."""
-
-    def __init__(self, labels: NDArray[np.int64], table: FloatArray) -> None:
-        self.labels = labels
-        self.n_labels = int(table.shape[0])
-        self._table = table
-        self._flat = table.reshape(-1)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _BoundTable, (self.labels, self._table)  # once, and not flat as well
-
-    def expectations(self, marginals: FloatArray) -> tuple[FloatArray, FloatArray]:
-        conditional = self.conditional(marginals)
-        return np.einsum("tl,tl->t", conditional[:, 0], marginals[:, 0]), conditional
-
-    def conditional(self, marginals: FloatArray) -> FloatArray:
-        """E[R | label_i = l] (T, n, L) alone."""
-        return contraction.conditional_rewards(self._table, marginals)
-
-    def expected(self, marginals: FloatArray) -> FloatArray:
-        """E[R] (T,), without the conditional rewards."""
-        return contraction.expected_rewards(self._table, marginals)
-
-    def sampled(self, labels: NDArray[np.integer[Any]]) -> FloatArray:
-        """R (M,) of joint labels (M, n)."""
-        place = labels[:, 0].astype(np.intp)
-        for i in range(1, labels.shape[1]):
-            place *= self.n_labels
-            place += labels[:, i]
-        return self._flat[place]
-
-    def at_states(self) -> FloatArray:
-        """R over joint states (S,)*n, for labels of states."""
-        labels = self.labels[:, :, 0]
-        if labels.shape[1] == self.n_labels and (labels == np.arange(self.n_labels)).all():
-            return self._table
-        return self._table[np.ix_(*labels)]
-
-    def pair(self, marginals: FloatArray, i: int, j: int) -> FloatArray:
-        """E[R | label_i = l, label_j = m] (T, L, L)."""
-        count = self.n_labels
-        others = [k for k in range(marginals.shape[1]) if k not in (i, j)]
-        held = np.moveaxis(self._table, (i, j), (0, 1)).reshape(1, -1)
-        for k in reversed(others):
-            # Label k is the last axis by now: contract it, each time with its own marginals.
-            held = np.matmul(held.reshape(held.shape[0], -1, count), marginals[:, k, :, None])
-            held = held[:, :, 0]
-        shape = (marginals.shape[0], count, count)
-        return np.broadcast_to(held.reshape(-1, count, count), shape).copy()
-
-    def magnitude(self, possible: NDArray[np.bool_] | None = None) -> float:
-        table = self._table
-        if possible is not None:
-            table = table[np.ix_(*[np.flatnonzero(row) for row in possible])]
-        return float(np.abs(table).max(initial=0.0))
-
-    def turns(self, marginals: FloatArray) -> Iterator[FloatArray]:
-        for i in range(marginals.shape[1]):
-            yield contraction.one_conditional(self._table, marginals, i)
-
-    def relaxed(self, candidates: Sequence[FloatArray], weights: FloatArray) -> float:
-        # Followers n-1..1 choose anew at each time and for each combination of the labels before
-        # theirs, which can only be better than one choice; follower 0 chooses once.
-        bounds = np.empty((weights.size, self.n_labels))
-        for t in range(weights.size):
-            best = self._flat
-            for each in reversed(candidates[1:]):
-                best = (best.reshape(-1, self.n_labels) @ each[:, t].T).max(axis=1)
-            bounds[t] = best
-        return float(np.max((candidates[0] * bounds).sum(axis=2) @ weights))
-
-
-def expected_rewards(leader: BoundReward, marginals: FloatArray) -> FloatArray:
-    """E[R] (T,) for label marginals (T, n, L): for tables without the conditional rewards."""
-    if isinstance(leader, _BoundTable):
-        return leader.expected(marginals)
-    return leader.expectations(marginals)[0]
-
-
-def conditional_rewards(leader: BoundReward, marginals: FloatArray) -> FloatArray:
-    """E[R | label_i = l] (T, n, L) for label marginals (T, n, L): for tables without E[R]."""
-    if isinstance(leader, _BoundTable):
-        return leader.conditional(marginals)
-    return leader.expectations(marginals)[1]
-
-
-def sampled_rewards(leader: BoundReward, labels: NDArray[np.integer[Any]]) -> FloatArray:
-    """R (M,) of joint labels (M, n): their expectation when all followers are certain."""
-    sampled = getattr(leader, "sampled", None)
-    count, n = labels.shape
-    out = np.empty(count)
-    size = max(1, BLOCK // (n * leader.n_labels))
-    for first in range(0, count, size):
-        some = labels[first : first + size]
-        if sampled is not None:
-            out[first : first + size] = sampled(some)
-        else:
-            certain = np.eye(leader.n_labels)[some]
-            out[first : first + size] = leader.expectations(certain)[0]
-    return out
-
-
-def scratch_bytes(leader: BoundReward, horizon: int, n: int) -> int:
-    """Bytes that expectations over T times take beside their results (T, n, L), about."""
-    from fastincentive.leader.base import _BoundSum
-    from fastincentive.leader.population import _BoundPopulation
-
-    if isinstance(leader, _BoundTable):
-        return 0
-    if isinstance(leader, _BoundPopulation):
-        return leader.scratch_bytes(horizon)
-    return 8 * horizon * n * leader.n_labels * (3 if isinstance(leader, _BoundSum) else 1)
-
-
-def small_table(leader: BoundReward, most: int) -> FloatArray | None:
-    """Table (L,)*n over labels of states, or None if there is none with at most so many labels."""
-    if isinstance(leader, _BoundTable) and leader.labels.shape[2] == 1 and leader.n_labels <= most:
-        return leader._table
-    return None
-
-
-def joint_table(leader: BoundReward, policies: FloatArray) -> FloatArray:
-    """E[R | s_1, ..., s_n] (S,)*n of one step under policies (n, S, A)."""
-    n, states, actions = policies.shape
-    count = leader.n_labels
-    if isinstance(leader, _BoundTable) and leader.labels.shape[2] == 1:
-        return leader.at_states()
-    # Laws of the labels that each state shows.
-    shown = np.zeros((n, states, count))
-    labels = np.broadcast_to(leader.labels, policies.shape)
-    where = np.ogrid[:n, :states]
-    for a in range(actions):
-        np.add.at(shown, (*where, labels[:, :, a]), policies[:, :, a])
-    # The others in each of their joint states, in C order, stand for times.
-    others = np.indices((states,) * (n - 1)).reshape(n - 1, states ** (n - 1))
-    out = np.empty((states, others.shape[1]))
-    size = max(1, BLOCK // (n * count))
-    for first in range(0, out.shape[1], size):
-        block = others[:, first : first + size]
-        marginals = np.empty((block.shape[1], n, count))
-        marginals[:, 0] = 1.0 / count
-        for j in range(1, n):
-            marginals[:, j] = shown[j, block[j - 1]]
-        given = leader.expectations(marginals)[1][:, 0]
-        out[:, first : first + size] = shown[0] @ given.T
-    return out.reshape((states,) * n)
-
-
-def pair_rewards(leader: BoundReward, marginals: FloatArray, i: int, j: int) -> FloatArray:
-    """E[R | label_i = l, label_j = m] (T, L, L), the others at their marginals (T, n, L)."""
-    horizon, n, count = marginals.shape
-    if isinstance(leader, _BoundTable):
-        return leader.pair(marginals, i, j)
-    # Follower j certain of each label in turn.
-    certain = np.repeat(marginals[None], count, axis=0)
-    certain[:, :, j] = np.eye(count)[:, None, :]
-    _, conditional = leader.expectations(certain.reshape(-1, n, count))
-    table = conditional.reshape(count, horizon, n, count)[:, :, i]
-    return np.ascontiguousarray(table.transpose(1, 2, 0))
-
-
 class _PartLabels:
     """The labels of one part of a sum, ``label`` (L,) for each of the common ones."""
 
@@ -318,7 +284,7 @@ class _PartLabels:
         return out
 
 
-class _BoundSum:
+class _BoundSum(BoundReward):
     """Bound parts under common labels, and how these show the parts' own."""
 
     def __init__(
@@ -340,11 +306,10 @@ class _BoundSum:
             conditional += by_label[:, :, shown.label]
         return expected, conditional
 
-    def sampled(self, labels: NDArray[np.integer[Any]]) -> FloatArray:
-        """R (M,) of joint labels (M, n)."""
+    def at_labels(self, labels: NDArray[np.integer[Any]]) -> FloatArray:
         total = np.zeros(len(labels))
         for part, shown in self._parts:
-            total += sampled_rewards(part, shown.label[labels])
+            total += part.sampled(shown.label[labels])
         return total
 
     def magnitude(self, possible: NDArray[np.bool_] | None = None) -> float:
@@ -371,6 +336,41 @@ class _BoundSum:
             for part, shown in self._parts
         )
 
+    def scratch_bytes(self, horizon: int) -> int:
+        return 3 * super().scratch_bytes(horizon)
+
+    def additive_parts(self) -> FloatArray | None:
+        total = np.zeros((len(self.labels), self.n_labels))
+        for part, shown in self._parts:
+            own = part.additive_parts()
+            if own is None:
+                return None
+            total += own[:, shown.label]
+        return total
+
+    def majorant(
+        self,
+        sign: float,
+        possible: NDArray[np.bool_],
+        lasting: NDArray[np.bool_],
+        reference: FloatArray,
+    ) -> FloatArray | None:
+        whole = self.additive_parts()
+        if whole is not None:
+            return sign * whole
+        total = np.zeros(possible.shape)
+        for part, shown in self._parts:
+            own = part.majorant(
+                sign,
+                shown.total(possible.astype(float)) > 0,
+                shown.total(lasting.astype(float)) > 0,
+                shown.total(reference),
+            )
+            if own is None:
+                return None
+            total += own[:, shown.label]
+        return total
+
 
 class SumReward(LeaderReward):
     """Sum of leader rewards; ``first + second`` is short for it, sums of sums are one sum.
@@ -393,7 +393,7 @@ class SumReward(LeaderReward):
 
     Examples
     --------
-    >>> from fastincentive import CountReward
+    >>> from fastincentive import AdditiveReward, CountReward
     >>> late = CountReward([0, 1], [0.0, 0.0, -4.0])
     >>> reward = late + 0.5 * AdditiveReward([1.0, 0.0])
     >>> len(reward.parts)

@@ -7,7 +7,7 @@ there are.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from copy import copy
 from itertools import pairwise
@@ -29,7 +29,7 @@ from fastincentive.leader.population import bind_everybody, spread
 __all__ = ["CongestionReward"]
 
 
-class _BoundCongestion(ABC):
+class _BoundCongestion(BoundReward):
     """Functions of the numbers at resources, whatever their form.
 
     ``values`` holds them for 0..m members, end to end; ``constant`` is earned at resources that
@@ -77,8 +77,7 @@ class _BoundCongestion(ABC):
         conditional += without[:, :, None]
         return expected, conditional
 
-    def sampled(self, labels: NDArray[np.integer[Any]]) -> FloatArray:
-        """R (M,) of joint labels (M, n)."""
+    def at_labels(self, labels: NDArray[np.integer[Any]]) -> FloatArray:
         layout, each = self._layout, np.arange(labels.shape[1])
         there = layout.resource[each, labels]
         some = there >= 0

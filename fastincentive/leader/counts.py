@@ -13,6 +13,7 @@ from fastincentive._arrays import FloatArray
 from fastincentive.errors import ProductSpaceTooLargeError, invalid
 from fastincentive.kernels import counts as kernels
 from fastincentive.kernels.label_counts import Simplices, label_count_rewards
+from fastincentive.leader import majorants
 from fastincentive.leader.base import BoundReward, LeaderReward, per_follower, place
 from fastincentive.leader.population import bind_everybody, spread
 
@@ -54,7 +55,7 @@ def by_halves(
         yield from by_halves(own.start, own.stop, averaged(function, others), averaged)
 
 
-class _BoundCount:
+class _BoundCount(BoundReward):
     """Values (n+1,) of the number of followers with label 1."""
 
     n_labels = 2
@@ -70,8 +71,7 @@ class _BoundCount:
         kernels.count_rewards(self._values, probability, expected, conditional)
         return expected, conditional
 
-    def sampled(self, labels: NDArray[np.integer[Any]]) -> FloatArray:
-        """R (M,) of joint labels (M, n)."""
+    def at_labels(self, labels: NDArray[np.integer[Any]]) -> FloatArray:
         return self._values[labels.sum(axis=1)]
 
     def magnitude(self, possible: NDArray[np.bool_] | None = None) -> float:
@@ -101,6 +101,19 @@ class _BoundCount:
         kernels.count_bounds(self._values, low, high, bounds)
         return float(np.max((candidates[0] * bounds).sum(axis=2) @ weights))
 
+    def majorant(
+        self,
+        sign: float,
+        possible: NDArray[np.bool_],
+        lasting: NDArray[np.bool_],
+        reference: FloatArray,
+    ) -> FloatArray | None:
+        if len(possible) > 1:
+            found = majorants.fit_counts(sign * self._values, possible, lasting, reference)
+            if found is not None:
+                return found
+        return super().majorant(sign, possible, lasting, reference)
+
 
 def points(n: int, labels: int, followers: int) -> NDArray[np.int64]:
     """Numbers (P, labels-1) of at most so many of n followers with labels 1.., in C order."""
@@ -108,7 +121,7 @@ def points(n: int, labels: int, followers: int) -> NDArray[np.int64]:
     return np.ascontiguousarray(numbers[numbers.sum(axis=1) <= followers])
 
 
-class _BoundLabelCounts:
+class _BoundLabelCounts(BoundReward):
     """Values (n+1,)*(L-1) of the numbers of followers with labels 1..L-1, for L > 2."""
 
     def __init__(self, labels: NDArray[np.int64], values: FloatArray) -> None:
@@ -155,8 +168,7 @@ class _BoundLabelCounts:
         label_count_rewards(self._values, given, self._simplices, expected, conditional)
         return expected, conditional
 
-    def sampled(self, labels: NDArray[np.integer[Any]]) -> FloatArray:
-        """R (M,) of joint labels (M, n)."""
+    def at_labels(self, labels: NDArray[np.integer[Any]]) -> FloatArray:
         return self._values[self._stride[labels].sum(axis=1)]
 
     def magnitude(self, possible: NDArray[np.bool_] | None = None) -> float:
@@ -170,10 +182,6 @@ class _BoundLabelCounts:
             within = (numbers >= least) & (numbers <= possible.sum(axis=0))
             numbers = numbers[within.all(axis=1)]
         return float(np.abs(self._values[numbers @ self._stride]).max())
-
-    def turns(self, marginals: FloatArray) -> Iterator[FloatArray]:
-        for i in range(marginals.shape[1]):
-            yield self.expectations(marginals)[1][:, i].copy()
 
     def relaxed(self, candidates: Sequence[FloatArray], weights: FloatArray) -> float:
         # As for tables: followers n-1..1 choose anew at each time and for all numbers before.

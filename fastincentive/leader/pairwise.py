@@ -19,7 +19,7 @@ __all__ = ["PairwiseReward"]
 SCRATCH = 2**18
 
 
-class _BoundPairwise:
+class _BoundPairwise(BoundReward):
     """Edges (E, 2) and their tables (E, L, L), or the one (1, L, L) of all."""
 
     def __init__(
@@ -56,10 +56,9 @@ class _BoundPairwise:
                 conditional[times],
             )
 
-    def sampled(self, labels: NDArray[np.integer[Any]]) -> FloatArray:
-        """R (M,) of joint labels (M, n)."""
+    def at_labels(self, labels: NDArray[np.integer[Any]]) -> FloatArray:
         one, other = labels[:, self._edges[:, 0]], labels[:, self._edges[:, 1]]
-        table = np.arange(len(self._edges)) if len(self._tables) > 1 else 0
+        table = np.arange(len(self._edges)) if len(self._tables) != 1 else 0
         return np.asarray(self._tables[table, one, other].sum(axis=1))
 
     def magnitude(self, possible: NDArray[np.bool_] | None = None) -> float:

@@ -28,7 +28,7 @@ def bind_everybody(
     return _BoundPopulation(reward.bind(int(counts.sum()), n_states, n_actions), counts)
 
 
-class _BoundPopulation:
+class _BoundPopulation(BoundReward):
     """A reward of all N followers, seen from n types whose followers behave alike.
 
     Marginals and conditional rewards are those of one follower of each type.
@@ -57,7 +57,7 @@ class _BoundPopulation:
         return max(1, 8 * BLOCK // int(self._counts.sum() * self.n_labels))
 
     def scratch_bytes(self, horizon: int) -> int:
-        """Bytes of everybody's marginals, conditional rewards and what these take."""
+        # Everybody's marginals, conditional rewards and what these take.
         times = min(horizon, self._times())
         return 3 * 8 * times * int(self._counts.sum()) * self.n_labels
 

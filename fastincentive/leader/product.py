@@ -88,7 +88,7 @@ def _balanced(factors: FloatArray, weights: FloatArray) -> tuple[FloatArray, Flo
     return factors, weights
 
 
-class _BoundProduct:
+class _BoundProduct(BoundReward):
     """Weights (K,) of products of factors (n, L, K); ``shown`` (n, L) marks the labels in use."""
 
     def __init__(
@@ -112,8 +112,7 @@ class _BoundProduct:
         )
         return expected, conditional
 
-    def sampled(self, labels: NDArray[np.integer[Any]]) -> FloatArray:
-        """R (M,) of joint labels (M, n)."""
+    def at_labels(self, labels: NDArray[np.integer[Any]]) -> FloatArray:
         return self._factors[np.arange(labels.shape[1]), labels].prod(axis=1) @ self._weights
 
     def magnitude(self, possible: NDArray[np.bool_] | None = None) -> float:

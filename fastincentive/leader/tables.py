@@ -2,13 +2,108 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import ArrayLike
+from collections.abc import Iterator, Sequence
+from typing import Any
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastincentive._arrays import FloatArray
 from fastincentive.errors import invalid
-from fastincentive.leader.base import BoundReward, LeaderReward, _BoundTable, per_follower
+from fastincentive.leader import contraction, majorants
+from fastincentive.leader.base import BoundReward, LeaderReward, per_follower
 
 __all__ = ["JointReward", "LabelReward"]
+
+
+class _BoundTable(BoundReward):
+    """A table over L^n."""
+
+    def __init__(self, labels: NDArray[np.int64], table: FloatArray) -> None:
+        self.labels = labels
+        self.n_labels = int(table.shape[0])
+        self._table = table
+        self._flat = table.reshape(-1)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _BoundTable, (self.labels, self._table)  # once, and not flat as well
+
+    def expectations(self, marginals: FloatArray) -> tuple[FloatArray, FloatArray]:
+        conditional = self.conditional(marginals)
+        return np.einsum("tl,tl->t", conditional[:, 0], marginals[:, 0]), conditional
+
+    def conditional(self, marginals: FloatArray) -> FloatArray:
+        return contraction.conditional_rewards(self._table, marginals)
+
+    def expected(self, marginals: FloatArray) -> FloatArray:
+        return contraction.expected_rewards(self._table, marginals)
+
+    def at_labels(self, labels: NDArray[np.integer[Any]]) -> FloatArray:
+        place = labels[:, 0].astype(np.intp)
+        for i in range(1, labels.shape[1]):
+            place *= self.n_labels
+            place += labels[:, i]
+        return self._flat[place]
+
+    def small_table(self, most: int) -> FloatArray | None:
+        small = self.labels.shape[2] == 1 and self.n_labels <= most
+        return self._table if small else None
+
+    def joint_table(self, policies: FloatArray) -> FloatArray:
+        if self.labels.shape[2] > 1:
+            return super().joint_table(policies)
+        labels = self.labels[:, :, 0]
+        if labels.shape[1] == self.n_labels and (labels == np.arange(self.n_labels)).all():
+            return self._table
+        return self._table[np.ix_(*labels)]
+
+    def pair(self, marginals: FloatArray, i: int, j: int) -> FloatArray:
+        count = self.n_labels
+        others = [k for k in range(marginals.shape[1]) if k not in (i, j)]
+        held = np.moveaxis(self._table, (i, j), (0, 1)).reshape(1, -1)
+        for k in reversed(others):
+            # Label k is the last axis by now: contract it, each time with its own marginals.
+            held = np.matmul(held.reshape(held.shape[0], -1, count), marginals[:, k, :, None])
+            held = held[:, :, 0]
+        shape = (marginals.shape[0], count, count)
+        return np.broadcast_to(held.reshape(-1, count, count), shape).copy()
+
+    def magnitude(self, possible: NDArray[np.bool_] | None = None) -> float:
+        table = self._table
+        if possible is not None:
+            table = table[np.ix_(*[np.flatnonzero(row) for row in possible])]
+        return float(np.abs(table).max(initial=0.0))
+
+    def turns(self, marginals: FloatArray) -> Iterator[FloatArray]:
+        for i in range(marginals.shape[1]):
+            yield contraction.one_conditional(self._table, marginals, i)
+
+    def relaxed(self, candidates: Sequence[FloatArray], weights: FloatArray) -> float:
+        # Followers n-1..1 choose anew at each time and for each combination of the labels before
+        # theirs, which can only be better than one choice; follower 0 chooses once.
+        bounds = np.empty((weights.size, self.n_labels))
+        for t in range(weights.size):
+            best = self._flat
+            for each in reversed(candidates[1:]):
+                best = (best.reshape(-1, self.n_labels) @ each[:, t].T).max(axis=1)
+            bounds[t] = best
+        return float(np.max((candidates[0] * bounds).sum(axis=2) @ weights))
+
+    def scratch_bytes(self, horizon: int) -> int:
+        return 0
+
+    def majorant(
+        self,
+        sign: float,
+        possible: NDArray[np.bool_],
+        lasting: NDArray[np.bool_],
+        reference: FloatArray,
+    ) -> FloatArray | None:
+        if self._table.ndim > 1:
+            found = majorants.fit_table(sign * self._table, possible, lasting, reference)
+            if found is not None:
+                return found
+        return super().majorant(sign, possible, lasting, reference)
 
 
 class LabelReward(LeaderReward):

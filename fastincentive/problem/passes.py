@@ -21,7 +21,7 @@ from fastincentive.followers.followers import Followers
 from fastincentive.kernels import marginals as kernels
 from fastincentive.kernels.fused_pass import short_pass
 from fastincentive.kernels.marginals import SETTLE, STEP, WEIGH, Chains
-from fastincentive.leader.base import BoundReward, scratch_bytes, small_table
+from fastincentive.leader.base import BoundReward
 from fastincentive.problem.queries import AnyOf, Earliest, Magnitude, Query, run_single
 
 __all__ = ["SHORT_STEPS", "Forward", "ForwardPass", "LeaderPass"]
@@ -119,7 +119,7 @@ class ForwardPass:
         self._most_bytes = 16 * followers.n * (followers.n_states + 2 * leader.n_labels)
         #: A small table over two followers' labels of states, and its transpose.
         self._table: tuple[FloatArray, FloatArray] | None = None
-        table = small_table(leader, SHORT_LABELS) if followers.n == 2 else None
+        table = leader.small_table(SHORT_LABELS) if followers.n == 2 else None
         if table is not None:
             self._table = table, np.ascontiguousarray(table.T)
 
@@ -365,7 +365,7 @@ class ForwardPass:
             laws = done * by_state if self._keeps(done, visits) else laws
             count += 1
         marginals = 0 if self.shows_states else done * by_label
-        conditional = horizon * by_label + scratch_bytes(self.leader, horizon, n)
+        conditional = horizon * by_label + self.leader.scratch_bytes(horizon)
         held = done * by_state if self._keeps(done, visits) else 0
         joining = 2 * marginals + laws + held if count > 1 else 0
         if held == 0 and gradient:  # gone through again, follower by follower

@@ -17,7 +17,7 @@ from fastincentive.errors import InputError, TruncationWarning, invalid
 from fastincentive.followers.chains import settled_states
 from fastincentive.followers.followers import Followers
 from fastincentive.followers.mdp import TabularMDP
-from fastincentive.leader.base import BoundReward, LeaderReward, joint_table
+from fastincentive.leader.base import BoundReward, LeaderReward
 from fastincentive.problem import product_space
 from fastincentive.problem.costs import Cost, ExpectedSpend, LinearCost, Payouts, expected_payouts
 from fastincentive.problem.doubling import MOST_TERMS
@@ -351,7 +351,7 @@ class IncentiveProblem:
             self.followers,
             self.passes.pattern,
             policies,
-            joint_table(self.leader, policies),
+            self.leader.joint_table(policies),
             gamma,
             None if settled is None else ~settled,
             gradient,
@@ -461,7 +461,7 @@ class IncentiveProblem:
             self.followers,
             self.passes.pattern,
             checked,
-            joint_table(self.leader, checked),
+            self.leader.joint_table(checked),
             self.leader_discount,
             ~settled if ends else None,
             MOST_TERMS if bounded else self.max_horizon,

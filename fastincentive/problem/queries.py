@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
 from fastincentive.kernels import marginals as kernels
-from fastincentive.leader.base import BoundReward, conditional_rewards, expected_rewards
+from fastincentive.leader.base import BoundReward
 
 __all__ = [
     "Across",
@@ -177,7 +177,7 @@ class Expected(NamedTuple):
     def answers(asked: Sequence[Expected], context: Context) -> list[FloatArray]:
         """Return the answer for each shard."""
         marginals = _joined([each.marginals for each in asked], axis=1)
-        return [expected_rewards(context.leader, marginals)] * len(asked)
+        return [context.leader.expected(marginals)] * len(asked)
 
 
 class Conditional(NamedTuple):
@@ -189,7 +189,7 @@ class Conditional(NamedTuple):
     def answers(asked: Sequence[Conditional], context: Context) -> list[FloatArray]:
         """Return the answer for each shard."""
         marginals = _joined([each.marginals for each in asked], axis=1)
-        found = conditional_rewards(context.leader, marginals)
+        found = context.leader.conditional(marginals)
         ends = np.cumsum([each.marginals.shape[1] for each in asked])[:-1]
         return np.split(found, ends, axis=1) if len(asked) > 1 else [found]
 

@@ -15,7 +15,6 @@ from fastincentive.errors import InputError, invalid
 from fastincentive.followers.followers import PolicyValues
 from fastincentive.followers.parameterization import Direct, Parameterization, Softmax
 from fastincentive.kernels import sampling as kernels
-from fastincentive.leader.base import sampled_rewards
 from fastincentive.problem.problem import IncentiveProblem
 
 __all__ = ["Exact", "FollowerEstimate", "GradientEstimate", "Reinforce", "centred"]
@@ -286,7 +285,7 @@ class Reinforce:
         steps = int(drawn.length.sum())
         seen = np.empty((steps, problem.n), np.int32)
         kernels.show_labels(drawn, problem.leader.labels, seen)
-        rewards = sampled_rewards(problem.leader, seen)
+        rewards = problem.leader.sampled(seen)
         weights, returned = np.empty(steps), np.empty(drawn.length.size)
         kernels.weigh(
             drawn,

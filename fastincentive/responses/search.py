@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
-from fastincentive.leader.base import pair_rewards
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.responses.menu_costs import menu_costs
 from fastincentive.responses.menus import Menus
@@ -143,7 +142,7 @@ class Search:
     def pair_values(self, pick: NDArray[np.int64], i: int, j: int) -> FloatArray:
         """V - w C of every pair of entries (C_i, C_j) of two followers, the others as in pick."""
         menus = self.menus
-        table = pair_rewards(self.problem.leader, self.held(pick), i, j)
+        table = self.problem.leader.pair(self.held(pick), i, j)
         table *= self.weights[:, None, None]
         second = np.matmul(table, menus.marginals[:, menus.of(j)].transpose(0, 2, 1))
         first = menus.marginals[:, menus.of(i)].transpose(1, 0, 2)

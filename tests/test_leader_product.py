@@ -1,81 +1,14 @@
-"""Products over followers against tables over the product space, and at sizes beyond them."""
-
-import doctest
+"""Products over followers at sizes beyond tables, and what they refuse."""
 
 import numpy as np
 import pytest
 from conftest import EXACT, ROUNDING, assert_close, random_game
-from test_leader import contract
-from test_leader_many import (
-    ACTIONS,
-    PAIRS,
-    STATES,
-    best_choice,
-    joint_form,
-    random_marginals,
-)
-from test_leader_many import draw as draw_other
+from rewards import random_laws, random_marginals
 
 from fastincentive import InputError, ProductReward, SumReward
 from fastincentive.kernels import products
-from fastincentive.leader import product as leader_product
 
-SHAPES = ["shared", "states", "actions"]
-
-
-def draw(rng, n, shape="actions", terms=3, idle=0):
-    """Draw a reward, and what it is by pair: a table (S*A,)*n; 0 in the last ``idle`` states."""
-    size = {"shared": (STATES,), "states": (n, STATES), "actions": (n, STATES, ACTIONS)}[shape]
-    values = np.array([-1.5, 0.0, 0.25, 1.0, 3.0])  # few, so that states share labels
-    factors = values[rng.integers(len(values), size=(terms, *size))]
-    busy = np.arange(STATES) < STATES - idle
-    factors *= busy[:, None] if shape == "actions" else busy
-    weights = rng.normal(size=terms)
-    full = factors if shape != "shared" else np.repeat(factors[:, None], n, axis=1)
-    full = np.broadcast_to(full.reshape(terms, n, STATES, -1), (terms, n, STATES, ACTIONS))
-    outers = [outer(each) for each in full.reshape(terms, n, PAIRS)]
-    table = sum(weight * each for weight, each in zip(weights, outers, strict=True))
-    return ProductReward(factors, weights), table
-
-
-def outer(vectors):
-    """Outer product (L,)*n of n vectors (n, L)."""
-    table = np.ones(())
-    for each in vectors:
-        table = np.multiply.outer(table, each)
-    return table
-
-
-def degenerate_laws(rng, horizon, n, size):
-    """Random laws (T, n, size), the last ones with probabilities 0 and 1."""
-    laws = rng.dirichlet(np.ones(size), size=(horizon, n))
-    laws[-1] = np.eye(size)[rng.integers(size, size=n)]
-    laws[-2, ::2] = np.eye(size)[rng.integers(size, size=(n + 1) // 2)]
-    return laws
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("terms", [1, 3])
-@pytest.mark.parametrize("n", [1, 2, 3, 4])
-def test_expectations_against_the_product_space(n, terms, shape):
-    rng = np.random.default_rng(n)
-    reward, table = draw(rng, n, shape, terms)
-    bound = reward.bind(n, STATES, ACTIONS)
-    assert bound.labels.shape == (n, STATES, ACTIONS if shape == "actions" else 1)
-    labels = np.broadcast_to(bound.labels, (n, STATES, ACTIONS)).reshape(n, PAIRS)
-    laws = degenerate_laws(rng, 4, n, PAIRS)
-    marginals = np.einsum("tip,ipl->til", laws, np.eye(bound.n_labels)[labels])
-    expected, conditional = bound.expectations(marginals)
-    for t in range(len(laws)):
-        assert_close(expected[t], contract(table, laws[t]), ROUNDING)
-        for i in range(n):
-            assert_close(conditional[t, i, labels[i]], contract(table, laws[t], i), ROUNDING)
-    shown = np.zeros((n, bound.n_labels), bool)
-    np.put_along_axis(shown, labels, True, axis=1)
-    assert bound.magnitude() == bound.magnitude(shown)
-    assert bound.magnitude() >= np.abs(table).max() * (1 - ROUNDING)
-    if terms == 1:
-        assert_close(bound.magnitude(), np.abs(table).max(), ROUNDING)
+STATES, ACTIONS = 3, 2
 
 
 def test_labels_are_the_distinct_columns_of_each_follower():
@@ -120,7 +53,7 @@ def test_products_against_plain_ones(n):
     bound = ProductReward(factors, weights).bind(n, 4, 1)
     order = np.argsort(bound.labels[:, :, 0], axis=1)
     by_label = np.take_along_axis(factors, order[None], axis=2)
-    marginals = degenerate_laws(rng, 5, n, 4)
+    marginals = random_laws(rng, 5, n, 4)
     expected, conditional = bound.expectations(marginals)
     plain, by_follower = plain_products(by_label, weights, marginals)
     scale = np.abs(by_follower).max()
@@ -204,49 +137,6 @@ def test_kernels_are_the_same_with_threads():
     assert results[0] == results[1]
 
 
-# Turns and bounds
-
-
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 17])
-def test_turns_see_the_changes_made_on_the_way(n):
-    rng = np.random.default_rng(n)
-    factors = rng.uniform(-1.0, 1.0, size=(3, n, STATES)) * 1.5
-    bound = ProductReward(factors).bind(n, STATES, ACTIONS)
-    marginals = random_marginals(rng, 4, bound)
-    seen = []
-    for i, conditional in enumerate(bound.turns(marginals)):
-        fresh = bound.expectations(marginals)[1][:, i]
-        assert_close(conditional, fresh, ROUNDING)
-        seen.append((conditional, fresh))
-        if i != 1:
-            marginals[:, i] = degenerate_laws(rng, 4, 1, STATES)[:, 0]
-    assert len(seen) == n
-    for conditional, fresh in seen:  # each turn's array is its own
-        assert_close(conditional, fresh, ROUNDING)
-
-
-@pytest.mark.parametrize("terms", [1, 3])
-@pytest.mark.parametrize("n", [1, 2, 3, 4])
-def test_relaxed_bounds_every_choice(n, terms):
-    rng = np.random.default_rng(n)
-    weights = 0.9 ** np.arange(5)
-    gaps = []
-    for _ in range(8):
-        bound = draw(rng, n, terms=terms)[0].bind(n, STATES, ACTIONS)
-        candidates = [
-            rng.dirichlet(np.ones(bound.n_labels), size=(rng.integers(1, 4), 5)) for _ in range(n)
-        ]
-        gaps.append(bound.relaxed(candidates, weights) - best_choice(bound, candidates, weights))
-        single = [each[:1] for each in candidates]
-        assert_close(bound.relaxed(single, weights), best_choice(bound, single, weights), ROUNDING)
-    assert min(gaps) >= -EXACT
-    if n == 1:
-        assert max(gaps) <= EXACT
-
-
-# Sums, weights, problems
-
-
 def test_weights_reach_the_terms():
     reward = ProductReward([[2.0, 0.0], [1.0, 3.0]])
     np.testing.assert_array_equal((reward * -2.0).weights, [-2.0, -2.0])
@@ -269,27 +159,6 @@ def test_arrays_are_copied():
     assert reward.bind(2, 2, 1).magnitude() == 1.0
 
 
-@pytest.mark.parametrize("discount", [0.9, 1.0])
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("n", [2, 3])
-def test_problems_equal_those_with_the_explicit_table(n, shape, discount):
-    rng = np.random.default_rng(n)
-    by_action = shape == "actions"
-    game = random_game(rng, n, STATES, ACTIONS, discount, closed=1)
-    reward, table = draw(rng, n, shape, idle=1)
-    other, other_table = draw_other("sum", rng, n, by_action, idle=1)
-    for leader, expected in ((reward, table), (reward + 0.5 * other, table + 0.5 * other_table)):
-        problem = game.problem(leader=leader)
-        explicit = game.problem(leader=joint_form(expected, n, by_action))
-        assert_close(problem.leader_value(game.policies), explicit.leader_value(game.policies))
-        assert_close(
-            problem.leader_gradient(game.policies), explicit.leader_gradient(game.policies)
-        )
-        if not by_action:
-            problem._most_steps = 1  # by doubling on the product space
-            assert_close(problem.leader_value(game.policies), explicit.leader_value(game.policies))
-
-
 def test_discount_one_wants_nothing_earned_when_absorbed():
     game = random_game(np.random.default_rng(1), 3, STATES, ACTIONS, 1.0)
     arrived = [0.0, 0.0, 1.0]
@@ -299,13 +168,7 @@ def test_discount_one_wants_nothing_earned_when_absorbed():
         game.problem(leader=ProductReward([arrived]))
 
 
-# Documentation and errors
-
-
-def test_docstring_examples():
-    result = doctest.testmod(leader_product)
-    assert result.attempted
-    assert not result.failed
+# Errors
 
 
 ERRORS = {

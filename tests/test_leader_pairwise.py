@@ -1,89 +1,23 @@
-"""Rewards of pairs of followers against tables over the product space, and on larger graphs."""
+"""Rewards of pairs of followers on larger graphs, and what they refuse."""
 
-import doctest
 import itertools
 
 import numpy as np
 import pytest
-from conftest import EXACT, ROUNDING, assert_close, random_game
-from test_leader import contract
-from test_leader_many import (
-    ACTIONS,
-    PAIRS,
-    STATES,
-    best_choice,
-    joint_form,
-    random_marginals,
-)
-from test_leader_many import draw as draw_other
-from test_product import degenerate_laws
-from test_product import draw as draw_product
+from conftest import ROUNDING, assert_close
+from rewards import best_choice, random_laws, random_marginals
 
 from fastincentive import InputError, PairwiseReward
 from fastincentive.kernels import pairwise
 from fastincentive.leader import pairwise as leader_pairwise
 
-LABELS = 4
-SHAPES = ["states", "own", "actions"]
+STATES = 3
 
 
 def random_edges(rng, n, count):
     """Draw edges (E, 2) between different followers."""
     first = rng.integers(n, size=count)
     return np.stack([first, (first + rng.integers(1, n, size=count)) % n], axis=1)
-
-
-def pair_table(edges, tables, at, n):
-    """What each choice (m,)*n of the followers earns, if choice k of i shows label at[i, k]."""
-    choices = np.indices((at.shape[1],) * n)
-    tables = np.broadcast_to(tables, (len(edges), *tables.shape[-2:]))
-    total = np.zeros(choices.shape[1:])
-    for (i, j), table in zip(edges, tables, strict=True):
-        total += table[at[i][choices[i]], at[j][choices[j]]]
-    return total
-
-
-def draw(rng, n, shape="actions", shared=False, idle=0):
-    """Draw a reward, and what it is by pair: a table (S*A,)*n; 0 in the last ``idle`` states."""
-    edges = random_edges(rng, n, 2 * n)
-    edges[-1] = edges[0, ::-1]
-    count = STATES if shape == "states" else LABELS
-    tables = rng.normal(size=(count, count) if shared else (len(edges), count, count))
-    idle_labels = slice(count - idle, count)
-    tables[..., idle_labels, idle_labels] = 0.0
-    if shape == "states":
-        labels = None
-        full = np.arange(STATES)[None, :, None]
-    else:
-        size = (n, STATES, ACTIONS) if shape == "actions" else (n, STATES)
-        labels = rng.integers(LABELS, size=size)
-        labels[:, STATES - idle :] = LABELS - 1
-        full = labels.reshape(n, STATES, -1)
-    at = np.broadcast_to(full, (n, STATES, ACTIONS)).reshape(n, PAIRS)
-    return PairwiseReward(edges, tables, labels), pair_table(edges, tables, at, n)
-
-
-@pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("n", [2, 3, 4])
-def test_expectations_against_the_product_space(n, shape, shared):
-    rng = np.random.default_rng(n)
-    reward, table = draw(rng, n, shape, shared)
-    bound = reward.bind(n, STATES, ACTIONS)
-    assert bound.labels.shape == (n, STATES, ACTIONS if shape == "actions" else 1)
-    assert bound.n_labels == (STATES if shape == "states" else LABELS)
-    labels = np.broadcast_to(bound.labels, (n, STATES, ACTIONS)).reshape(n, PAIRS)
-    laws = degenerate_laws(rng, 4, n, PAIRS)
-    marginals = np.einsum("tip,ipl->til", laws, np.eye(bound.n_labels)[labels])
-    expected, conditional = bound.expectations(marginals)
-    for t in range(len(laws)):
-        assert_close(expected[t], contract(table, laws[t]), ROUNDING)
-        for i in range(n):
-            assert_close(conditional[t, i, labels[i]], contract(table, laws[t], i), ROUNDING)
-    shown = np.zeros((n, bound.n_labels), bool)
-    np.put_along_axis(shown, labels, True, axis=1)
-    for size in (bound.magnitude(), bound.magnitude(shown)):
-        assert size >= np.abs(table).max() * (1 - ROUNDING)
 
 
 def plain_pairs(edges, tables, marginals):
@@ -126,7 +60,7 @@ def test_graphs_against_plain_sums(graph, shared, labels):
     rng = np.random.default_rng(n)
     tables = rng.normal(size=(labels, labels) if shared else (len(edges), labels, labels))
     bound = PairwiseReward(edges, tables).bind(n, labels, 1)
-    marginals = degenerate_laws(rng, 5, n, labels)
+    marginals = random_laws(rng, 5, n, labels)
     expected, conditional = bound.expectations(marginals)
     plain, by_follower = plain_pairs(edges, tables, marginals)
     assert_close(expected, plain, ROUNDING)
@@ -219,47 +153,6 @@ def test_kernels_are_the_same_with_threads():
         assert results[0] == results[1]
 
 
-# Turns and bounds
-
-
-@pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize("n", [2, 3, 4, 12])
-def test_turns_see_the_changes_made_on_the_way(n, shared):
-    rng = np.random.default_rng(n)
-    edges = random_edges(rng, n, 3 * n)
-    edges = edges[(edges != n // 2).all(axis=1)] if n > 2 else edges  # one is alone
-    tables = rng.normal(size=(STATES, STATES) if shared else (len(edges), STATES, STATES))
-    bound = PairwiseReward(edges, tables).bind(n, STATES, ACTIONS)
-    marginals = random_marginals(rng, 4, bound)
-    seen = []
-    for i, conditional in enumerate(bound.turns(marginals)):
-        fresh = bound.expectations(marginals)[1][:, i]
-        assert_close(conditional, fresh, ROUNDING)
-        seen.append((conditional, fresh))
-        if i != 1:
-            marginals[:, i] = degenerate_laws(rng, 4, 1, STATES)[:, 0]
-    assert len(seen) == n
-    for conditional, fresh in seen:  # each turn's array is its own
-        assert_close(conditional, fresh, ROUNDING)
-
-
-@pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize("n", [2, 3, 4])
-def test_relaxed_bounds_every_choice(n, shared):
-    rng = np.random.default_rng(n)
-    weights = 0.9 ** np.arange(5)
-    gaps = []
-    for _ in range(8):
-        bound = draw(rng, n, shared=shared)[0].bind(n, STATES, ACTIONS)
-        candidates = [
-            rng.dirichlet(np.ones(LABELS), size=(rng.integers(1, 4), 5)) for _ in range(n)
-        ]
-        gaps.append(bound.relaxed(candidates, weights) - best_choice(bound, candidates, weights))
-        single = [each[:1] for each in candidates]
-        assert_close(bound.relaxed(single, weights), best_choice(bound, single, weights), ROUNDING)
-    assert min(gaps) >= -EXACT
-
-
 def test_relaxed_is_exact_for_one_edge():
     rng = np.random.default_rng(0)
     bound = PairwiseReward([[2, 0]], rng.normal(size=(STATES, STATES))).bind(3, STATES, 1)
@@ -267,9 +160,6 @@ def test_relaxed_is_exact_for_one_edge():
     weights = rng.random(5)
     best = best_choice(bound, candidates, weights)
     assert_close(bound.relaxed(candidates, weights), best, ROUNDING)
-
-
-# Sums, weights, problems
 
 
 def test_weights_reach_the_tables():
@@ -293,57 +183,7 @@ def test_arrays_are_copied():
     assert reward.bind(2, 2, 1).magnitude() == 1.0
 
 
-@pytest.mark.parametrize("discount", [0.9, 1.0])
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("n", [2, 3])
-def test_problems_equal_those_with_the_explicit_table(n, shape, discount):
-    rng = np.random.default_rng(n)
-    by_action = shape == "actions"
-    game = random_game(rng, n, STATES, ACTIONS, discount, closed=1)
-    reward, table = draw(rng, n, shape, idle=1)
-    one_table, shared = draw(rng, n, shape, shared=True, idle=1)
-    product, products = draw_product(rng, n, "actions" if by_action else "states", idle=1)
-    other, others = draw_other("sum", rng, n, by_action, idle=1)
-    kinds = reward + -0.5 * one_table + 2.0 * product + other
-    for leader, expected in (
-        (reward, table),
-        (one_table, shared),
-        (kinds, table - 0.5 * shared + 2.0 * products + others),
-    ):
-        problem = game.problem(leader=leader)
-        explicit = game.problem(leader=joint_form(expected, n, by_action))
-        value = explicit.leader_value(game.policies)
-        assert_close(problem.leader_value(game.policies), value)
-        gradient = explicit.leader_gradient(game.policies)
-        assert_close(problem.leader_gradient(game.policies), gradient)
-        if not by_action:
-            problem._most_steps = 1  # by doubling on the product space
-            assert_close(problem.leader_value(game.policies), value)
-
-
-def test_turns_and_bounds_of_sums_of_all_kinds():
-    n, rng = 3, np.random.default_rng(0)
-    rewards = draw(rng, n)[0], 2.0 * draw_product(rng, n)[0], draw_other("sum", rng, n)[0]
-    bound = (rewards[0] + rewards[1] + rewards[2]).bind(n, STATES, ACTIONS)
-    marginals = random_marginals(rng, 4, bound)
-    for i, conditional in enumerate(bound.turns(marginals)):
-        assert_close(conditional, bound.expectations(marginals)[1][:, i], ROUNDING)
-        marginals[:, i] = random_marginals(rng, 4, bound)[:, i]
-    candidates = [rng.dirichlet(np.ones(bound.n_labels), size=(3, 4)) for _ in range(n)]
-    weights = rng.random(4)
-    best = best_choice(bound, candidates, weights)
-    assert bound.relaxed(candidates, weights) >= best - EXACT
-    single = [each[:1] for each in candidates]
-    assert_close(bound.relaxed(single, weights), best_choice(bound, single, weights), ROUNDING)
-
-
-# Documentation and errors
-
-
-def test_docstring_examples():
-    result = doctest.testmod(leader_pairwise)
-    assert result.attempted
-    assert not result.failed
+# Errors
 
 
 ERRORS = {

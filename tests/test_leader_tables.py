@@ -1,54 +1,20 @@
-"""Leader rewards: tables over labels, what they expect, and what they refuse."""
-
-import itertools
-import string
+"""Rewards given by tables: what is particular to them, and what they refuse."""
 
 import numpy as np
 import pytest
 from conftest import ROUNDING, assert_close, random_game
+from rewards import random_laws
 
 from fastincentive import InputError, JointReward, LabelReward
 
 STATES, ACTIONS = 5, 3
 
 
-def label_marginals(rng, horizon, n, labels):
-    return rng.dirichlet(np.ones(labels), size=(horizon, n))
-
-
-def contract(table, marginals, keep=None):
-    """E[R | label_keep] (L,) or E[R] () by one einsum over all axes."""
-    letters = string.ascii_lowercase[: table.ndim]
-    weights = [m for i, m in enumerate(marginals) if i != keep]
-    axes = [letter for i, letter in enumerate(letters) if i != keep]
-    left = letters if keep is None else letters[keep]
-    return np.einsum(
-        ",".join([letters, *axes]) + "->" + ("" if keep is None else left), table, *weights
-    )
-
-
-@pytest.mark.parametrize("n", [1, 2, 3, 4])
-def test_expected_and_conditional_rewards(n):
-    rng = np.random.default_rng(n)
-    table = rng.normal(size=(STATES,) * n)
-    bound = JointReward(table).bind(n, STATES, ACTIONS)
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_states_are_the_labels_of_joint_tables(n):
+    bound = JointReward(np.zeros((STATES,) * n)).bind(n, STATES, ACTIONS)
     assert bound.n_labels == STATES
     np.testing.assert_array_equal(bound.labels[:, :, 0], np.tile(np.arange(STATES), (n, 1)))
-    marginals = label_marginals(rng, 6, n, STATES)
-    expected, conditional = bound.expectations(marginals)
-    for t in range(6):
-        assert_close(expected[t], contract(table, marginals[t]), ROUNDING)
-        for i in range(n):
-            assert_close(conditional[t, i], contract(table, marginals[t], i), ROUNDING)
-
-
-def test_conditional_rewards_average_to_the_expected_one():
-    rng = np.random.default_rng(0)
-    bound = JointReward(rng.normal(size=(STATES,) * 3)).bind(3, STATES, ACTIONS)
-    marginals = label_marginals(rng, 4, 3, STATES)
-    expected, conditional = bound.expectations(marginals)
-    for i in range(3):
-        assert_close((marginals[:, i] * conditional[:, i]).sum(axis=1), expected, ROUNDING)
 
 
 def test_tables_with_a_number_of_labels_per_follower():
@@ -58,7 +24,7 @@ def test_tables_with_a_number_of_labels_per_follower():
     bound = LabelReward(labels, table).bind(2, STATES, ACTIONS)
     assert bound.n_labels == 4
     assert bound.magnitude() == np.abs(table).max()
-    marginals = label_marginals(rng, 3, 2, 4)
+    marginals = random_laws(rng, 3, 2, 4)
     marginals[:, 0, 2:] = 0.0
     expected, conditional = bound.expectations(marginals)
     for t in range(3):
@@ -75,37 +41,6 @@ def test_magnitude_is_the_largest_reward_over_the_possible_labels():
     assert bound.magnitude(first_is_one) == 4.0
     assert bound.magnitude(np.array([[False, True], [True, False]])) == 3.0
     assert bound.magnitude(np.array([[False, False], [True, True]])) == 0.0
-
-
-def joint_table(labels, table, by_action):
-    """The table over joint states, or states and actions, that labels stand for."""
-    n = len(labels)
-    shape = (STATES, ACTIONS) * n if by_action else (STATES,) * n
-    out = np.empty(shape)
-    for index in itertools.product(*map(range, shape)):
-        if by_action:
-            chosen = tuple(labels[i, index[2 * i], index[2 * i + 1]] for i in range(n))
-        else:
-            chosen = tuple(labels[i, index[i]] for i in range(n))
-        out[index] = table[chosen]
-    return out
-
-
-@pytest.mark.parametrize("discount", [0.9, 1.0])
-@pytest.mark.parametrize("by_action", [False, True])
-@pytest.mark.parametrize("n", [1, 2, 3])
-def test_label_reward_equals_the_joint_table(n, by_action, discount):
-    rng = np.random.default_rng(n)
-    game = random_game(rng, n, STATES, ACTIONS, discount, by_action, closed=1)
-    labels = rng.integers(3, size=(n, STATES, ACTIONS) if by_action else (n, STATES))
-    labels[:, -1] = 2  # the sink is seen
-    table = rng.normal(size=(3,) * n)
-    table[(2,) * n] = 0.0
-    seen = game.problem(leader=LabelReward(labels, table))
-    full = game.problem(leader=JointReward(joint_table(labels, table, by_action)))
-    assert_close(seen.leader_value(game.policies), full.leader_value(game.policies))
-    assert_close(seen.leader_gradient(game.policies), full.leader_gradient(game.policies))
-    assert seen.leader.n_labels == 3 < full.leader.n_labels
 
 
 def test_one_row_of_labels_stands_for_all_followers():

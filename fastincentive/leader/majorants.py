@@ -9,12 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
-from fastincentive.certificates.joint_control import joint_table
-from fastincentive.leader.additive import _BoundAdditive
-from fastincentive.leader.base import BoundReward, _BoundSum, _BoundTable
-from fastincentive.leader.counts import _BoundCount
 
-__all__ = ["majorant", "parts_of"]
+__all__ = ["fit_counts", "fit_table"]
 
 BoolArray = NDArray[np.bool_]
 
@@ -22,77 +18,7 @@ BoolArray = NDArray[np.bool_]
 MOST_ROWS = 20_000
 
 
-def parts_of(reward: BoundReward, n: int) -> FloatArray | None:
-    """Rewards (n, L) that each follower earns on its own and that add up to R, or None."""
-    if n == 1:
-        return joint_table(reward, 1).T
-    if isinstance(reward, _BoundAdditive):
-        return reward._rewards
-    if isinstance(reward, _BoundSum):
-        total = np.zeros((n, reward.n_labels))
-        for part, shown in reward._parts:
-            own = parts_of(part, n)
-            if own is None:
-                return None
-            total += own[:, shown.label]
-        return total
-    return None
-
-
-def majorant(
-    reward: BoundReward,
-    sign: float,
-    possible: BoolArray,
-    lasting: BoolArray,
-    reference: FloatArray,
-) -> FloatArray | None:
-    """Find u (n, L) with sign * R(l_1..l_n) <= sum_i u_i(l_i), small at a reference.
-
-    Parameters
-    ----------
-    reward : BoundReward
-    sign : float
-        1, or -1 for minus a minorant.
-    possible : bool array (n, L)
-        Labels that the followers can show.
-    lasting : bool array (n, L)
-        Labels at which u must be <= 0 (for what may be earned for ever at discount 1).
-    reference : array (n, L)
-        Positive weights, of equal sums, of the labels: sum_i reference_i . u_i is minimised.
-
-    Returns
-    -------
-    array (n, L) or None
-        None if none is found.
-    """
-    own = parts_of(reward, len(possible))
-    if own is not None:
-        return sign * own
-    if isinstance(reward, _BoundSum):
-        total = np.zeros(possible.shape)
-        for part, shown in reward._parts:
-            own = majorant(
-                part,
-                sign,
-                shown.total(possible.astype(float)) > 0,
-                shown.total(lasting.astype(float)) > 0,
-                shown.total(reference),
-            )
-            if own is None:
-                return None
-            total += own[:, shown.label]
-        return total
-    found = None
-    if isinstance(reward, _BoundTable):
-        found = _fit_table(sign * reward._table, possible, lasting, reference)
-    elif isinstance(reward, _BoundCount):
-        found = _fit_counts(sign * reward._values, possible, lasting, reference)
-    if found is None and not lasting.any():
-        found = np.full(possible.shape, reward.magnitude(possible) / len(possible))
-    return found
-
-
-def _fit_table(
+def fit_table(
     table: FloatArray, possible: BoolArray, lasting: BoolArray, reference: FloatArray
 ) -> FloatArray | None:
     """One variable for each follower and label, one row for each combination of labels."""
@@ -108,7 +34,7 @@ def _fit_table(
     return None if found is None else found.reshape(n, count)
 
 
-def _fit_counts(
+def fit_counts(
     values: FloatArray, possible: BoolArray, lasting: BoolArray, reference: FloatArray
 ) -> FloatArray | None:
     """Two variables for each kind of follower, one row for each number of each kind that count."""

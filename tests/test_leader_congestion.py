@@ -1,35 +1,22 @@
-"""Congestion rewards against tables over the product space, plain convolutions and draws."""
-
-import doctest
+"""Congestion rewards against plain convolutions and draws, at sizes beyond tables."""
 
 import numpy as np
 import pytest
-from conftest import EXACT, ROUNDING, STANDARD_ERRORS, assert_close, random_game
-from test_leader import contract
-from test_leader_many import (
-    ACTIONS,
-    PAIRS,
-    STATES,
-    best_choice,
-    joint_form,
-    random_marginals,
-)
+from conftest import ROUNDING, STANDARD_ERRORS, assert_close
+from rewards import random_marginals
 
-from fastincentive import AdditiveReward, CongestionReward, CountReward, InputError, SumReward
+from fastincentive import AdditiveReward, CongestionReward, CountReward, InputError
 from fastincentive.kernels import congestion as kernels
-from fastincentive.leader import congestion as module
 
-RESOURCES = 4
+STATES, RESOURCES = 3, 4
 KINDS = ["table", "tables", "polynomial", "polynomials"]
 
 
-def make(kind, rng, resources, n, zero=False):
+def make(kind, rng, resources, n):
     """Make a reward with RESOURCES resources; also its functions (RESOURCES, n+1) of 0..n."""
     number = np.arange(n + 1.0)
     rows = RESOURCES if kind.endswith("s") else 1
     given = rng.normal(size=(rows, n + 1 if kind.startswith("table") else 4))
-    if zero:
-        given[:, 0] = 0.0
     functions = given
     if not kind.startswith("table"):
         functions = given @ number ** np.arange(4)[:, None]
@@ -38,52 +25,12 @@ def make(kind, rng, resources, n, zero=False):
     return form(resources, given if kind.endswith("s") else given[0]), functions
 
 
-def draw(kind, rng, n, by_action=True, idle=0):
-    """Draw a reward, and what it is by pair: a table (S*A,)*n; 0 in the last ``idle`` states."""
-    shape = (n, STATES, ACTIONS) if by_action else (n, STATES)
-    resources = rng.integers(-1, RESOURCES, size=shape)
-    resources.flat[0] = RESOURCES - 1
-    resources[:, STATES - idle :] = -1
-    reward, functions = make(kind, rng, resources, n, zero=idle > 0)
-    joint = np.indices((PAIRS,) * n).reshape(n, -1)
-    full = np.broadcast_to(resources.reshape(n, STATES, -1), (n, STATES, ACTIONS))
-    where = np.take_along_axis(full.reshape(n, PAIRS), joint, axis=1)
-    flat = sum(functions[r][(where == r).sum(axis=0)] for r in range(RESOURCES))
-    return reward, flat.reshape((PAIRS,) * n)
-
-
 def draw_large(kind, rng, n, labels=3):
     """Draw a reward of n followers with ``labels`` states each, and (n, S) resources."""
     resources = rng.integers(-1, RESOURCES, size=(n, labels))
     resources[0, 0] = RESOURCES - 1
     reward, functions = make(kind, rng, resources, n)
     return reward.bind(n, labels, 1), resources, functions
-
-
-@pytest.mark.parametrize("by_action", [False, True])
-@pytest.mark.parametrize("n", [1, 2, 3, 4])
-@pytest.mark.parametrize("kind", KINDS)
-def test_expectations_against_the_product_space(kind, n, by_action):
-    rng = np.random.default_rng(n)
-    reward, table = draw(kind, rng, n, by_action)
-    bound = reward.bind(n, STATES, ACTIONS)
-    labels = np.broadcast_to(bound.labels, (n, STATES, ACTIONS)).reshape(n, PAIRS)
-    assert bound.labels.shape == (n, STATES, ACTIONS if by_action else 1)
-    laws = rng.dirichlet(np.ones(PAIRS), size=(4, n))
-    laws[1] = np.eye(PAIRS)[rng.integers(PAIRS, size=n)]
-    laws[2, 0] = np.eye(PAIRS)[0]
-    laws[3, :, 1:-1] = 0.0
-    laws[3] /= laws[3].sum(axis=1, keepdims=True)
-    marginals = np.einsum("tip,ipl->til", laws, np.eye(bound.n_labels)[labels])
-    expected, conditional = bound.expectations(marginals)
-    for t in range(len(laws)):
-        assert_close(expected[t], contract(table, laws[t]), ROUNDING)
-        for i in range(n):
-            assert_close(conditional[t, i, labels[i]], contract(table, laws[t], i), ROUNDING)
-    for size in (bound.magnitude(), (reward * -2.0).bind(n, STATES, ACTIONS).magnitude() / 2.0):
-        assert size >= np.abs(table).max() * (1 - ROUNDING)
-    if n == 1:
-        assert_close(bound.magnitude(), np.abs(table).max(), ROUNDING)
 
 
 def plain(bound, resources, functions, marginals):
@@ -280,6 +227,7 @@ def test_kernels_are_the_same_with_threads():
     forms = {}
     for kind in ("tables", "polynomials"):
         bound = draw_large(kind, rng, n)[0]
+        # Private: what the kernels are given.
         members, shape = bound._layout.members, (horizon, n * bound.n_labels)
         marginals = random_marginals(rng, horizon, bound).reshape(shape)
         outputs = [(horizon, bound._layout.used.size), shape]
@@ -302,32 +250,6 @@ def test_kernels_are_the_same_with_threads():
         assert results[0] == results[1]
 
 
-# Turns
-
-
-@pytest.mark.parametrize("n", [1, 2, 3, 5, 17])
-@pytest.mark.parametrize("kind", KINDS)
-def test_turns_see_the_changes_made_on_the_way(kind, n):
-    rng = np.random.default_rng(n)
-    resources = rng.integers(-1, RESOURCES, size=(n, STATES, ACTIONS))
-    reward, _ = make(kind, rng, resources, n)
-    reward = reward + AdditiveReward(rng.normal(size=2)[[0, 1, 1]]) if n == 5 else reward
-    bound = reward.bind(n, STATES, ACTIONS)
-    marginals = random_marginals(rng, 4, bound)
-    seen = []
-    for i, conditional in enumerate(bound.turns(marginals)):
-        fresh = bound.expectations(marginals)[1][:, i]
-        assert_close(conditional, fresh, ROUNDING)
-        seen.append((conditional, fresh))
-        if i % 3 != 1:
-            marginals[:, i] = random_marginals(rng, 4, bound)[:, i]
-        if i % 3 == 2:
-            marginals[:, i] = np.eye(bound.n_labels)[rng.integers(bound.n_labels)]
-    assert len(seen) == n
-    for conditional, fresh in seen:  # each turn's array is its own
-        assert_close(conditional, fresh, ROUNDING)
-
-
 @pytest.mark.parametrize("kind", ["table", "polynomial"])
 def test_turns_forget_what_was_far_larger(kind):
     n = 20
@@ -345,9 +267,6 @@ def test_turns_forget_what_was_far_larger(kind):
     # All stand alone by now, the last one has the choice: 20^10 was 1e13.
     np.testing.assert_allclose(conditional[0, -1], 20.0, rtol=1e-12)
     np.testing.assert_allclose(conditional[0, 0], 19.0 - 1.0 + 2.0**10, rtol=1e-12)
-
-
-# Bounds
 
 
 def test_magnitude_over_possible_labels():
@@ -374,82 +293,6 @@ def test_magnitude_counts_every_follower_once():
     assert_close(mixed.magnitude(), n**2 - 30.0, ROUNDING)
 
 
-@pytest.mark.parametrize("n", [2, 3])
-@pytest.mark.parametrize("kind", KINDS)
-def test_magnitude_bounds_the_joint_labels(kind, n):
-    rng = np.random.default_rng(n)
-    for _ in range(10):
-        reward, _ = draw(kind, rng, n, by_action=False)
-        bound = reward.bind(n, STATES, ACTIONS)
-        possible = rng.random((n, bound.n_labels)) < 0.6
-        possible[:, 0] |= ~possible.any(axis=1)
-        laws = [np.eye(bound.n_labels)[row][:, None] for row in possible]
-        weights = np.ones(1)
-        largest = max(
-            best_choice((sign * reward).bind(n, STATES, ACTIONS), laws, weights)
-            for sign in (1.0, -1.0)
-        )
-        assert bound.magnitude(possible) >= largest - EXACT
-
-
-@pytest.mark.parametrize("n", [1, 2, 3, 4])
-@pytest.mark.parametrize("kind", KINDS)
-def test_relaxed_bounds_every_choice(kind, n):
-    rng = np.random.default_rng(n)
-    weights = 0.9 ** np.arange(5)
-    gaps = []
-    for _ in range(6):
-        bound = draw(kind, rng, n)[0].bind(n, STATES, ACTIONS)
-        count = bound.n_labels
-        candidates = [rng.dirichlet(np.ones(count), size=(rng.integers(1, 4), 5)) for _ in range(n)]
-        best = best_choice(bound, candidates, weights)
-        gaps.append(bound.relaxed(candidates, weights) - best)
-        single = [each[:1] for each in candidates]
-        one = best_choice(bound, single, weights)
-        assert_close(bound.relaxed(single, weights), one, ROUNDING)
-    assert min(gaps) >= -EXACT
-    if n == 1:
-        assert max(gaps) <= EXACT
-
-
-# Within a problem
-
-
-@pytest.mark.parametrize("discount", [0.9, 1.0])
-@pytest.mark.parametrize("by_action", [False, True])
-@pytest.mark.parametrize("n", [2, 3])
-@pytest.mark.parametrize("kind", KINDS)
-def test_problems_equal_those_with_the_explicit_table(kind, n, by_action, discount):
-    rng = np.random.default_rng(n)
-    game = random_game(rng, n, STATES, ACTIONS, discount, closed=1)
-    reward, table = draw(kind, rng, n, by_action, idle=1)
-    problem = game.problem(leader=reward)
-    explicit = game.problem(leader=joint_form(table, n, by_action))
-    assert_close(problem.leader_value(game.policies), explicit.leader_value(game.policies))
-    gradient = problem.leader_gradient(game.policies)
-    assert_close(gradient, explicit.leader_gradient(game.policies))
-    assert problem.fingerprint() != explicit.fingerprint()
-
-
-def test_sums_and_weights():
-    rng = np.random.default_rng(0)
-    n = 3
-    first, one = draw("tables", rng, n)
-    second, other = draw("polynomial", rng, n, by_action=False)
-    reward = 2.0 * (first + second * -0.5)
-    assert isinstance(reward, SumReward)
-    assert all(isinstance(part, CongestionReward) for part in reward.parts)
-    table = 2.0 * one - other
-    bound = reward.bind(n, STATES, ACTIONS)
-    laws = rng.dirichlet(np.ones(PAIRS), size=(1, n))
-    labels = np.broadcast_to(bound.labels, (n, STATES, ACTIONS)).reshape(n, PAIRS)
-    marginals = np.einsum("tip,ipl->til", laws, np.eye(bound.n_labels)[labels])
-    expected, conditional = bound.expectations(marginals)
-    assert_close(expected[0], contract(table, laws[0]), ROUNDING)
-    for i in range(n):
-        assert_close(conditional[0, i, labels[i]], contract(table, laws[0], i), ROUNDING)
-
-
 def test_arrays_are_copied():
     resources, values = np.zeros(2, int), np.ones(3)
     rewards = CongestionReward(resources, values), CongestionReward.polynomial(resources, values)
@@ -457,14 +300,11 @@ def test_arrays_are_copied():
     assert [reward.bind(2, 2, 1).magnitude() for reward in rewards] == [1.0, 7.0]
 
 
-def test_docstring_examples():
-    assert doctest.testmod(module).failed == 0
-
-
 # Errors
 
 
 POLYNOMIAL = CongestionReward.polynomial
+
 
 ERRORS = {
     "resources kind": (
