@@ -93,7 +93,7 @@ def test_cost_gradients_against_finite_differences(kind):
 
 def test_a_cost_of_payments_runs_no_kernel(monkeypatch):
     game, problem = two_followers(0, 0.9)
-    monkeypatch.setattr("fastincentive.problem.problem.expected_payouts", None)
+    monkeypatch.setattr("fastincentive.problem.spending.expected_payouts", None)
     assert problem.cost_at(1.0, game.policies) == 3.0
     problem.cost_gradient(1.0, game.policies)
     with pytest.raises(TypeError):

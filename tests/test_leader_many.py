@@ -405,7 +405,7 @@ def test_leaders_by_doubling(kind, n):
     game = random_game(rng, n, STATES, ACTIONS)
     problem = game.problem(leader=draw(kind, rng, n, by_action=False)[0])
     value, gradient = problem.leader_value(game.policies), problem.leader_gradient(game.policies)
-    problem._most_steps = 1
+    problem.leader_side.steps_before_doubling = 1
     assert_close(problem.leader_value(game.policies), value)
     assert_close(problem.leader_gradient(game.policies), gradient)
 

@@ -317,7 +317,7 @@ def test_problems_equal_those_with_the_explicit_table(n, shape, discount):
         gradient = explicit.leader_gradient(game.policies)
         assert_close(problem.leader_gradient(game.policies), gradient)
         if not by_action:
-            problem._most_steps = 1  # by doubling on the product space
+            problem.leader_side.steps_before_doubling = 1  # by doubling on the product space
             assert_close(problem.leader_value(game.policies), value)
 
 

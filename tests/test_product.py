@@ -286,7 +286,7 @@ def test_problems_equal_those_with_the_explicit_table(n, shape, discount):
             problem.leader_gradient(game.policies), explicit.leader_gradient(game.policies)
         )
         if not by_action:
-            problem._most_steps = 1  # by doubling on the product space
+            problem.leader_side.steps_before_doubling = 1  # by doubling on the product space
             assert_close(problem.leader_value(game.policies), explicit.leader_value(game.policies))
 
 

@@ -21,6 +21,7 @@ from fastincentive.methods._state import (
     part_of_state,
 )
 from fastincentive.methods.bilevel_ascent import BilevelAscent
+from fastincentive.problem.part import ProblemPart
 from fastincentive.problem.problem import IncentiveProblem
 
 __all__ = ["Engine", "Run"]
@@ -45,7 +46,7 @@ class Engine(ABC):
     def count(self) -> int:
         """Return into how many shards followers are cut, at most."""
 
-    def largest_shard(self, problem: IncentiveProblem) -> IncentiveProblem:
+    def largest_shard(self, problem: IncentiveProblem) -> ProblemPart:
         """Return the shard with most followers."""
         bounds = shard_bounds(problem, self.count())
         k = int(np.argmax(np.diff(bounds)))

@@ -13,7 +13,7 @@ from fastincentive.methods._starts import best_response_policies, leader_optimal
 from fastincentive.methods._state import AscentState, StepReport
 from fastincentive.methods.bilevel_ascent import BilevelAscent
 from fastincentive.methods.value_penalty import ValuePenalty
-from fastincentive.problem.problem import IncentiveProblem
+from fastincentive.problem.part import ProblemPart
 from fastincentive.problem.queries import Context, Query, SequentialReduce
 
 __all__ = ["Done", "Parts", "Shard", "lockstep"]
@@ -33,7 +33,7 @@ class Shard:
 
     def __init__(
         self,
-        problem: IncentiveProblem,
+        problem: ProblemPart,
         method: BilevelAscent | ValuePenalty,
         parameterization: Parameterization,
     ) -> None:

@@ -18,8 +18,8 @@ from fastincentive.followers.single import uniform_policies
 from fastincentive.methods._cutting_planes import Pieces
 from fastincentive.methods._step_control import Pace
 from fastincentive.problem.evaluation import Evaluation
+from fastincentive.problem.part import ProblemPart
 from fastincentive.problem.payments import BoundPayments
-from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.problem.queries import AnyOf, Query
 
 __all__ = [
@@ -63,7 +63,7 @@ class StepReport(NamedTuple):
 
 
 def held_at(
-    problem: IncentiveProblem,
+    problem: ProblemPart,
     parameterization: Parameterization,
     rewards: FloatArray,
     state: AscentState,

@@ -18,9 +18,9 @@ from fastincentive.methods import _reference_policies as references
 from fastincentive.methods._cutting_planes import add_pieces, empty_pieces
 from fastincentive.methods._state import AscentState, StepReport, evaluated, held_at
 from fastincentive.methods._step_control import distance, ends_window, judge, start_pace
+from fastincentive.problem.part import ProblemPart
 from fastincentive.problem.passes import LeaderPass
 from fastincentive.problem.payments import BoundPayments
-from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.problem.queries import (
     Across,
     AnyOf,
@@ -132,7 +132,7 @@ class BilevelAscent:
 
     def init(
         self,
-        problem: IncentiveProblem,
+        problem: ProblemPart,
         parameterization: Parameterization,
         payments: FloatArray,
         policies: FloatArray,
@@ -168,13 +168,13 @@ class BilevelAscent:
     # -- one iteration ------------------------------------------------------------------------
 
     def step_from(
-        self, problem: IncentiveProblem, parameterization: Parameterization, state: AscentState
+        self, problem: ProblemPart, parameterization: Parameterization, state: AscentState
     ) -> tuple[AscentState, StepReport]:
         """Evaluate the state, and move."""
         return run_single(self.stepping(problem, parameterization, state), problem)
 
     def stepping(
-        self, problem: IncentiveProblem, parameterization: Parameterization, state: AscentState
+        self, problem: ProblemPart, parameterization: Parameterization, state: AscentState
     ) -> Generator[Query, Any, tuple[AscentState, StepReport]]:
         """As ``step_from``, for a shard of the followers that asks what it must know of all."""
         followers, bound, x = problem.followers, problem.payments, state.payments
@@ -311,7 +311,7 @@ class BilevelAscent:
 
     def _sampled(
         self,
-        problem: IncentiveProblem,
+        problem: ProblemPart,
         policies: FloatArray,
         rewards: FloatArray,
         held: PolicyValues,
@@ -328,7 +328,7 @@ class BilevelAscent:
 
     def _direction(
         self,
-        problem: IncentiveProblem,
+        problem: ProblemPart,
         kind: int,
         step: float,
         rows: kernels.Rows,
@@ -374,7 +374,7 @@ class BilevelAscent:
 
     def _reference(
         self,
-        problem: IncentiveProblem,
+        problem: ProblemPart,
         parameterization: Parameterization,
         rewards: FloatArray,
         policies: FloatArray,
@@ -437,7 +437,7 @@ class BilevelAscent:
 
     def _targets(
         self,
-        problem: IncentiveProblem,
+        problem: ProblemPart,
         kind: int,
         step: float,
         rows: kernels.Rows,

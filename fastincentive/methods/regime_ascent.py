@@ -231,7 +231,7 @@ def _bought(problem: IncentiveProblem, held: Answers) -> Answers:
         return held
     value = problem.leader_pass(policies, gradient=False).value
     cost = problem.cost_pass(x, policies, gradient=False).value
-    objective = problem.net(value, cost) if problem.affords(cost) else -np.inf
+    objective = problem.net_objective(value, cost)
     return Answers(x, held.actions, objective) if objective > held.objective else held
 
 

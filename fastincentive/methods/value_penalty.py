@@ -20,8 +20,8 @@ from fastincentive.methods._reference_policies import reward_units
 from fastincentive.methods._state import AscentState, StepReport, held_at
 from fastincentive.methods._step_control import start_pace
 from fastincentive.problem.evaluation import Evaluation
+from fastincentive.problem.part import ProblemPart
 from fastincentive.problem.payments import BoundPayments
-from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.problem.queries import Query, run_single
 
 __all__ = ["Slopes", "ValuePenalty", "slopes_at"]
@@ -92,7 +92,7 @@ class ValuePenalty:
 
     def init(
         self,
-        problem: IncentiveProblem,
+        problem: ProblemPart,
         parameterization: Parameterization,
         payments: FloatArray,
         policies: FloatArray,
@@ -113,13 +113,13 @@ class ValuePenalty:
         )
 
     def step_from(
-        self, problem: IncentiveProblem, parameterization: Parameterization, state: AscentState
+        self, problem: ProblemPart, parameterization: Parameterization, state: AscentState
     ) -> tuple[AscentState, StepReport]:
         """Evaluate the state, and move."""
         return run_single(self.stepping(problem, parameterization, state), problem)
 
     def stepping(
-        self, problem: IncentiveProblem, parameterization: Parameterization, state: AscentState
+        self, problem: ProblemPart, parameterization: Parameterization, state: AscentState
     ) -> Generator[Query, Any, tuple[AscentState, StepReport]]:
         """As ``step_from``, for a shard that holds all followers."""
         followers, bound, x, unit = problem.followers, problem.payments, state.payments, state.unit
@@ -193,7 +193,7 @@ class Slopes(NamedTuple):
 
 
 def slopes_at(
-    problem: IncentiveProblem,
+    problem: ProblemPart,
     payments: FloatArray,
     policies: FloatArray,
     held: PolicyValues,
@@ -253,7 +253,7 @@ def _average(bound: BoundPayments, changes: FloatArray) -> FloatArray:
 
 
 def _moved(
-    problem: IncentiveProblem,
+    problem: ProblemPart,
     parameterization: Parameterization,
     policies: FloatArray,
     theta: FloatArray,
