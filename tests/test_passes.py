@@ -1,4 +1,9 @@
-"""The leader's passes, kernel by kernel, beside plain NumPy."""
+"""The leader's passes, kernel by kernel, beside plain NumPy.
+
+Some tests set ``passes._guess`` or take ``passes._table`` away: how long a pass is guessed to be,
+and whether two followers are passed over in one call, must change no answer, and no public switch
+turns either.
+"""
 
 from __future__ import annotations
 

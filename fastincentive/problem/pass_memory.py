@@ -71,12 +71,12 @@ class PassMemory:
             count += 1
         marginals = 0 if self.shows_states else done * by_label
         conditional = horizon * by_label + scratch_bytes(self.leader, horizon, n)
-        held = done * by_state if self.keeps_laws(done, visits) else 0
-        joining = 2 * marginals + laws + held if count > 1 else 0
-        if held == 0 and gradient:  # gone through again, follower by follower
-            held = 8 * horizon * states * min(n, get_num_threads())
-        later = marginals + held + conditional
-        return Footprint(marginals, held, conditional, max(joining - later, 0))
+        all_laws = done * by_state if self.keeps_laws(done, visits) else 0
+        joining = 2 * marginals + laws + all_laws if count > 1 else 0
+        if all_laws == 0 and gradient:  # gone through again, follower by follower
+            all_laws = 8 * horizon * states * min(n, get_num_threads())
+        later = marginals + all_laws + conditional
+        return Footprint(marginals, all_laws, conditional, max(joining - later, 0))
 
     def check_room(self, done: int, horizon: int, guess: int, gradient: bool, visits: bool) -> None:
         """Raise if a pass over so many times takes more memory than there is.
@@ -90,8 +90,8 @@ class PassMemory:
         need = sum(self.footprint(horizon, guess, gradient, visits))
         need += 8 * n * states * actions * gradient
         shown = 0 if self.shows_states else labels
-        held = 8 * done * n * (shown + (states if self.keeps_laws(done, visits) else 0))
+        there = 8 * done * n * (shown + (states if self.keeps_laws(done, visits) else 0))
         check_memory(
             f"a leader pass over {horizon} times or more (n = {n} followers, L = {labels} labels)",
-            need - held,
+            need - there,
         )

@@ -81,7 +81,7 @@ class ForwardPass:
     leader : BoundReward
     max_horizon : int
         Sums over time stop here in any case.
-    everybody : int, optional
+    n_total : int, optional
         Number of followers of all shards; by default these.
     moves_when_absorbed : bool, optional
         Whether some follower of any shard moves on within a closed class.
@@ -92,7 +92,7 @@ class ForwardPass:
         followers: Followers,
         leader: BoundReward,
         max_horizon: int,
-        everybody: int | None = None,
+        n_total: int | None = None,
         moves_when_absorbed: bool | None = None,
     ) -> None:
         self.followers = followers
@@ -104,7 +104,7 @@ class ForwardPass:
         if moves_when_absorbed is None:
             moves_when_absorbed = bool((absorbing & ~packed.sink[packed.model]).any())
         self.moves_when_absorbed = moves_when_absorbed
-        self.everybody = followers.n if everybody is None else everybody
+        self.n_total = followers.n if n_total is None else n_total
         self._none = np.empty((0, *packed.initial.shape))
         self._edges = int(np.diff(self.pattern.base)[packed.model].sum())
         #: Whether a label is the number of the state.
@@ -127,11 +127,11 @@ class ForwardPass:
 
     def __reduce__(self) -> tuple[Any, ...]:
         given = (self.followers, self.leader, self.max_horizon)
-        return ForwardPass, (*given, self.everybody, self.moves_when_absorbed)
+        return ForwardPass, (*given, self.n_total, self.moves_when_absorbed)
 
     def part(self, followers: Followers, leader: BoundReward) -> ForwardPass:
         """Return the pass over some of these followers, for a shard of them."""
-        known = (self.max_horizon, self.everybody, self.moves_when_absorbed)
+        known = (self.max_horizon, self.n_total, self.moves_when_absorbed)
         return ForwardPass(followers, leader, *known)
 
     def label_mask(self, states: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -300,7 +300,7 @@ class ForwardPass:
 
     def _weigh_by_discount(self, rest: FloatArray, gamma: float) -> None:
         """Weigh every state by a share of what the discount leaves; at 1 nothing is known."""
-        rest.fill(1.0 / ((1.0 - gamma) * self.everybody) if gamma < 1.0 else np.inf)
+        rest.fill(1.0 / ((1.0 - gamma) * self.n_total) if gamma < 1.0 else np.inf)
 
     def _steps(
         self,

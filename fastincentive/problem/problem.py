@@ -93,7 +93,7 @@ class IncentiveProblem(ProblemPart):
             raise invalid("tail_tolerance", "a number > 0", tail_tolerance)
         if max_horizon < 1:
             raise invalid("max_horizon", "a positive integer", max_horizon)
-        bound = (
+        bound_leader = (
             leader.bind_types(followers.counts, *followers.shape[1:])
             if followers.population > followers.n
             else leader.bind(*followers.shape)
@@ -102,7 +102,7 @@ class IncentiveProblem(ProblemPart):
         discount = float(leader_discount)
         spending = Spending(followers, payments.bind(followers, cost), cost, discount)
         leader_side = LeaderSide(
-            followers, bound, discount, float(tail_tolerance), int(max_horizon)
+            followers, bound_leader, discount, float(tail_tolerance), int(max_horizon)
         )
         super().__init__(followers, leader_side, spending, weight, payments.budget)
         #: The map behind a grid problem, for plots.
@@ -169,8 +169,8 @@ class IncentiveProblem(ProblemPart):
         if followers is not None or not isinstance(budget, EllipsisType):
             payments = Payments.from_index(self.payments.index, self.payments.upper, limit)
             limit = payments.budget
-            bound = payments.bind(new, self.cost)
-            spending = Spending(new, bound, self.cost, self.leader_discount)
+            bound_payments = payments.bind(new, self.cost)
+            spending = Spending(new, bound_payments, self.cost, self.leader_discount)
         weight = self.cost_weight if cost_weight is None else _weight(cost_weight)
         other = copy(self)  # what is no part of it stays: the map
         ProblemPart.__init__(other, new, leader_side, spending, weight, limit)

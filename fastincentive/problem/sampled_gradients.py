@@ -295,9 +295,9 @@ class Reinforce:
 
 def centred(gradient: FloatArray, available: NDArray[np.bool_]) -> FloatArray:
     """Rows (n, S, A) less their means over the available actions; 0 at others."""
-    held = np.where(available, gradient, 0.0)
-    mean = held.sum(axis=2, keepdims=True) / available.sum(axis=2, keepdims=True)
-    return np.where(available, held - mean, 0.0)
+    rows = np.where(available, gradient, 0.0)
+    mean = rows.sum(axis=2, keepdims=True) / available.sum(axis=2, keepdims=True)
+    return np.where(available, rows - mean, 0.0)
 
 
 def check_gradient(gradient: object) -> None:
