@@ -184,6 +184,17 @@ class Game:
         """Return its derivative (n, S, A) by an explicit solve on the product space."""
         return self._reference(reference.kron_leader_gradient, policies)
 
+    def joint_values(self):
+        """Return the leader's value of every joint state (S,) * n by an explicit solve."""
+        values = reference._kron_joint_values(
+            [each.transition for each in self.followers],
+            list(self.policies),
+            self.table,
+            self.discount,
+            [each.absorbing for each in self.followers],
+        )
+        return values.reshape((len(self.followers[0].initial),) * len(self.followers))
+
     def occupancy(self):
         """Return the joint occupancy (S,) * n by an explicit solve on the product space."""
         return reference.kron_joint_occupancy(

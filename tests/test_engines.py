@@ -119,7 +119,7 @@ def _never_small(monkeypatch):
 
 
 def without_the_product_space(problem):
-    problem._most_steps = np.inf
+    problem.leader_side.steps_before_doubling = np.inf
     return problem
 
 

@@ -329,7 +329,7 @@ def test_problems_equal_the_product_space(name, n, form, discount):
     assert problem.fingerprint() != game.problem().fingerprint() or name == "joint table"
     if problem.small:
         # Private: only a problem far too slow for a test needs doubling by itself.
-        problem._most_steps = 1
+        problem.leader_side.steps_before_doubling = 1
         assert_close(problem.leader_value(game.policies), value)
         assert_close(problem.leader_gradient(game.policies), gradient)
 

@@ -10,8 +10,7 @@ from conftest import random_game, random_policy
 import fastincentive as fi
 from fastincentive import _machine
 from fastincentive.errors import InputError, MemoryLimitError
-from fastincentive.problem import memory
-from fastincentive.problem import passes as forward
+from fastincentive.problem import memory, pass_memory
 
 #: Two backward passes over the same laws, kept or computed again.
 SAME = 1e-13
@@ -74,7 +73,7 @@ CASES = {
 )
 def test_the_estimate_is_near_what_a_gradient_takes(name, monkeypatch):
     if name == "laws left out":
-        monkeypatch.setattr(forward, "LAW_BYTES", 2**17)
+        monkeypatch.setattr(pass_memory, "LAW_BYTES", 2**17)
     CASES[name]().leader_gradient(uniform(CASES[name]()))  # compiles
     problem = CASES[name]()
     policies = uniform(problem)
@@ -166,7 +165,7 @@ def test_a_pass_without_room_is_refused_before_it_runs(monkeypatch):
     policies = uniform(problem)
     expected = problem.leader_gradient(policies)
     estimate = problem.memory_estimate()
-    monkeypatch.setattr(forward, "UNGUARDED", 0)
+    monkeypatch.setattr(pass_memory, "UNGUARDED", 0)
     asked = []
 
     def room(size):
@@ -194,7 +193,7 @@ def test_a_pass_that_turns_out_long_is_refused_on_its_way(monkeypatch):
     game = random_game(np.random.default_rng(4), 3, 6, 2, 1.0, closed=1)
     problem = game.problem(leader=fi.AdditiveReward([1.0] * 5 + [0.0]))
     horizon = problem.memory_estimate(game.policies).horizon
-    monkeypatch.setattr(forward, "UNGUARDED", 0)
+    monkeypatch.setattr(pass_memory, "UNGUARDED", 0)
     monkeypatch.setattr(_machine, "available_memory", lambda: 8.0 * 3 * 10 * (3 * 2 + 6))
     problem.passes._guess = 4
     assert horizon > 20
@@ -204,7 +203,7 @@ def test_a_pass_that_turns_out_long_is_refused_on_its_way(monkeypatch):
 
 def test_small_tables_of_two_are_guarded_too(monkeypatch):
     problem = crowd(2, 6, table(6), 0.8)
-    monkeypatch.setattr(forward, "UNGUARDED", 0)
+    monkeypatch.setattr(pass_memory, "UNGUARDED", 0)
     monkeypatch.setattr(_machine, "available_memory", lambda: 100.0)
     with pytest.raises(MemoryLimitError, match="n = 2 followers, L = 6 labels"):
         problem.leader_value(uniform(problem))
@@ -293,7 +292,7 @@ def test_laws_are_kept_for_all_times_or_none(guess, most, monkeypatch):
     problem = game.problem(leader=leader)
     policies = random_policy(np.random.default_rng(1), game.available)
     expected = problem.leader_gradient(policies)
-    monkeypatch.setattr(forward, "LAW_BYTES", most * 3 * 7 * 8)
+    monkeypatch.setattr(pass_memory, "LAW_BYTES", most * 3 * 7 * 8)
     problem.passes._guess = guess
     found = problem.forward(policies, gradient=True)
     horizon = found.marginals.shape[0]

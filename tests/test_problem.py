@@ -1,526 +1,23 @@
-"""The leader's three passes against explicit solves on the product space; f and q."""
-
-import time
-import warnings
+"""The problem itself: evaluate(), its settings and its parts."""
 
 import numpy as np
 import pytest
 import reference
 from conftest import (
     EXACT,
-    GRADIENT,
     ROUNDING,
-    STANDARD_ERRORS,
-    SWEEPS,
-    Arrays,
-    Game,
     assert_close,
     random_game,
-    random_policy,
 )
+from waiting import waiting_problem, waiting_room
 
 from fastincentive import (
-    CountReward,
-    ImproperPolicyError,
     IncentiveProblem,
     InputError,
     JointReward,
-    LabelReward,
     LinearCost,
     Payments,
-    ProductSpaceTooLargeError,
-    TabularMDP,
-    TruncationWarning,
-    evaluate_policy,
-    occupancy_measure,
 )
-from fastincentive.kernels.packed import DENSE_STATES
-from fastincentive.models import grid_mdp, random_problem
-from fastincentive.problem import product_space
-
-# n, S, A, leader's discount, actions seen, size of the closed class
-CASES = [
-    (n, states, actions, discount, by_action, closed)
-    for n, states, actions in ((2, 5, 3), (3, 4, 2), (4, 3, 2))
-    for discount in (0.9, 1.0)
-    for by_action in (False, True)
-    for closed in (1, 2)
-] + [(2, 5, 3, 0.9, True, 0), (2, 5, 3, 0.0, True, 0), (1, 6, 3, 0.95, False, 0)]
-
-
-@pytest.fixture(params=CASES, ids=str, scope="module")
-def game(request):
-    n, states, actions, discount, by_action, closed = request.param
-    rng = np.random.default_rng([CASES.index(request.param), 11])
-    sparse = closed == 2
-    return random_game(rng, n, states, actions, discount, by_action, 0.25, closed, sparse)
-
-
-def test_leader_value_equals_the_product_space(game):
-    assert_close(game.problem().leader_value(game.policies), game.value())
-
-
-def test_leader_gradient_equals_the_product_space(game):
-    """Entry by entry: both count a reward of states as the reward of every action there."""
-    gradient = game.problem().leader_gradient(game.policies)
-    assert (gradient[~game.available] == 0).all()
-    assert_close(gradient, np.where(game.available, game.gradient(), 0.0))
-
-
-def test_joint_occupancy_equals_the_product_space(game):
-    occupancy = game.problem().joint_occupancy(game.policies)
-    assert_close(occupancy, game.occupancy())
-    if game.discount < 1:
-        assert_close((1 - game.discount) * occupancy.sum(), 1.0)
-    if game.table.ndim == occupancy.ndim:
-        assert_close(np.sum(occupancy * game.table), game.value())
-
-
-def kron_values(game):
-    """The leader's value of every joint state by an explicit solve."""
-    values = reference._kron_joint_values(
-        [each.transition for each in game.followers],
-        list(game.policies),
-        game.table,
-        game.discount,
-        [each.absorbing for each in game.followers],
-    )
-    return values.reshape((len(game.followers[0].initial),) * len(game.followers))
-
-
-def test_joint_values_equal_the_explicit_solve(game):
-    problem = game.problem()
-    values = problem.joint_values(game.policies)
-    assert_close(values, kron_values(game))
-    for each in reversed(game.followers):
-        values = values @ each.initial
-    assert_close(values, problem.leader_value(game.policies))
-
-
-@pytest.mark.parametrize("count", [1, 4, 16])
-@pytest.mark.parametrize("discount", [0.9, 0.999, 1.0])
-def test_joint_values_do_not_depend_on_how_they_are_begun(monkeypatch, count, discount):
-    rng = np.random.default_rng(3)
-    game = random_game(rng, 2, 9, 2, discount, closed=1, sparse=True)
-    monkeypatch.setattr(product_space, "first_steps", lambda *_: count)
-    assert_close(game.problem().joint_values(game.policies), kron_values(game), 1e-12)
-
-
-def test_joint_values_of_rewards_without_a_table():
-    rng = np.random.default_rng(2)
-    game = random_game(rng, 3, 4, 2, 0.9)
-    labels = rng.integers(2, size=(3, 4, 2))
-    problem = game.problem(leader=CountReward(labels, rng.normal(size=4)))
-    values = problem.joint_values(game.policies)
-    for each in reversed(game.followers):
-        values = values @ each.initial
-    assert_close(values, problem.leader_value(game.policies))
-
-
-def test_stein_doubling_equals_the_sum_over_time(game):
-    problem = game.problem()
-    if problem.n != 2:
-        with pytest.raises(InputError, match='method: expected "sum" unless there are two'):
-            problem.joint_occupancy(game.policies, method="stein")
-        return
-    stein = problem.joint_occupancy(game.policies, method="stein")
-    assert_close(stein, game.occupancy())
-    assert_close(stein, problem.joint_occupancy(game.policies, method="sum"))
-
-
-def test_leader_gradient_against_finite_differences(game):
-    """Along the simplices, where the perturbed policies are policies again."""
-    problem = game.problem()
-    policies = random_policy(np.random.default_rng(0), game.available)
-    gradient = problem.leader_gradient(policies)
-    rng = np.random.default_rng(1)
-    step = 1e-6
-    for _ in range(4):
-        toward = random_policy(rng, game.available) - policies
-        up = problem.leader_value(policies + step * toward)
-        down = problem.leader_value(policies - step * toward)
-        assert_close(np.sum(gradient * toward), (up - down) / (2 * step), GRADIENT)
-
-
-def test_random_problems_equal_the_product_space():
-    """The package's own generator, read back into plain arrays."""
-    for n, seed, by_action in ((2, 0, False), (2, 1, True), (3, 2, False)):
-        problem = random_problem(n, 4, 2, 2, rng=seed, action_dependent=by_action, unavailable=0.3)
-        followers = problem.followers
-        policies = random_policy(np.random.default_rng(seed), followers.available)
-        labels = problem.leader.n_labels
-        table = problem.leader._table.reshape((4, 2) * n if labels == 8 else (4,) * n)
-        assert by_action == (labels == 8)
-        arguments = (
-            [mdp.dense_transition() for mdp in followers],
-            [mdp.initial for mdp in followers],
-            list(policies),
-            table,
-            problem.leader_discount,
-        )
-        assert_close(problem.leader_value(policies), reference.kron_leader_value(*arguments))
-        expected = np.where(followers.available, reference.kron_leader_gradient(*arguments), 0.0)
-        assert_close(problem.leader_gradient(policies), expected)
-
-
-@pytest.mark.parametrize("by_action", [False, True])
-def test_monte_carlo_agrees(by_action):
-    game = random_game(np.random.default_rng(8), 2, 4, 2, 0.7, by_action)
-    mean, error = reference.simulate_leader_value(
-        np.random.default_rng(0),
-        [each.transition for each in game.followers],
-        [each.initial for each in game.followers],
-        list(game.policies),
-        game.table,
-        0.7,
-        episodes=600,
-        horizon=30,
-    )
-    assert error < 0.2  # or nothing is tested
-    assert abs(game.problem().leader_value(game.policies) - mean) <= STANDARD_ERRORS * error
-
-
-# Structure
-
-
-@pytest.mark.parametrize("discount", [0.9, 1.0])
-@pytest.mark.parametrize("by_action", [False, True])
-def test_one_follower_is_an_mdp(discount, by_action):
-    game = random_game(np.random.default_rng(2), 1, 7, 3, discount, by_action)
-    problem = game.problem()
-    (each,) = game.followers
-    own = TabularMDP(each.transition, game.table, discount, each.initial, each.available)
-    values, q_values = evaluate_policy(own, game.policies[0])
-    occupancy = occupancy_measure(own, game.policies[0])
-    visits = occupancy.sum(axis=1)
-    assert_close(problem.leader_value(game.policies), each.initial @ values)
-    assert_close(problem.joint_occupancy(game.policies), visits)
-    slope = visits[:, None] * np.where(each.available, q_values, 0.0)  # policy gradient theorem
-    assert_close(problem.leader_gradient(game.policies)[0], slope)
-
-
-@pytest.mark.parametrize("order", [(1, 0, 2), (2, 0, 1)])
-@pytest.mark.parametrize("by_action", [False, True])
-def test_permuting_followers_permutes_the_answer(order, by_action):
-    game = random_game(np.random.default_rng(3), 3, 4, 2, 1.0, by_action)
-    axes = [2 * i + k for i in order for k in range(2)] if by_action else order
-    other = Game(
-        [game.followers[i] for i in order],
-        game.table.transpose(axes),
-        1.0,
-        game.policies[list(order)],
-    )
-    one, two = game.problem(), other.problem()
-    assert_close(one.leader_value(game.policies), two.leader_value(other.policies))
-    gradient = one.leader_gradient(game.policies)[list(order)]
-    assert_close(two.leader_gradient(other.policies), gradient)
-    occupancy = one.joint_occupancy(game.policies).transpose(order)
-    assert_close(two.joint_occupancy(other.policies), occupancy)
-
-
-def test_a_follower_that_is_not_seen_gets_no_gradient():
-    game = random_game(np.random.default_rng(4), 2, 5, 3)
-    table = np.repeat(game.table[:, :1], 5, axis=1)
-    gradient = game.problem(leader=JointReward(table)).leader_gradient(game.policies)
-    mean = np.sum(game.policies * gradient, axis=2, keepdims=True)
-    along = np.where(game.available, gradient - mean, 0.0)
-    assert_close(along[1], np.zeros((5, 3)))
-    assert np.abs(along[0]).max() > 0.1
-
-
-def test_what_is_written_at_unavailable_actions_does_not_matter():
-    game = random_game(np.random.default_rng(5), 2, 4, 3, 1.0, True, 0.4)
-    first, second = game.available
-    existing = first[:, :, None, None] & second[None, None]
-    assert not existing.all()
-    clean = game.problem(leader=JointReward(np.where(existing, game.table, 0.0)))
-    spoiled = game.problem(leader=JointReward(np.where(existing, game.table, 1e3)))
-    assert_close(spoiled.leader_value(game.policies), clean.leader_value(game.policies))
-    assert_close(spoiled.leader_gradient(game.policies), clean.leader_gradient(game.policies))
-
-
-def test_inputs_are_left_alone_and_calls_repeat():
-    game = random_game(np.random.default_rng(6), 2, 5, 3)
-    problem = game.problem()
-    policies = game.policies.copy()
-    first = problem.leader_value(policies), problem.leader_gradient(policies)
-    occupancy = problem.joint_occupancy(policies)
-    np.testing.assert_array_equal(policies, game.policies)
-    assert problem.leader_value(policies) == first[0]
-    np.testing.assert_array_equal(problem.leader_gradient(policies), first[1])
-    np.testing.assert_array_equal(problem.joint_occupancy(policies), occupancy)
-
-
-# The joint occupancy does not depend on what the leader earns
-
-
-def one_step_game():
-    """Both followers leave state 0 at once for a sink; the leader earns before that only."""
-    transition = np.zeros((2, 1, 2))
-    transition[:, 0, 1] = 1.0
-    return TabularMDP(transition, np.zeros(2), 0.9, 0), np.ones((2, 2, 1))
-
-
-@pytest.mark.parametrize("table", [[[1.0, 0.0], [0.0, 0.0]], np.zeros((2, 2)), np.ones((2, 2))])
-def test_joint_occupancy_below_discount_one_counts_absorbed_states(table):
-    mdp, policies = one_step_game()
-    payments = Payments.at_states([[0], []])
-    problem = IncentiveProblem([mdp, mdp], JointReward(table), payments, leader_discount=0.9)
-    for method in ("auto", "sum", "stein"):
-        occupancy = problem.joint_occupancy(policies, method=method)
-        assert_close(occupancy, [[1.0, 0.0], [0.0, 9.0]])
-
-
-def test_joint_occupancy_at_discount_one_without_a_reward():
-    game = random_game(np.random.default_rng(9), 2, 4, 2, 1.0)
-    problem = game.problem(leader=JointReward(np.zeros((4, 4))))
-    assert_close(problem.joint_occupancy(game.policies), game.occupancy())
-
-
-def test_memory_guard_says_how_much():
-    game = random_game(np.random.default_rng(0), 3, 5, 2)
-    problem = game.problem()
-    need = 8 * 5**3 / 2**30
-    with pytest.raises(ProductSpaceTooLargeError) as error:
-        problem.joint_occupancy(game.policies, max_gib=0.9 * need)
-    assert f"joint_occupancy over 5^3 joint states needs {need:.3g} GiB" in str(error.value)
-    assert isinstance(error.value, MemoryError)
-    problem.joint_occupancy(game.policies, max_gib=1.1 * need)
-    mdp = grid_mdp(".....\n" * 3 + "S...G", 0.1)
-    labels = np.zeros(21, int)
-    big = IncentiveProblem(
-        [mdp] * 8, LabelReward(labels, np.zeros((1,) * 8)), Payments.everywhere()
-    )
-    uniform = np.full((8, 21, 4), 0.25)
-    assert big.leader_value(uniform) == 0.0
-    with pytest.raises(ProductSpaceTooLargeError, match=r"21\^8 joint states needs 282 GiB"):
-        big.joint_occupancy(uniform)
-
-
-def test_memory_guard_of_joint_values():
-    game = random_game(np.random.default_rng(0), 3, 5, 2)
-    with pytest.raises(ProductSpaceTooLargeError, match=r"joint_values over 5\^3 joint states"):
-        game.problem().joint_values(game.policies, max_gib=1e-9)
-
-
-def test_joint_occupancy_method():
-    game = random_game(np.random.default_rng(0), 2, 3, 2)
-    with pytest.raises(InputError, match=r"method: expected .*got 'fast'"):
-        game.problem().joint_occupancy(game.policies, method="fast")
-
-
-# Policies that are absorbed slowly or never, the leader's discount being 1
-
-
-def waiting_room():
-    """State 0: wait or go on to 1; 1 leads to the sink 2."""
-    transition = np.zeros((3, 2, 3))
-    transition[0, 0, 0] = transition[0, 1, 1] = 1.0
-    transition[1, :, 2] = transition[2, :, 2] = 1.0
-    return TabularMDP(transition, np.zeros(3), 0.9, 0)
-
-
-def waiting_policies(*waits):
-    policies = np.zeros((len(waits), 3, 2))
-    policies[:, 1:, 0] = 1.0
-    policies[:, 0, 0] = waits
-    policies[:, 0, 1] = 1 - np.array(waits)
-    return policies
-
-
-def waiting_problem(table, **settings):
-    mdp = waiting_room()
-    n = np.ndim(table)
-    payments = Payments.at_states([[0]] + [[]] * (n - 1))
-    return IncentiveProblem([mdp] * n, JointReward(table), payments, **settings)
-
-
-def test_a_loop_where_the_leader_earns_nothing_is_exact():
-    table = np.zeros((3, 3))
-    table[0, 1] = 5.0  # follower 2 passes state 1 once, whatever follower 1 does
-    table[1, 2] = 7.0
-    problem = waiting_problem(table, leader_discount=1.0)
-    policies = waiting_policies(1.0, 0.0)
-    answer = problem.evaluate(0.0, policies)
-    assert answer.leader_value == 5.0
-    assert answer.truncation <= 1e-10
-    assert answer.horizon < 100
-    assert problem.leader_value(policies) == 5.0
-    assert problem.leader_value(waiting_policies(1.0, 1.0)) == 0.0
-    slow = waiting_policies(1.0, 0.5)  # follower 2 waits twice on average
-    assert_close(problem.leader_value(slow), 5.0)
-    step = 1e-6
-    changed = problem.leader_value(
-        slow + step * np.array([[[0, 0]] * 3, [[1, -1], [0, 0], [0, 0]]])
-    )
-    assert_close(changed, 5.0)
-    along = problem.leader_gradient(slow)[1, 0]
-    assert_close(along[0] - along[1], 0.0)
-
-
-def test_a_loop_where_the_leader_earns_ends_with_a_warning():
-    table = np.zeros((3, 3))
-    table[0, 2] = 1.0  # follower 1 waits, follower 2 is absorbed
-    problem = waiting_problem(table, leader_discount=1.0)
-    policies = waiting_policies(1.0, 0.0)
-    start = time.perf_counter()
-    with pytest.warns(TruncationWarning, match=r"cut after 20000 steps; .* bounded by inf"):
-        answer = problem.evaluate(0.0, policies)
-    with pytest.warns(TruncationWarning):
-        problem.leader_value(policies)
-    with pytest.warns(TruncationWarning):
-        gradient = problem.leader_gradient(policies)
-    assert time.perf_counter() - start < 20.0
-    assert answer.truncation == np.inf
-    assert answer.horizon == 20_000
-    assert answer.leader_value == 20_000 - 2  # follower 2 takes two steps to the sink
-    assert np.isfinite(gradient).all()
-
-
-def test_slow_absorption_gives_a_finite_bound_that_holds():
-    leave = 1e-3
-    problem = waiting_problem([1.0, 0.0, 0.0], leader_discount=1.0, max_horizon=500)
-    with pytest.warns(TruncationWarning, match="cut after 500 steps"):
-        answer = problem.evaluate(0.0, waiting_policies(1 - leave))
-    missing = 1 / leave - answer.leader_value
-    assert_close(answer.leader_value, (1 - (1 - leave) ** 500) / leave)
-    assert missing <= answer.truncation <= 1.1 * missing
-    longer = waiting_problem([1.0, 0.0, 0.0], leader_discount=1.0, max_horizon=50_000)
-    answer = longer.evaluate(0.0, waiting_policies(1 - leave))
-    assert_close(answer.leader_value, 1 / leave)
-    assert answer.horizon < 50_000
-
-
-@pytest.mark.parametrize("waits", [(0.9999, 0.99999), (0.5, 0.999999)])
-@pytest.mark.parametrize("discount", [1.0, 0.9999])
-def test_two_followers_that_are_absorbed_slowly(discount, waits):
-    """A million steps are not summed one by one; the answer is exact all the same."""
-    rng = np.random.default_rng(5)
-    table = rng.normal(size=(3, 3))
-    table[2, 2] = 0.0
-    problem = waiting_problem(table, leader_discount=discount)
-    policies = waiting_policies(*waits)
-    (mdp, _) = problem.followers
-    arrays = Arrays(mdp.dense_transition(), mdp.reward, 0.9, mdp.initial, mdp.available)
-    game = Game([arrays, arrays], table, discount, policies)
-    start = time.perf_counter()
-    answer = problem.evaluate(0.0, policies)
-    gradient = problem.leader_gradient(policies)
-    assert time.perf_counter() - start < 20.0
-    # a condition number of 1e6 in the reference, against which nothing can be closer
-    assert_close(answer.leader_value, game.value(), SWEEPS)
-    assert_close(gradient, game.gradient(), SWEEPS)
-
-
-@pytest.mark.parametrize("waits", [(0.9999, 0.99999), (0.5, 0.999999)])
-@pytest.mark.parametrize("discount", [1.0, 0.9999])
-def test_joint_values_of_followers_that_are_absorbed_slowly(discount, waits):
-    rng = np.random.default_rng(5)
-    table = rng.normal(size=(3, 3))
-    table[2, 2] = 0.0
-    problem = waiting_problem(table, leader_discount=discount)
-    policies = waiting_policies(*waits)
-    (mdp, _) = problem.followers
-    arrays = Arrays(mdp.dense_transition(), mdp.reward, 0.9, mdp.initial, mdp.available)
-    game = Game([arrays, arrays], table, discount, policies)
-    assert_close(problem.joint_values(policies), kron_values(game), SWEEPS)
-
-
-@pytest.mark.parametrize("waits", [[0.99999], [0.9999, 0.5], [0.999, 0.5, 0.99999]])
-@pytest.mark.parametrize("discount", [1.0, 0.99999])
-def test_slow_absorption_is_doubled_for_any_number_of_followers(discount, waits):
-    rng = np.random.default_rng(6)
-    n = len(waits)
-    table = rng.normal(size=(3,) * n)
-    table[(2,) * n] = 0.0
-    problem = waiting_problem(table, leader_discount=discount)
-    policies = waiting_policies(*waits)
-    mdp = problem.followers[0]
-    arrays = Arrays(mdp.dense_transition(), mdp.reward, 0.9, mdp.initial, mdp.available)
-    game = Game([arrays] * n, table, discount, policies)
-    found = problem.leader_pass(policies)
-    assert found.horizon < 5000  # and not a hundred thousand steps
-    assert_close(found.value, game.value(), SWEEPS)
-    assert_close(found.gradient, game.gradient(), SWEEPS)
-    assert problem.leader_pass(policies, gradient=False).value == pytest.approx(found.value)
-
-
-def test_joint_values_of_a_loop():
-    table = np.zeros((3, 3))
-    table[0, 1] = 5.0  # follower 2 passes state 1 once, while follower 1 waits for ever
-    policies = waiting_policies(1.0, 0.0)
-    values = waiting_problem(table, leader_discount=1.0).joint_values(policies)
-    expected = np.zeros((3, 3))
-    expected[0, :2] = 5.0
-    assert_close(values, expected)
-    table[0, 2] = 1.0  # now it earns for ever
-    with pytest.warns(TruncationWarning, match="joint values was cut after .* bounded by inf"):
-        waiting_problem(table, leader_discount=1.0).joint_values(policies)
-
-
-@pytest.mark.parametrize("n", [1, 2, 3])
-def test_the_bound_on_the_rest_holds_at_every_horizon(n):
-    rng = np.random.default_rng(n)
-    table = rng.normal(size=(3,) * n)
-    table[(2,) * n] = 0.0
-    policies = waiting_policies(*[0.9] * n)
-    exact = waiting_problem(table, leader_discount=1.0).leader_value(policies)
-    for horizon in (1, 2, 5, 20, 80):
-        problem = waiting_problem(table, leader_discount=1.0, max_horizon=horizon)
-        cut = problem.leader_pass(policies, gradient=False)
-        assert cut.horizon == horizon
-        assert abs(exact - cut.value) <= cut.truncation * (1 + 1e-12) + EXACT
-        assert cut.truncation <= np.abs(table).max() * n * 20
-
-
-def test_a_loop_below_discount_one_is_exact_without_a_warning():
-    table = np.zeros((3, 3))
-    table[0, 2] = 1.0
-    problem = waiting_problem(table, leader_discount=0.9)
-    answer = problem.evaluate(0.0, waiting_policies(1.0, 0.0))
-    assert_close(answer.leader_value, 0.9**2 / 0.1)
-    assert answer.truncation <= 1e-12
-
-
-@pytest.mark.parametrize("method", ["sum", "stein"])
-def test_joint_occupancy_of_a_loop_at_discount_one_is_not_silent(method):
-    """It is infinite: an error, or at least a warning, but no number that looks like an answer."""
-    table = np.zeros((3, 3))
-    table[0, 1] = 5.0
-    problem = waiting_problem(table, leader_discount=1.0)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            occupancy = problem.joint_occupancy(waiting_policies(1.0, 0.0), method=method)
-        except ImproperPolicyError:
-            return
-    said = any(issubclass(each.category, TruncationWarning) for each in caught)
-    assert said or occupancy[0, 2] == np.inf
-
-
-def test_followers_at_discount_one_must_be_absorbed():
-    mdp = waiting_room().replace(discount=1.0)
-    table = np.zeros(3)
-    table[1] = 1.0
-    problem = IncentiveProblem([mdp], JointReward(table), Payments.at_states([[1]]))
-    with pytest.raises(ImproperPolicyError):
-        problem.evaluate(0.0, waiting_policies(1.0))
-    assert problem.evaluate(2.0, waiting_policies(0.5)).follower_values[0] == pytest.approx(2.0)
-
-
-def test_leader_that_earns_for_ever_is_refused_at_discount_one():
-    table = np.zeros((3, 3))
-    table[2, 2] = -4.0
-    with pytest.raises(InputError) as error:
-        waiting_problem(table, leader_discount=1.0)
-    assert str(error.value).startswith(
-        "leader: expected reward 0 once every follower is in a closed class of states, because "
-        "the leader's discount is 1, got up to 4 a step for ever. Use leader_discount below 1"
-    )
-    waiting_problem(table, leader_discount=0.999)
-
-
-# evaluate() and the settings
 
 
 def test_evaluation_fields_belong_together():
@@ -569,6 +66,38 @@ def test_a_scalar_stands_for_every_payment():
     problem = game.problem(Payments.at_states([[2], [0]]))
     one, other = problem.evaluate(1.5, game.policies), problem.evaluate([1.5, 1.5], game.policies)
     assert (one.objective, one.feasibility) == (other.objective, other.feasibility)
+
+
+def test_the_net_objective_is_of_affordable_costs():
+    game = random_game(np.random.default_rng(1), 2, 4, 2)
+    problem = game.problem(Payments.at_states([[2], [0]], budget=2.0), cost_weight=0.5)
+    assert problem.net_objective(7.0, 2.0) == problem.net(7.0, 2.0) == 6.0
+    assert problem.net_objective(7.0, 2.1) == -np.inf
+    assert problem.replace(budget=None).net_objective(7.0, 4.0) == 5.0
+    assert problem.replace(cost_weight=0.0, budget=None).net_objective(7.0, np.inf) == 7.0
+
+
+def test_what_is_replaced_is_bound_anew_and_the_rest_shared():
+    game = random_game(np.random.default_rng(1), 2, 4, 2)
+    problem = game.problem(Payments.at_states([[2], [0]], upper=3.0))
+    problem.grid = "map"
+    cheap = problem.replace(cost_weight=0.0)
+    assert cheap.leader_side is problem.leader_side
+    assert cheap.spending is problem.spending
+    others = [mdp.replace(discount=0.5) for mdp in problem.followers]
+    both = problem.replace(followers=others, budget=1.0)
+    assert both.leader is problem.leader
+    assert both.passes.followers is both.followers
+    assert both.spending.followers is both.followers
+    assert (both.budget, both.payments.budget, both.grid) == (1.0, 1.0, "map")
+    np.testing.assert_array_equal(both.payments.upper, [3.0, 3.0])
+    assert problem.budget is None
+    with pytest.raises(InputError, match="followers: expected those of"):
+        problem.replace(followers=others[:1])
+    with pytest.raises(InputError, match="budget: expected a number >= 0"):
+        problem.replace(budget=-1.0)
+    with pytest.raises(InputError, match="cost_weight: expected a finite number >= 0"):
+        problem.replace(cost_weight=np.nan)
 
 
 def test_policies_are_checked():
@@ -620,84 +149,3 @@ def test_repr():
         "IncentiveProblem(n=2, n_states=3, n_actions=2, n_payments=1, leader_discount=0.9, "
         "cost_weight=0.1)"
     )
-
-
-# Beyond DENSE_STATES
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("discount", [0.95, 1.0])
-def test_large_state_spaces(discount):
-    rng = np.random.default_rng(7)
-    cells = rng.choice(list("........F"), size=(21, 21))
-    cells[0, 0], cells[20, 20], cells[12:, 3] = "S", "G", "L"
-    layout = "\n".join(map("".join, cells))
-    mdps = [grid_mdp(layout, 0.1), grid_mdp(layout, 0.05, (20, 0))]
-    states = mdps[0].n_states
-    assert states > DENSE_STATES
-    labels = np.zeros(states, int)
-    labels[(cells == "L").ravel().nonzero()[0]] = 1
-    labels[-1] = 2
-    table = np.array([[0.0, 2.0, 0.5], [2.0, 10.0, 8.0], [-0.5, 8.0, 0.0]])
-    problem = IncentiveProblem(
-        mdps, LabelReward(labels, table), Payments.everywhere(), leader_discount=discount
-    )
-    policies = random_policy(rng, problem.followers.available)
-    policies[:, :, 1:3] += 1.0  # a drift to the south and east
-    policies /= policies.sum(axis=2, keepdims=True)
-    chains = [
-        reference.policy_transition(mdp.dense_transition(), policy)
-        for mdp, policy in zip(mdps, policies, strict=True)
-    ]
-    laws = [mdp.initial for mdp in mdps]
-    reward = table[np.ix_(labels, labels)]
-    value, weight = 0.0, 1.0
-    for _ in range(2000):
-        value += weight * (laws[0] @ reward @ laws[1])
-        weight *= discount
-        laws = [law @ chain for law, chain in zip(laws, chains, strict=True)]
-    left = weight if discount < 1 else max(1 - law[-1] for law in laws)
-    assert left < 1e-12
-    assert_close(problem.leader_value(policies), value, SWEEPS)
-    gradient = problem.leader_gradient(policies)
-    step = 1e-6
-    for _ in range(2):
-        toward = random_policy(rng, problem.followers.available) - policies
-        up = problem.leader_value(policies + step * toward)
-        down = problem.leader_value(policies - step * toward)
-        assert_close(np.sum(gradient * toward), (up - down) / (2 * step), 10 * GRADIENT)
-
-
-def test_gradient_of_an_idle_follower_counts_all_time():
-    transition = np.zeros((3, 2, 3))
-    transition[0, 0, 0] = transition[0, 1, 1] = 1.0
-    transition[1:, :, 2] = 1.0
-    mdp = TabularMDP(transition, np.zeros((3, 2)), 0.9, 0)
-    leader = JointReward([0.0, 1.0, 0.0])
-    problem = IncentiveProblem([mdp], leader, Payments.at_states([[1]]), leader_discount=0.9)
-    policies = np.zeros((1, 3, 2))
-    policies[:, :, 0] = 1.0
-    # Leaving now or at any later time earns 1 a step later: 0.9 / (1 - 0.9).
-    assert_close(problem.leader_gradient(policies)[0, 0], [0.0, 9.0])
-
-
-@pytest.mark.parametrize(("discount", "expected"), [(1.0, 2.0 / 3.0), (0.95, None)])
-def test_gradient_beside_a_follower_that_cycles(discount, expected):
-    first = np.zeros((3, 2, 3))
-    first[0, 0, 2] = first[0, 1, 1] = first[2, :, 2] = 1.0
-    first[1, :, 1] = first[1, :, 2] = 0.5
-    second = np.zeros((3, 2, 3))
-    second[0, :, 1] = second[1, :, 0] = second[2, :, 0] = 1.0
-    mdps = [TabularMDP(each, np.zeros((3, 2)), 0.9, 0) for each in (first, second)]
-    table = np.zeros((3, 3))
-    table[1, 0] = 1.0
-    problem = IncentiveProblem(
-        mdps, JointReward(table), Payments.at_states([[0], []]), leader_discount=discount
-    )
-    policies = np.zeros((2, 3, 2))
-    policies[:, :, 0] = 1.0
-    # Follower 1 is in state 1 at times 1, 2, ... with chance 1, 1/2, 1/4, ...; the other is at 0
-    # at even times.
-    total = sum(discount**t * 0.5 ** (t - 1) for t in range(2, 200, 2))
-    assert expected is None or abs(total - expected) < 1e-12
-    assert_close(problem.leader_gradient(policies)[0, 0], [0.0, total])

@@ -206,7 +206,7 @@ class _Task:
 
     def _absorbed(self) -> BoolArray:
         packed = self._problem.followers.packed
-        return self._problem.label_mask(packed.absorbing[packed.model])
+        return self._problem.leader_side.label_mask(packed.absorbing[packed.model])
 
     def _control(self, which: list[int], table: FloatArray, allowed: BoolArray) -> Control:
         problem = self._problem

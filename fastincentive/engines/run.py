@@ -20,6 +20,7 @@ from fastincentive.methods._state import (
     part_of_state,
 )
 from fastincentive.methods.base import Method, Observer, StepReport
+from fastincentive.problem.part import ProblemPart
 from fastincentive.problem.problem import IncentiveProblem
 
 __all__ = ["Engine", "Run"]
@@ -53,7 +54,7 @@ class Engine(ABC):
     def count(self) -> int:
         """Return into how many shards followers are cut, at most."""
 
-    def largest_shard(self, problem: IncentiveProblem) -> IncentiveProblem:
+    def largest_shard(self, problem: IncentiveProblem) -> ProblemPart:
         """Return the shard with most followers."""
         bounds = shard_bounds(problem, self.count())
         k = int(np.argmax(np.diff(bounds)))

@@ -12,7 +12,7 @@ from fastincentive.followers.parameterization import Parameterization
 from fastincentive.methods._starts import best_response_policies, leader_optimal_steps
 from fastincentive.methods._state import AscentState
 from fastincentive.methods.base import Method, Observer, StepReport
-from fastincentive.problem.problem import IncentiveProblem
+from fastincentive.problem.part import ProblemPart
 from fastincentive.problem.queries import Context, Query, SequentialReduce
 
 __all__ = ["Done", "Parts", "Shard", "lockstep"]
@@ -32,12 +32,12 @@ class Shard:
 
     def __init__(
         self,
-        problem: IncentiveProblem,
+        problem: ProblemPart,
         method: Method,
         parameterization: Parameterization,
         observe: Observer | None = None,
     ) -> None:
-        self._problem = problem
+        self._problem: Any = problem
         self._method = method
         self._parameterization = parameterization
         self._observe = observe

@@ -18,9 +18,10 @@ from fastincentive.followers.parameterization import Direct, Parameterization, S
 from fastincentive.kernels import ascent_direction as kernels
 from fastincentive.methods._cutting_planes import CuttingPlanes, add_planes
 from fastincentive.methods._state import SMALLEST_VISITS
+from fastincentive.problem.part import ProblemPart
 from fastincentive.problem.passes import LeaderPass
-from fastincentive.problem.problem import CostPass, IncentiveProblem
 from fastincentive.problem.queries import Project, Query, SequentialReduce
+from fastincentive.problem.spending import CostPass
 
 __all__ = [
     "Change",
@@ -83,7 +84,7 @@ class Change(NamedTuple):
 
 
 def constraints_at(
-    problem: IncentiveProblem, at: Iterate, planes: CuttingPlanes, iteration: int
+    problem: ProblemPart, at: Iterate, planes: CuttingPlanes, iteration: int
 ) -> tuple[CuttingPlanes, NDArray[np.bool_], Constraints]:
     """Add the reference's cutting planes, and return what each plane says of q_i.
 
@@ -133,7 +134,7 @@ def scaled_rows(
 
 
 def direction_steps(
-    problem: IncentiveProblem,
+    problem: ProblemPart,
     move: Movement,
     constraints: Constraints,
     target: FloatArray,
@@ -165,7 +166,7 @@ def direction_steps(
 
 
 def _joint_multiplier(
-    problem: IncentiveProblem,
+    problem: ProblemPart,
     move: Movement,
     constraints: Constraints,
     target: FloatArray,
@@ -193,7 +194,7 @@ def _joint_multiplier(
 
 
 def _separate_multipliers(
-    problem: IncentiveProblem,
+    problem: ProblemPart,
     move: Movement,
     constraints: Constraints,
     target: FloatArray,
@@ -222,7 +223,7 @@ def _separate_multipliers(
 
 
 def _shared_multipliers_steps(
-    problem: IncentiveProblem,
+    problem: ProblemPart,
     move: Movement,
     constraints: Constraints,
     target: FloatArray,
@@ -250,7 +251,7 @@ def _shared_multipliers_steps(
 
 
 def longest_step(
-    problem: IncentiveProblem,
+    problem: ProblemPart,
     move: Movement,
     change: Change,
     row_size: FloatArray,
@@ -268,7 +269,7 @@ def longest_step(
 
 
 def next_payments_steps(
-    problem: IncentiveProblem, move: Movement, change: FloatArray, damping: FloatArray
+    problem: ProblemPart, move: Movement, change: FloatArray, damping: FloatArray
 ) -> Generator[Query, Any, FloatArray]:
     """Payments (k,) after the step, projected on their bounds and the budget."""
     payments = problem.payments

@@ -17,7 +17,7 @@ from fastincentive.methods._step_control import (
     distance,
     ends_window,
 )
-from fastincentive.problem.problem import IncentiveProblem
+from fastincentive.problem.part import ProblemPart
 from fastincentive.problem.queries import Query, Summary
 
 __all__ = ["Progress", "progress_steps"]
@@ -36,7 +36,7 @@ class Progress(NamedTuple):
 
 
 def progress_steps(
-    problem: IncentiveProblem,
+    problem: ProblemPart,
     state: AscentState,
     at: Iterate,
     move: Movement,

@@ -136,6 +136,4 @@ def _net(
     problem: IncentiveProblem, value: float, payments: FloatArray, policies: FloatArray
 ) -> float:
     cost = problem.cost_pass(payments, policies, gradient=False).value
-    if not problem.affords(cost):
-        return -np.inf
-    return problem.net(value, cost)
+    return problem.net_objective(value, cost)

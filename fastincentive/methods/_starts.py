@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from fastincentive._arrays import FloatArray
 from fastincentive.errors import ImproperPolicyError
 from fastincentive.followers.single import uniform_policies
-from fastincentive.problem.problem import IncentiveProblem
+from fastincentive.problem.part import ProblemPart
 from fastincentive.problem.queries import AnyOf, Broadcast, Query, run_single
 
 __all__ = ["best_response_policies", "leader_optimal_policies", "leader_optimal_steps"]
@@ -20,7 +20,7 @@ __all__ = ["best_response_policies", "leader_optimal_policies", "leader_optimal_
 PATIENCE = 20
 
 
-def best_response_policies(problem: IncentiveProblem, payments: ArrayLike) -> FloatArray:
+def best_response_policies(problem: ProblemPart, payments: ArrayLike) -> FloatArray:
     """Deterministic best responses (n, S, A) to payments (k,), the first action where tied.
 
     Raises
@@ -32,7 +32,7 @@ def best_response_policies(problem: IncentiveProblem, payments: ArrayLike) -> Fl
     return np.eye(problem.followers.n_actions)[result.actions]
 
 
-def leader_optimal_policies(problem: IncentiveProblem, rounds: int = 80) -> FloatArray:
+def leader_optimal_policies(problem: ProblemPart, rounds: int = 80) -> FloatArray:
     """Policies (n, S, A) that make the leader's value large, the followers' interests ignored.
 
     From the uniform policies, mixes in the greedy policies of the leader's gradient (a
@@ -44,7 +44,7 @@ def leader_optimal_policies(problem: IncentiveProblem, rounds: int = 80) -> Floa
 
 
 def leader_optimal_steps(
-    problem: IncentiveProblem, rounds: int = 80
+    problem: ProblemPart, rounds: int = 80
 ) -> Generator[Query, Any, FloatArray]:
     """As ``leader_optimal_policies``, for a shard that asks what it must know of all followers."""
     discount = min(problem.leader_discount, 0.99)
@@ -85,7 +85,7 @@ def leader_optimal_steps(
     return best
 
 
-def _proper(problem: IncentiveProblem, policies: FloatArray) -> bool:
+def _proper(problem: ProblemPart, policies: FloatArray) -> bool:
     """Whether followers with discount 1 are absorbed under these policies."""
     if (problem.followers.packed.discount < 1.0).all():
         return True

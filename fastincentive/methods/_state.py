@@ -19,8 +19,8 @@ from fastincentive.methods._cutting_planes import CuttingPlanes, no_planes
 from fastincentive.methods._reference_policies import reward_units
 from fastincentive.methods._step_control import StepController, first_controller
 from fastincentive.methods.base import StepReport
+from fastincentive.problem.part import ProblemPart
 from fastincentive.problem.payments import BoundPayments
-from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.problem.queries import AnyOf, Query
 
 __all__ = [
@@ -54,7 +54,7 @@ class AscentState(NamedTuple):
 
 
 def first_state(
-    problem: IncentiveProblem,
+    problem: ProblemPart,
     parameterization: Parameterization,
     payments: FloatArray,
     policies: FloatArray,
@@ -77,7 +77,7 @@ def first_state(
 
 
 def policy_values_steps(
-    problem: IncentiveProblem,
+    problem: ProblemPart,
     parameterization: Parameterization,
     rewards: FloatArray,
     state: AscentState,

@@ -20,6 +20,7 @@ from fastincentive._random import Rng
 from fastincentive.errors import InputError, invalid
 from fastincentive.followers.parameterization import Parameterization
 from fastincentive.problem.evaluation import Evaluation
+from fastincentive.problem.part import ProblemPart
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.problem.queries import Query, run_single
 from fastincentive.responses.recovery import Recovered
@@ -122,7 +123,7 @@ class Method(ABC):
         """Iterations after which a run ends in any case; for progress bars."""
 
     def check_suits(
-        self, problem: IncentiveProblem, *, engine: bool = False, checkpoint: bool = False
+        self, problem: ProblemPart, *, engine: bool = False, checkpoint: bool = False
     ) -> None:
         """Raise InputError where a run asks for what the capabilities do not have.
 

@@ -34,8 +34,8 @@ from fastincentive.methods._state import (
     values_if_proper,
 )
 from fastincentive.methods.base import Capabilities, Method, Observer, Refusal, StepReport
+from fastincentive.problem.part import ProblemPart
 from fastincentive.problem.passes import LeaderPass
-from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.problem.queries import Across, AnyOf, Query
 from fastincentive.problem.sampled_gradients import Exact, Reinforce, check_gradient
 
@@ -177,7 +177,7 @@ class BilevelAscent(Method):
 
     def init(
         self,
-        problem: IncentiveProblem,
+        problem: ProblemPart,
         parameterization: Parameterization,
         payments: FloatArray,
         policies: FloatArray | None,
@@ -190,7 +190,7 @@ class BilevelAscent(Method):
 
     def step_from_steps(
         self,
-        problem: IncentiveProblem,
+        problem: ProblemPart,
         parameterization: Parameterization,
         state: AscentState,
         observe: Observer | None = None,
@@ -264,7 +264,7 @@ class BilevelAscent(Method):
         )
 
     def _iterate_steps(
-        self, problem: IncentiveProblem, parameterization: Parameterization, state: AscentState
+        self, problem: ProblemPart, parameterization: Parameterization, state: AscentState
     ) -> Generator[Query, Any, tuple[AscentState, Iterate]]:
         """Evaluate the state, or a proper one: values, best responses, leader and cost."""
         followers, x = problem.followers, state.payments
@@ -306,7 +306,7 @@ class BilevelAscent(Method):
 
     def _sampled(
         self,
-        problem: IncentiveProblem,
+        problem: ProblemPart,
         policies: FloatArray,
         rewards: FloatArray,
         values: PolicyValues,
@@ -323,7 +323,7 @@ class BilevelAscent(Method):
 
     def _reference(
         self,
-        problem: IncentiveProblem,
+        problem: ProblemPart,
         parameterization: Parameterization,
         rewards: FloatArray,
         policies: FloatArray,
@@ -349,7 +349,7 @@ class BilevelAscent(Method):
 
     def _movement_steps(
         self,
-        problem: IncentiveProblem,
+        problem: ProblemPart,
         parameterization: Parameterization,
         state: AscentState,
         at: Iterate,
@@ -384,7 +384,7 @@ class BilevelAscent(Method):
         return Movement(kind, step, rows, side, self.natural_gradient), payment_unit
 
     def _growth(
-        self, problem: IncentiveProblem, move: Movement, q: Constraints, unit: FloatArray
+        self, problem: ProblemPart, move: Movement, q: Constraints, unit: FloatArray
     ) -> FloatArray:
         """Phi (n, J): how fast each q_ij must grow."""
         allowed = ROUNDING * (unit if self.natural_gradient else np.ones(unit.size))[:, None]

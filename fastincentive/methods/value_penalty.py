@@ -22,8 +22,8 @@ from fastincentive.methods._state import (
 )
 from fastincentive.methods.base import Capabilities, Method, Observer, StepReport
 from fastincentive.problem.evaluation import Evaluation
+from fastincentive.problem.part import ProblemPart
 from fastincentive.problem.payments import BoundPayments
-from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.problem.queries import run_single
 
 __all__ = ["Slopes", "ValuePenalty", "slopes_at"]
@@ -102,7 +102,7 @@ class ValuePenalty(Method):
 
     def init(
         self,
-        problem: IncentiveProblem,
+        problem: ProblemPart,
         parameterization: Parameterization,
         payments: FloatArray,
         policies: FloatArray | None,
@@ -113,7 +113,7 @@ class ValuePenalty(Method):
 
     def step_from(
         self,
-        problem: IncentiveProblem,
+        problem: ProblemPart,
         parameterization: Parameterization,
         state: AscentState,
         observe: Observer | None = None,
@@ -193,7 +193,7 @@ class Slopes(NamedTuple):
 
 
 def slopes_at(
-    problem: IncentiveProblem,
+    problem: ProblemPart,
     payments: FloatArray,
     policies: FloatArray,
     values: PolicyValues,
@@ -253,7 +253,7 @@ def _average(bound: BoundPayments, changes: FloatArray) -> FloatArray:
 
 
 def _moved(
-    problem: IncentiveProblem,
+    problem: ProblemPart,
     parameterization: Parameterization,
     policies: FloatArray,
     theta: FloatArray,

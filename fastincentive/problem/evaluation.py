@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from fastincentive._arrays import FloatArray
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Evaluation"]
 

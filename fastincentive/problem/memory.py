@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fastincentive._machine import check_memory, text_size
 from fastincentive._tables import text_table
 from fastincentive.followers.best_responses import recall_bytes
-
-if TYPE_CHECKING:
-    from fastincentive.problem.problem import IncentiveProblem
-from fastincentive._machine import check_memory, text_size
+from fastincentive.problem.part import ProblemPart
 
 __all__ = ["MemoryEstimate", "estimate_memory"]
 
@@ -118,12 +115,12 @@ class MemoryEstimate:
         return text_table([f"T = {self.horizon}", "memory"], [*rows, *sums], "lr")
 
 
-def estimate_memory(problem: IncentiveProblem, horizon: int, doubled: bool) -> MemoryEstimate:
+def estimate_memory(problem: ProblemPart, horizon: int, doubled: bool) -> MemoryEstimate:
     """Estimate what ``leader_gradient`` over so many times and a solve need.
 
     ``doubled`` tells that tables over joint states go on from there.
     """
-    followers, passes, bound = problem.followers, problem.passes, problem.payments
+    followers, passes, payments = problem.followers, problem.passes, problem.payments
     n, states, _ = followers.shape
     size = passes.footprint(horizon, gradient=True)
     # Values take less time than gradients: a guess taken from them is too short.
@@ -133,14 +130,14 @@ def estimate_memory(problem: IncentiveProblem, horizon: int, doubled: bool) -> M
     joint = 8 * (JOINT_TABLES * states**n + JOINT_CHAINS * n * states**2) if doubled else 0
     known = followers.sweepable if followers.response_memory() is not None else None
     # Followers that no payment or budget ties are judged apart.
-    together = n if problem.budget is not None else max(len(group) for group in bound.groups)
+    together = n if problem.budget is not None else max(len(group) for group in payments.groups)
     models = [mdp.transition for mdp in followers]
     seen: set[int] = set()
     return MemoryEstimate(
         horizon=horizon,
-        models=_held((followers.packed, models, passes.pattern), seen),
-        rewards=_held((followers, problem.leader), seen),
-        payments=_held((bound, problem.cost), seen),
+        models=_array_bytes((followers.packed, models, passes.pattern), seen),
+        rewards=_array_bytes((followers, problem.leader), seen),
+        payments=_array_bytes((payments, problem.cost), seen),
         policies=table + chains,
         marginals=size.marginals,
         laws=size.laws,
@@ -150,11 +147,11 @@ def estimate_memory(problem: IncentiveProblem, horizon: int, doubled: bool) -> M
         product_space=joint,
         response=0 if known is None else int(recall_bytes(n, known)),
         ascent=ASCENT_ARRAYS * table + max(sum(longest) - sum(size), 0),
-        stationarity=STATIONARITY_ROWS * together * (together * table // n + 8 * bound.size),
+        stationarity=STATIONARITY_ROWS * together * (together * table // n + 8 * payments.size),
     )
 
 
-def _held(given: object, seen: set[int]) -> int:
+def _array_bytes(given: object, seen: set[int]) -> int:
     """Bytes of all arrays that an object of the package holds, but those ``seen`` before."""
     total = 0
     stack = [given]

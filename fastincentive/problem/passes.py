@@ -11,25 +11,22 @@ from collections.abc import Generator
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import get_num_threads
 from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
-from fastincentive._machine import UNGUARDED, check_memory
 from fastincentive.followers.chains import pattern_of, room
 from fastincentive.followers.followers import Followers
 from fastincentive.kernels import marginals as kernels
 from fastincentive.kernels.fused_pass import short_pass
 from fastincentive.kernels.marginals import SETTLE, STEP, WEIGH, Chains
 from fastincentive.leader.base import BoundReward
+from fastincentive.problem.pass_memory import Footprint, PassMemory, block_length
 from fastincentive.problem.queries import AnyOf, Earliest, Magnitude, Query, run_single
 
-__all__ = ["SHORT_STEPS", "Forward", "ForwardPass", "LeaderPass"]
+__all__ = ["SHORT_STEPS", "Forward", "ForwardPass", "LeaderPass", "StoppingRule"]
 
 #: Two followers with at most so many labels and steps are passed over in one call.
 SHORT_LABELS, SHORT_STEPS = 64, 512
-#: State laws that need more bytes than this are not kept.
-LAW_BYTES = 2**26
 
 
 class Forward(NamedTuple):
@@ -52,9 +49,19 @@ class LeaderPass(NamedTuple):
     truncation: float
 
 
-def _block(guess: int, done: int, limit: int) -> int:
-    """Count the steps to go at once, after so many."""
-    return min(guess if done == 0 else max(16, done // 2), limit - done)
+class StoppingRule(NamedTuple):
+    """Where a sum over time stops: what is left out is certified to be small, or ``limit``."""
+
+    discount: float  # the leader's, or what stands in for it
+    limit: int  # most steps
+    tolerance: float  # bound on what may lie beyond the horizon
+    magnitude: float  # largest |reward| of a step
+    settles: bool  # whether nothing is earned once all followers are absorbed
+
+    @property
+    def share(self) -> float:
+        """The tolerance as a share of the largest reward; inf where nothing is earned."""
+        return self.tolerance / self.magnitude if self.magnitude > 0.0 else np.inf
 
 
 def _discounted_steps(gamma: float, stop: float, limit: int) -> int:
@@ -63,15 +70,6 @@ def _discounted_steps(gamma: float, stop: float, limit: int) -> int:
     if not (0.0 < gamma < 1.0 and share < 1.0):
         return 0
     return min(limit, max(math.ceil(math.log(share) / math.log(gamma)), 1))
-
-
-class Footprint(NamedTuple):
-    """Bytes of the arrays over time, see ``MemoryEstimate``."""
-
-    marginals: int
-    laws: int
-    conditional: int
-    joining: int
 
 
 class ForwardPass:
@@ -83,7 +81,7 @@ class ForwardPass:
     leader : BoundReward
     max_horizon : int
         Sums over time stop here in any case.
-    everybody : int, optional
+    n_total : int, optional
         Number of followers of all shards; by default these.
     moves_when_absorbed : bool, optional
         Whether some follower of any shard moves on within a closed class.
@@ -94,7 +92,7 @@ class ForwardPass:
         followers: Followers,
         leader: BoundReward,
         max_horizon: int,
-        everybody: int | None = None,
+        n_total: int | None = None,
         moves_when_absorbed: bool | None = None,
     ) -> None:
         self.followers = followers
@@ -106,7 +104,7 @@ class ForwardPass:
         if moves_when_absorbed is None:
             moves_when_absorbed = bool((absorbing & ~packed.sink[packed.model]).any())
         self.moves_when_absorbed = moves_when_absorbed
-        self.everybody = followers.n if everybody is None else everybody
+        self.n_total = followers.n if n_total is None else n_total
         self._none = np.empty((0, *packed.initial.shape))
         self._edges = int(np.diff(self.pattern.base)[packed.model].sum())
         #: Whether a label is the number of the state.
@@ -115,8 +113,7 @@ class ForwardPass:
             and (leader.labels[:, :, 0] == np.arange(followers.n_states)).all()
         )
         self._guess = 64
-        #: No pass takes more bytes than this for each time.
-        self._most_bytes = 16 * followers.n * (followers.n_states + 2 * leader.n_labels)
+        self._memory = PassMemory(followers, leader, max_horizon, self.shows_states)
         #: A small table over two followers' labels of states, and its transpose.
         self._table: tuple[FloatArray, FloatArray] | None = None
         table = leader.small_table(SHORT_LABELS) if followers.n == 2 else None
@@ -130,7 +127,12 @@ class ForwardPass:
 
     def __reduce__(self) -> tuple[Any, ...]:
         given = (self.followers, self.leader, self.max_horizon)
-        return ForwardPass, (*given, self.everybody, self.moves_when_absorbed)
+        return ForwardPass, (*given, self.n_total, self.moves_when_absorbed)
+
+    def part(self, followers: Followers, leader: BoundReward) -> ForwardPass:
+        """Return the pass over some of these followers, for a shard of them."""
+        known = (self.max_horizon, self.n_total, self.moves_when_absorbed)
+        return ForwardPass(followers, leader, *known)
 
     def label_mask(self, states: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """(n, L) bool: the labels that the marked states (n, S) can show."""
@@ -143,11 +145,7 @@ class ForwardPass:
     def run(
         self,
         policies: FloatArray,
-        gamma: float,
-        limit: int,
-        tolerance: float,
-        magnitude: float,
-        settles: bool,
+        stopping: StoppingRule,
         gradient: bool = False,
         visits: bool = False,
         measure: bool = False,
@@ -157,16 +155,7 @@ class ForwardPass:
         Parameters
         ----------
         policies : array (n, S, A)
-        gamma : float
-            The leader's discount.
-        limit : int
-            Most steps.
-        tolerance : float
-            Bound on what may lie beyond the horizon.
-        magnitude : float
-            Largest reward of a step.
-        settles : bool
-            Whether nothing is earned once all followers are absorbed.
+        stopping : StoppingRule
         gradient : bool
             Where followers settle in states that they could leave, or move on within a closed
             class, what a deviation would earn takes more time than the value.
@@ -181,52 +170,41 @@ class ForwardPass:
         MemoryLimitError
             If there is no room for laws and marginals over so many times.
         """
-        steps = self.run_steps(
-            policies, gamma, limit, tolerance, magnitude, settles, gradient, visits, measure
-        )
-        return run_single(steps, self)
+        return run_single(self.run_steps(policies, stopping, gradient, visits, measure), self)
 
     def run_steps(
         self,
         policies: FloatArray,
-        gamma: float,
-        limit: int,
-        tolerance: float,
-        magnitude: float,
-        settles: bool,
+        stopping: StoppingRule,
         gradient: bool = False,
         visits: bool = False,
         measure: bool = False,
     ) -> Generator[Query, Any, Forward]:
         """As ``run``, for a shard of the followers that asks what it needs to know of all."""
         packed = self.followers.packed
-        stop = tolerance / magnitude if magnitude > 0.0 else np.inf
-        moving = settles and gradient and self.moves_when_absorbed
-        certified = settles and not (moving and gamma < 1.0)
+        gamma, limit, stop = stopping.discount, stopping.limit, stopping.share
+        moving = stopping.settles and gradient and self.moves_when_absorbed
+        certified = stopping.settles and not (moving and gamma < 1.0)
         state = room(packed, self.pattern)
         stage = SETTLE if certified else WEIGH
         if not certified:
-            self._discounted(state.rest, gamma)
+            self._weigh_by_discount(state.rest, gamma)
+        known_steps = 0 if certified else _discounted_steps(gamma, stop, limit)
+        if measure and known_steps > 0:
+            times = np.empty((known_steps, self.followers.n, 0))
+            return Forward(times, self._none, state.weights, stopping.tolerance, None, moving)
         blocks: list[tuple[FloatArray, FloatArray]] = []
         done = 0
-        ahead = 0 if certified else _discounted_steps(gamma, stop, limit)
-        if measure and ahead > 0:
-            times = np.empty((ahead, self.followers.n, 0))
-            return Forward(times, self._none, state.weights, tolerance, None, moving)
         while True:
-            block = _block(self._guess, done, limit)
+            block = block_length(self._guess, done, limit)
             if not measure:
-                self._check_room(done, max(done + block, ahead), gradient, visits)
+                self._check_room(done, max(done + block, known_steps), gradient, visits)
             state, *kept = self._steps(policies, gamma, stage, state, done, block, visits, measure)
             if stage == SETTLE and (yield AnyOf(any(state.lost.tolist()))):
-                # Some policy has states it never leaves: fine where the leader earns nothing.
-                moving = gradient and (
-                    yield AnyOf(bool((state.settled & ~packed.sink[packed.model]).any()))
-                )
-                ends = not visits and (yield Magnitude(self.label_mask(state.settled))) == 0.0
+                moving, ends = yield from self._where_some_never_settle(state, gradient, visits)
                 certified = ends and not (moving and gamma < 1.0)
                 if not certified:
-                    self._discounted(state.rest, gamma)
+                    self._weigh_by_discount(state.rest, gamma)
                     state.masses[:] = packed.initial
                     state, *kept = self._steps(
                         policies, gamma, STEP, state, done, block, visits, measure
@@ -239,7 +217,7 @@ class ForwardPass:
             horizon = done if at < 0 else max(done - block + at, 1)
             if at >= 0 or done == limit:
                 break
-        truncation = left * magnitude if certified or gamma < 1.0 else np.inf
+        truncation = left * stopping.magnitude if certified or gamma < 1.0 else np.inf
         if moving and certified:
             later = yield from self._time_from_everywhere(policies, state, stop)
             horizon = min(horizon + later, limit)
@@ -251,23 +229,32 @@ class ForwardPass:
                 blocks.append((kept[0], kept[1]))
         if not measure:
             self._guess = min(horizon + 2, self.max_horizon)
-        if len(blocks) == 1:
-            laws, marginals = blocks[0]
-        else:
-            laws, marginals = self._joined(blocks)
-        known = state.settled if certified else None
+        laws, marginals = blocks[0] if len(blocks) == 1 else self._joined(blocks)
+        settled = state.settled if certified else None
         return Forward(
-            marginals[:horizon], laws[:horizon], state.weights, truncation, known, moving
+            marginals[:horizon], laws[:horizon], state.weights, truncation, settled, moving
         )
+
+    def _where_some_never_settle(
+        self, state: Chains, gradient: bool, visits: bool
+    ) -> Generator[Query, Any, tuple[bool, bool]]:
+        """Ask what is so when some policy has states that it never leaves.
+
+        Whether a gradient asks for more time, since followers could leave where they stay; and
+        whether the leader earns nothing once all followers are settled, so that the sum ends.
+        """
+        moving = False
+        if gradient:
+            packed = self.followers.packed
+            leaves = state.settled & ~packed.sink[packed.model]
+            moving = yield AnyOf(bool(leaves.any()))
+        ends = not visits and (yield Magnitude(self.label_mask(state.settled))) == 0.0
+        return moving, ends
 
     def short(
         self,
         policies: FloatArray,
-        gamma: float,
-        limit: int,
-        tolerance: float,
-        magnitude: float,
-        settles: bool,
+        stopping: StoppingRule,
         gradient: bool,
     ) -> LeaderPass | None:
         """Pass over two followers with a small table over labels of states in one call.
@@ -277,6 +264,7 @@ class ForwardPass:
         """
         if self._table is None:
             return None
+        gamma, limit, settles = stopping.discount, stopping.limit, stopping.settles
         most = min(limit, SHORT_STEPS)
         moving = settles and gradient and self.moves_when_absorbed
         if gamma == 1.0 and (moving or not settles):
@@ -298,7 +286,7 @@ class ForwardPass:
                 gamma,
                 SETTLE if settles and not moving else WEIGH,
                 steps,
-                tolerance / magnitude if magnitude > 0.0 else np.inf,
+                stopping.share,
                 self.shows_states,
                 gradient,
                 slopes,
@@ -307,12 +295,12 @@ class ForwardPass:
             return None
         self._guess = horizon + 2 if horizon else most
         # Floats of Python, also where the kernel is plain Python.
-        truncation = float(left) * magnitude
+        truncation = float(left) * stopping.magnitude
         return LeaderPass(float(value), slopes if gradient else None, int(horizon), truncation)
 
-    def _discounted(self, rest: FloatArray, gamma: float) -> None:
+    def _weigh_by_discount(self, rest: FloatArray, gamma: float) -> None:
         """Weigh every state by a share of what the discount leaves; at 1 nothing is known."""
-        rest.fill(1.0 / ((1.0 - gamma) * self.everybody) if gamma < 1.0 else np.inf)
+        rest.fill(1.0 / ((1.0 - gamma) * self.n_total) if gamma < 1.0 else np.inf)
 
     def _steps(
         self,
@@ -327,7 +315,7 @@ class ForwardPass:
     ) -> tuple[Chains, FloatArray, FloatArray]:
         """Go ``count`` times on: the chains after them, their laws and label marginals."""
         n, states = self._none.shape[1:]
-        keep = not measure and self._keeps(done + count, visits)
+        keep = not measure and self._memory.keeps_laws(done + count, visits)
         laws = np.empty((count, n, states)) if keep else self._none
         marginals = self._none
         if not (measure or self.shows_states):
@@ -348,44 +336,13 @@ class ForwardPass:
             return state, np.empty((count, n, 0)), np.empty((count, n, 0))
         return state, laws, laws if self.shows_states else marginals
 
-    def _keeps(self, count: int, visits: bool) -> bool:
-        """Whether the state laws of the first so many times are kept."""
-        size = 8 * count * self.followers.n * self.followers.n_states
-        return visits or self.shows_states or size <= LAW_BYTES
-
-    def footprint(
-        self, horizon: int, gradient: bool, visits: bool = False, guess: int | None = None
-    ) -> Footprint:
+    def footprint(self, horizon: int, gradient: bool, guess: int | None = None) -> Footprint:
         """Bytes of a pass that ends after so many times, guessed as at present, or as ``guess``."""
-        n, states = self._none.shape[1:]
-        by_label, by_state = 8 * n * self.leader.n_labels, 8 * n * states
-        done = laws = count = 0
-        while done < horizon:
-            done += _block(self._guess if guess is None else guess, done, self.max_horizon)
-            laws = done * by_state if self._keeps(done, visits) else laws
-            count += 1
-        marginals = 0 if self.shows_states else done * by_label
-        conditional = horizon * by_label + self.leader.scratch_bytes(horizon)
-        held = done * by_state if self._keeps(done, visits) else 0
-        joining = 2 * marginals + laws + held if count > 1 else 0
-        if held == 0 and gradient:  # gone through again, follower by follower
-            held = 8 * horizon * states * min(n, get_num_threads())
-        later = marginals + held + conditional
-        return Footprint(marginals, held, conditional, max(joining - later, 0))
+        return self._memory.footprint(horizon, self._guess if guess is None else guess, gradient)
 
     def _check_room(self, done: int, horizon: int, gradient: bool, visits: bool) -> None:
         """Raise if a pass over so many times takes more memory than there is."""
-        if horizon * self._most_bytes <= UNGUARDED:
-            return
-        n, states, actions = self.followers.shape
-        labels = self.leader.n_labels
-        need = sum(self.footprint(horizon, gradient, visits)) + 8 * n * states * actions * gradient
-        shown = 0 if self.shows_states else labels
-        held = 8 * done * n * (shown + (states if self._keeps(done, visits) else 0))
-        check_memory(
-            f"a leader pass over {horizon} times or more (n = {n} followers, L = {labels} labels)",
-            need - held,
-        )
+        self._memory.check_room(done, horizon, self._guess, gradient, visits)
 
     def _joined(self, blocks: list[tuple[FloatArray, FloatArray]]) -> tuple[FloatArray, FloatArray]:
         """State laws, if all blocks have them, and label marginals of all blocks."""

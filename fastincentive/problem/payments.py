@@ -122,8 +122,8 @@ class BoundPayments:
 
     def reaching(self, followers: NDArray[np.int64] | NDArray[np.bool_]) -> NDArray[np.int64]:
         """Payment variables that reach some of the followers, by number or mask."""
-        held = self.reach[followers]
-        return np.asarray(np.unique(held[held >= 0]))
+        variables = self.reach[followers]
+        return np.asarray(np.unique(variables[variables >= 0]))
 
     @cached_property
     def groups(self) -> list[NDArray[np.int64]]:
@@ -150,8 +150,7 @@ class BoundPayments:
     def pull_back_each(self, gradient: FloatArray) -> FloatArray:
         """As ``pull_back``, follower by follower: (n, k)."""
         out = np.zeros((self.index.shape[0], self.size))
-        held = self.reach >= 0
-        out[self.owners, self.owned] = self.compress(gradient)[held]
+        out[self.owners, self.owned] = self.compress(gradient)[self.reach >= 0]
         return out
 
     def budget_use(self, payments: FloatArray) -> float:

@@ -151,16 +151,16 @@ def joint_pass(
     found = sum_terms(powers, values, visits=visits)
     gradient = np.empty(followers.shape)
     for i in range(n):
-        ahead = np.moveaxis(values, i, 0)
+        next_values = np.moveaxis(values, i, 0)
         for j in range(n):
             if j != i:
                 # Followers before i stand one place further back.
                 axis = j + 1 if j < i else j
-                ahead = np.moveaxis(np.tensordot(moves[j], ahead, (1, axis)), 0, axis)
+                next_values = np.moveaxis(np.tensordot(moves[j], next_values, (1, axis)), 0, axis)
         seen = np.ascontiguousarray(np.moveaxis(visits, i, 0)).reshape(states, -1)
         now = np.moveaxis(table, i, 0).reshape(states, -1)
         here = np.einsum("so,so->s", seen, now)
-        onward = discount * (seen @ ahead.reshape(states, -1).T)
+        onward = discount * (seen @ next_values.reshape(states, -1).T)
         kernels.row_gradient(packed, i, here, onward, gradient)
     return JointPass(float((start * values).sum()), gradient, found.left)
 

@@ -15,7 +15,7 @@ from fastincentive.errors import InputError, invalid
 from fastincentive.followers.followers import PolicyValues
 from fastincentive.followers.parameterization import Direct, Parameterization, Softmax
 from fastincentive.kernels import sampling as kernels
-from fastincentive.problem.problem import IncentiveProblem
+from fastincentive.problem.part import ProblemPart
 
 __all__ = ["Exact", "FollowerEstimate", "GradientEstimate", "Reinforce", "centred"]
 
@@ -144,7 +144,7 @@ class Reinforce:
 
     def estimate(
         self,
-        problem: IncentiveProblem,
+        problem: ProblemPart,
         policies: FloatArray,
         parameterization: Parameterization | None = None,
         rewards: FloatArray | None = None,
@@ -215,7 +215,7 @@ class Reinforce:
         own = _follower_values(counts, total, self.trajectories, followers.available)
         return found, FollowerEstimate(own, start, start_error)
 
-    def sampled_policies(self, problem: IncentiveProblem, policies: FloatArray) -> FloatArray:
+    def sampled_policies(self, problem: ProblemPart, policies: FloatArray) -> FloatArray:
         """Return the policies (n, S, A) that are sampled: with the exploration in them."""
         if self.exploration == 0.0:
             return policies
@@ -223,21 +223,21 @@ class Reinforce:
         even = available / available.sum(axis=2, keepdims=True)
         return np.asarray((1.0 - self.exploration) * policies + self.exploration * even)
 
-    def _horizon(self, problem: IncentiveProblem, policies: FloatArray, own: bool) -> int:
+    def _horizon(self, problem: ProblemPart, policies: FloatArray, own: bool) -> int:
         if self.horizon is not None:
             return self.horizon
-        found = problem.forward(policies, measure=True).marginals.shape[0]
+        found = problem.leader_side.forward(policies, measure=True).marginals.shape[0]
         if own:
             largest = float(problem.followers.packed.discount.max())
             if largest < 1.0:
                 found = max(found, int(np.ceil(np.log(TAIL) / np.log(max(largest, 1e-3)))))
         return int(found)
 
-    def _ended(self, problem: IncentiveProblem, rewards: FloatArray | None) -> NDArray[np.bool_]:
+    def _ended(self, problem: ProblemPart, rewards: FloatArray | None) -> NDArray[np.bool_]:
         """(n, S) bool: once all followers are in such states nothing is earned any more."""
         packed = problem.followers.packed
         ended = np.zeros(problem.followers.shape[:2], bool)
-        if problem.free_when_absorbed:
+        if problem.leader_side.free_when_absorbed:
             ended = packed.absorbing[packed.model].copy()
         if rewards is not None:
             paid = np.where(problem.followers.available, rewards, 0.0) != 0.0
@@ -248,7 +248,7 @@ class Reinforce:
 
     def _blocks(
         self,
-        problem: IncentiveProblem,
+        problem: ProblemPart,
         policies: FloatArray,
         ended: NDArray[np.bool_],
         horizon: int,
@@ -279,7 +279,7 @@ class Reinforce:
             yield drawn._replace(place=np.cumsum(drawn.length) - drawn.length)
 
     def _weights(
-        self, problem: IncentiveProblem, drawn: kernels.Trajectories
+        self, problem: ProblemPart, drawn: kernels.Trajectories
     ) -> tuple[FloatArray, FloatArray]:
         """Weights of the scores in all steps, end to end, and the returns (B,)."""
         steps = int(drawn.length.sum())
@@ -301,9 +301,9 @@ class Reinforce:
 
 def centred(gradient: FloatArray, available: NDArray[np.bool_]) -> FloatArray:
     """Rows (n, S, A) less their means over the available actions; 0 at others."""
-    held = np.where(available, gradient, 0.0)
-    mean = held.sum(axis=2, keepdims=True) / available.sum(axis=2, keepdims=True)
-    return np.where(available, held - mean, 0.0)
+    rows = np.where(available, gradient, 0.0)
+    mean = rows.sum(axis=2, keepdims=True) / available.sum(axis=2, keepdims=True)
+    return np.where(available, rows - mean, 0.0)
 
 
 def check_gradient(gradient: object) -> None:

@@ -294,7 +294,7 @@ def label_marginals(
     pattern = problem.passes.pattern
     chains = room(packed, pattern)
     none = np.empty((0, *chains.rest.shape))
-    settles = problem.free_when_absorbed
+    settles = problem.leader_side.free_when_absorbed
     stage = kernels.SETTLE if settles else kernels.WEIGH
     kernels.forward_laws(packed, pattern, policies, labels, gamma, stage, chains, none, none)
     certified = _weigh_by_time(problem, owner, chains, settles)
@@ -336,7 +336,7 @@ def _weigh_by_time(
     if settles:
         each: NDArray[np.bool_] = np.zeros((problem.n, chains.rest.shape[1]), np.bool_)
         np.logical_or.at(each, owner, chains.settled)
-        if problem.leader.magnitude(problem.label_mask(each)) == 0.0:
+        if problem.leader.magnitude(problem.leader_side.label_mask(each)) == 0.0:
             return True
     gamma = problem.leader_discount
     chains.rest.fill(1.0 / ((1.0 - gamma) * problem.n) if gamma < 1.0 else np.inf)

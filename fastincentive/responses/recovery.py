@@ -63,7 +63,7 @@ def recover(
         answer = break_ties(problem, posted, 1.0, start)
         value = problem.leader_pass(answer, gradient=False).value
         cost = problem.cost_pass(posted, answer, gradient=False).value
-        value = problem.net(value, cost) if problem.affords(cost) else -np.inf
+        value = problem.net_objective(value, cost)
         found.append((value, -float(np.abs(posted - payments).sum()), posted, answer))
     # The best objective; of equal ones the nearest to the iterate.
     top = max(value for value, *_ in found)

@@ -241,12 +241,7 @@ class _Finder:
 
     def best(self, variant: IncentiveProblem) -> _Point:
         """Return the best point for a variant among all found, of equal ones the cheapest."""
-        worth = np.array(
-            [
-                variant.net(point.value, point.cost) if variant.affords(point.cost) else -np.inf
-                for point in self._points
-            ]
-        )
+        worth = np.array([variant.net_objective(point.value, point.cost) for point in self._points])
         top = float(worth.max())
         equal = np.flatnonzero(worth >= top - TIE * max(1.0, abs(top)))
         return self._points[min(equal, key=lambda j: self._points[j].cost)]

@@ -1,4 +1,9 @@
-"""The leader's passes, kernel by kernel, beside plain NumPy."""
+"""The leader's passes, kernel by kernel, beside plain NumPy.
+
+Some tests set ``passes._guess`` or take ``passes._table`` away: how long a pass is guessed to be,
+and whether two followers are passed over in one call, must change no answer, and no public switch
+turns either.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +26,7 @@ from fastincentive.kernels import marginals as kernels
 from fastincentive.kernels.sparsity import stack_patterns, weigh_rows
 from fastincentive.leader import contraction
 from fastincentive.models import grid_mdp, random_problem
-from fastincentive.problem import passes as passes
+from fastincentive.problem import pass_memory, passes
 from fastincentive.problem.product_space import chains
 
 
@@ -191,7 +196,7 @@ def test_gradients_whether_laws_are_kept_or_not(monkeypatch, times):
     labels = np.arange(6) % 2
     problem = game.problem(leader=LabelReward(labels, np.arange(8.0).reshape(2, 2, 2)))
     expected = problem.leader_gradient(game.policies)
-    monkeypatch.setattr(passes, "LAW_BYTES", times * game.policies[:, :, 0].nbytes)
+    monkeypatch.setattr(pass_memory, "LAW_BYTES", times * game.policies[:, :, 0].nbytes)
     for guess in (16, 64, 300):
         problem.passes._guess = guess
         found = problem.forward(game.policies, gradient=True)
@@ -231,7 +236,7 @@ def test_single_precision_storage(labels):
         Payments.everywhere(),
         0.95,
     )
-    problem._most_steps = np.inf  # not on the product space
+    problem.leader_side.steps_before_doubling = np.inf  # not on the product space
     policies = game.policies.astype(np.float32)
     assert not problem.small
     # A law is off by up to 6e-8 of itself for each step, values by the same share of their size.

@@ -1,0 +1,148 @@
+"""What payments cost the leader: C and its derivatives, and what followers are really paid."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastincentive._arrays import FloatArray
+from fastincentive.followers.followers import Followers
+from fastincentive.problem.costs import (
+    Cost,
+    ExpectedSpend,
+    LinearCost,
+    Payouts,
+    QuadraticCost,
+    expected_payouts,
+)
+from fastincentive.problem.payments import BoundPayments
+from fastincentive.problem.queries import CostOf, Query, SequentialReduce
+
+__all__ = ["CostPass", "Spending"]
+
+
+class CostPass(NamedTuple):
+    """The cost at a point and its derivatives."""
+
+    value: float
+    payments: FloatArray  # (k,) dC/dx
+    policies: FloatArray | None  # (n, S, A) dC/dpi; None if the cost does not depend on policies
+
+
+class _Spent(NamedTuple):
+    """What all followers of a type are paid in expectation."""
+
+    value: float
+    visits: FloatArray  # (n, S, 1)
+    q_values: FloatArray  # (n, S, A), 0 at unavailable actions
+
+
+class Spending:
+    """The payments of some followers, and what they cost.
+
+    Parameters
+    ----------
+    followers : Followers
+    payments : BoundPayments
+        Where these followers are paid.
+    cost : Cost or ExpectedSpend
+        C of these payments.
+    discount : float
+        The leader's.
+    variables : array (k,), optional
+        Which payments of the whole problem these are, in a shard; by default all.
+    asks : bool
+        Whether a shard must ask for the cost: it depends on payments that others have, too.
+    """
+
+    def __init__(
+        self,
+        followers: Followers,
+        payments: BoundPayments,
+        cost: Cost | ExpectedSpend,
+        discount: float,
+        variables: NDArray[np.int64] | None = None,
+        asks: bool = False,
+    ) -> None:
+        self.followers = followers
+        self.payments = payments
+        self.cost = cost
+        self.discount = discount
+        self.variables = np.arange(payments.size) if variables is None else variables
+        self.asks = asks
+
+    def part(self, first: int, last: int, followers: Followers) -> Spending:
+        """Return the spending on followers first..last-1, for a shard of them."""
+        payments, variables = self.payments.part(first, last)
+        asks = payments.shared or type(self.cost) not in (LinearCost, QuadraticCost)
+        cost = _part_of_cost(self.cost, variables)
+        return Spending(followers, payments, cost, self.discount, variables, asks)
+
+    def cost_pass(
+        self, payments: FloatArray, policies: FloatArray, gradient: bool = True
+    ) -> CostPass:
+        """C and its derivatives; nothing is checked. Without ``gradient`` dC/dx is empty."""
+        if isinstance(self.cost, ExpectedSpend):
+            spent = self._spent(self.cost, payments, policies)
+            if not gradient:
+                return CostPass(spent.value, np.empty(0), None)
+            paid = self.payments.pull_back(spent.visits * policies)
+            return CostPass(spent.value, self.cost.prices * paid, spent.visits * spent.q_values)
+        slope = self.cost.gradient(payments) if gradient else np.empty(0)
+        return CostPass(self.cost.value(payments), slope, None)
+
+    def cost_pass_steps(
+        self, payments: FloatArray, policies: FloatArray
+    ) -> Generator[Query, Any, CostPass]:
+        """As ``cost_pass``, for a shard of the followers: the values of all shards add up to C."""
+        if not isinstance(self.cost, ExpectedSpend):
+            if not self.asks:
+                return self.cost_pass(payments, policies)
+            value, slope = yield CostOf(self.variables, payments)
+            return CostPass(value, slope, None)
+        if not self.payments.shared:
+            return self.cost_pass(payments, policies)
+        # Shards take turns, for sums in another order round otherwise.
+        spent = self._spent(self.cost, payments, policies)
+        paid, _ = yield SequentialReduce(self.variables, np.zeros(payments.size), False)
+        paid = self.payments.pull_back(spent.visits * policies, paid)
+        paid, _ = yield SequentialReduce(self.variables, paid, True)
+        return CostPass(spent.value, self.cost.prices * paid, spent.visits * spent.q_values)
+
+    def expected(self, payments: FloatArray, policies: FloatArray) -> float:
+        """Compute the expected total paid out, discounted by the leader, whatever the cost."""
+        return float(self.followers.counts @ self._payouts(payments, policies).values)
+
+    def _spent(self, cost: ExpectedSpend, payments: FloatArray, policies: FloatArray) -> _Spent:
+        found = self._payouts(cost.prices * payments, policies)
+        counts = self.followers.counts
+        visits = found.visits[:, :, None] * counts[:, None, None]
+        q_values = np.where(self.followers.available, found.q_values, 0.0)
+        return _Spent(float(counts @ found.values), visits, q_values)
+
+    def _payouts(self, payments: FloatArray, policies: FloatArray) -> Payouts:
+        return expected_payouts(
+            self.followers,
+            self.payments.side_payments(payments),
+            self.payments.index >= 0,
+            policies,
+            self.discount,
+        )
+
+
+def _part_of_cost(cost: Cost | ExpectedSpend, variables: NDArray[np.int64]) -> Cost | ExpectedSpend:
+    """Return the cost of some of the payments; of others than the package's own nothing is left."""
+
+    def own(rates: FloatArray) -> FloatArray:
+        return rates[variables] if rates.ndim else rates
+
+    if type(cost) is LinearCost:
+        return LinearCost(own(cost.prices))
+    if type(cost) is QuadraticCost:
+        return QuadraticCost(own(cost.prices), own(cost.curvature))
+    if isinstance(cost, ExpectedSpend):
+        return ExpectedSpend(own(cost.prices))
+    return LinearCost(0.0)  # it is asked for
