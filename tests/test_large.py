@@ -14,8 +14,8 @@ from fastincentive.followers import evaluation
 from fastincentive.followers.best_responses import ResponseMemory
 from fastincentive.followers.followers import Followers
 from fastincentive.kernels import occupancy, sweeps
-from fastincentive.kernels import response_memory as recall
 from fastincentive.kernels import sweep_order as order
+from fastincentive.kernels.response_memory import DIRECTIONS, ENTRIES, broyden_update, predict
 
 KINDS = ["sparse", "ring", "local", "absorbing", "deterministic"]
 
@@ -291,8 +291,9 @@ def rows_of(seed, S=8):
 def test_settled_values_solve_the_equation(width, mix):
     column, weight, dense, earned = rows_of(1)
     values = np.zeros(8)
+    scratch = sweeps.Scratch(np.empty((3, 8)), np.empty(8))
     count, change = sweeps.settle_values(
-        column, weight, earned, values, np.empty((3, 8)), np.empty(8), 1e-13, 500, mix, width
+        sweeps.PolicyRows(column, weight, earned), values, scratch, 1e-13, 500, mix, width
     )
     assert 1 < count < 1000
     assert change <= 1e-13
@@ -388,10 +389,10 @@ def test_policy_rows():
 def test_moves_along_known_directions_are_predicted():
     rng = np.random.default_rng(6)
     truth = rng.normal(size=(5, 30))  # response of 30 values to 5 rewards
-    direction = np.zeros((recall.DIRECTIONS, recall.ENTRIES))
-    response = np.zeros((recall.DIRECTIONS, 30))
-    coefficient, applied = np.empty(recall.DIRECTIONS), np.empty(30)
-    move = np.zeros(recall.ENTRIES)
+    direction = np.zeros((DIRECTIONS, ENTRIES))
+    response = np.zeros((DIRECTIONS, 30))
+    coefficient, applied = np.empty(DIRECTIONS), np.empty(30)
+    move = np.zeros(ENTRIES)
     lines = rng.normal(size=(3, 5)) * 1e-3
     rank = 0
     for k in range(12):
@@ -400,38 +401,38 @@ def test_moves_along_known_directions_are_predicted():
         else:
             move[:5] = rng.normal(size=3) @ lines
         expected = move[:5] @ truth
-        rank, new = recall.predict(direction, response, rank, 5, move, coefficient, applied)
+        rank, new = predict(direction, response, rank, 5, move, coefficient, applied)
         assert new == (k < 3)
         assert rank == min(k + 1, 3)
         if k >= 3:
             np.testing.assert_allclose(applied, expected, atol=1e-12)
-        recall.learn(response, rank, new, coefficient, expected - applied)
+        broyden_update(response, rank, new, coefficient, expected - applied)
         known = direction[:rank, :5]
         np.testing.assert_allclose(known @ known.T, np.eye(rank), atol=1e-10)
     # A policy that changes makes other responses: they are learnt from what was missed.
     truth = rng.normal(size=(5, 30))
     for _ in range(2):
         move[:5] = lines[1]
-        rank, new = recall.predict(direction, response, rank, 5, move, coefficient, applied)
-        recall.learn(response, rank, new, coefficient, lines[1] @ truth - applied)
+        rank, new = predict(direction, response, rank, 5, move, coefficient, applied)
+        broyden_update(response, rank, new, coefficient, lines[1] @ truth - applied)
     np.testing.assert_allclose(applied, lines[1] @ truth, atol=1e-12)
 
 
 def test_more_directions_than_are_kept_begin_anew():
     rng = np.random.default_rng(7)
-    most, size = recall.DIRECTIONS, recall.DIRECTIONS + 1
+    most, size = DIRECTIONS, DIRECTIONS + 1
     truth = rng.normal(size=(size, 4))
-    direction, response = np.zeros((most, recall.ENTRIES)), np.zeros((most, 4))
+    direction, response = np.zeros((most, ENTRIES)), np.zeros((most, 4))
     coefficient, applied = np.empty(most), np.empty(4)
-    move = np.zeros(recall.ENTRIES)
+    move = np.zeros(ENTRIES)
     rank = 0
     for k in range(size):
         move[:size] = np.eye(size)[k] + np.eye(size)[0]
-        rank, new = recall.predict(direction, response, rank, size, move, coefficient, applied)
+        rank, new = predict(direction, response, rank, size, move, coefficient, applied)
         assert new
         assert rank == (k + 1 if k < most else 1)
-        recall.learn(response, rank, new, coefficient, move[:size] @ truth - applied)
-    rank, new = recall.predict(direction, response, rank, size, move, coefficient, applied)
+        broyden_update(response, rank, new, coefficient, move[:size] @ truth - applied)
+    rank, new = predict(direction, response, rank, size, move, coefficient, applied)
     assert not new
     np.testing.assert_allclose(applied, move[:size] @ truth, atol=1e-12)
 
@@ -452,8 +453,7 @@ def test_the_certificate_is_the_bellman_residual(kind, uniform):
         q,
         actions,
         uniform,
-        (0,) * mdp.n_actions,
-        (0,) * width,
+        sweeps.Lengths((0,) * mdp.n_actions, (0,) * width),
     )
     expected = mdp.reward + 0.9 * mdp.dense_transition() @ values
     np.testing.assert_allclose(q, expected, atol=1e-12)

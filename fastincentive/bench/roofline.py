@@ -137,7 +137,7 @@ def _rows(size: int) -> _Rows:
     reward = _values(states)
     row = np.empty(states, np.int64)
     policy_rows(start, column, weight, order, reward, row, places, weights, earned, scale)
-    return _Rows(places, weights, earned, constant_lengths(1, widest)[1])
+    return _Rows(places, weights, earned, constant_lengths(1, widest).width)
 
 
 def _value_sweep(size: int) -> Trial:
@@ -195,7 +195,7 @@ def _mass_sweep(size: int) -> Trial:
 def _improvement(size: int) -> Trial:
     """One sweep of value iteration over all actions, none of which changes the policy."""
     from fastincentive.followers.evaluation import constant_lengths
-    from fastincentive.kernels.sweeps import improve
+    from fastincentive.kernels.sweeps import PolicyRows, SweepState, improve
 
     mdp = cases.robot_grid(size, _GAMMA)
     ordered = _ordered(size)
@@ -204,7 +204,10 @@ def _improvement(size: int) -> Trial:
     reward = mdp.reward[ordered.order[0]]
     values, before = np.empty(states), _values(states)
     held = np.zeros(states, np.int64)
-    scratch = (np.empty((states, widest), np.uint32), np.empty((states, widest)), np.empty(states))
+    rows = PolicyRows(
+        np.empty((states, widest), np.uint32), np.empty((states, widest)), np.empty(states)
+    )
+    state = SweepState(successor, probability, reward, held, rows, values)
     moved = float(successor.nbytes + probability.nbytes + reward.nbytes + held.nbytes)
     moved += 2.0 * values.nbytes
 
@@ -212,8 +215,7 @@ def _improvement(size: int) -> Trial:
         values[:] = before
 
     def run(_: None) -> FloatArray:
-        lengths = constant_lengths(actions, widest)
-        improve(successor, probability, reward, _GAMMA, np.inf, values, held, *scratch, *lengths)
+        improve(_GAMMA, np.inf, state, constant_lengths(actions, widest))
         return values
 
     def error(answer: FloatArray) -> float:

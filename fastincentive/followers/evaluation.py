@@ -50,11 +50,11 @@ MOST_CYCLES = 20_000
 MOST_FILL = 1e8
 
 
-def constant_lengths(actions: int, width: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def constant_lengths(actions: int, width: int) -> sweeps.Lengths:
     """Tuples whose lengths the kernels take for constants; empty where rows are long."""
     if max(actions, width) > LONGEST_UNROLLED:
-        return (), ()
-    return (0,) * actions, (0,) * width
+        return sweeps.Lengths((), ())
+    return sweeps.Lengths((0,) * actions, (0,) * width)
 
 
 def direct_cost(states: int, breadth: int) -> float:
@@ -209,7 +209,8 @@ def _by_sweeps(
     earned = np.empty(count)
     scale = np.empty(count)
     occupancy.policy_rows(start, column, weight, order, reward, row, places, weights, earned, scale)
-    width = constant_lengths(1, widest)[1]
+    rows = sweeps.PolicyRows(places, weights, earned)
+    width = constant_lengths(1, widest).width
     entries = count * (widest * (1.0 if widest <= LONGEST_UNROLLED else LONG_ROWS) + 3.0)
     cycles = int(min(MOST_CYCLES, max(1.0, budget / (16.0 * entries))))
     if cycles == MOST_CYCLES:  # nothing more can come
@@ -223,7 +224,7 @@ def _by_sweeps(
         goal = max(1e-14 * (1.0 - gamma), 1e-15) * size / max(1.0 - gamma, 1e-3)
     while True:
         _, change = sweeps.settle_values(
-            places, weights, earned, values, scratch[:3], scratch[3], goal, cycles, True, width
+            rows, values, sweeps.Scratch(scratch[:3], scratch[3]), goal, cycles, True, width
         )
         size = float(np.abs(values).max())
         if change > max(goal, 1e-14 * size) and budget < math.inf:
