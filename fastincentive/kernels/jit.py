@@ -1,4 +1,4 @@
-"""The compile flags, in one place, and the packed arrays that every kernel reads."""
+"""How kernels are compiled: the flags, in one place, and the choice of threads."""
 
 from __future__ import annotations
 
@@ -54,6 +54,10 @@ class Switch:
             if isinstance(argument, np.ndarray) and argument.size >= THREADED_SIZE:
                 return self.threaded(*args)
         return self.serial(*args)
+
+    def sized(self, size: int) -> Any:
+        """Choose a form by the size of the largest array, where arrays are passed in tuples."""
+        return self.threaded if size >= THREADED_SIZE else self.serial
 
     def suited(self, steps: float, tasks: int) -> Any:
         """Choose a form by the work: so many short steps, split over so many tasks.

@@ -19,7 +19,7 @@ from fastincentive._machine import UNGUARDED, check_memory
 from fastincentive.followers.chains import pattern_of, room
 from fastincentive.followers.followers import Followers
 from fastincentive.kernels import marginals as kernels
-from fastincentive.kernels.fused_pass import short_pass
+from fastincentive.kernels.fused_pass import Horizon, fused_pass
 from fastincentive.kernels.marginals import SETTLE, STEP, WEIGH, Chains
 from fastincentive.leader.base import BoundReward, scratch_bytes, small_table
 from fastincentive.problem.queries import AnyOf, Earliest, Magnitude, Query, run_single
@@ -281,26 +281,22 @@ class ForwardPass:
         moving = settles and gradient and self.moves_when_absorbed
         if gamma == 1.0 and (moving or not settles):
             return None
-        table, turned = self._table
+        stage = SETTLE if settles and not moving else WEIGH
+        stop = tolerance / magnitude if magnitude > 0.0 else np.inf
         slopes = np.empty(policies.shape if gradient else (0, 0, 0))
         horizon, steps = 0, 0
         # Whether this applies must not depend on earlier calls: other sums would round otherwise.
         while horizon == 0 and steps < most:
             steps = min(4 * steps if steps else self._guess, most)
             self._check_room(0, steps, gradient, visits=True)
-            horizon, left, value = short_pass(
+            horizon, left, value = fused_pass(
                 self.followers.packed,
                 self.pattern,
                 policies,
                 self.leader.labels,
-                table,
-                turned,
-                gamma,
-                SETTLE if settles and not moving else WEIGH,
-                steps,
-                tolerance / magnitude if magnitude > 0.0 else np.inf,
+                self._table,
+                Horizon(gamma, stage, steps, stop),
                 self.shows_states,
-                gradient,
                 slopes,
             )
         if horizon < 0 or (horizon == 0 and limit > SHORT_STEPS):
@@ -435,8 +431,7 @@ class ForwardPass:
             self.pattern,
             policies,
             self.leader.labels,
-            found.weights,
-            found.laws,
+            kernels.ForwardLaws(found.weights, found.laws),
             conditional,
             gamma,
             found.truncation < np.inf,
