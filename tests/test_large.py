@@ -307,13 +307,13 @@ def test_what_all_values_lack_alike_is_found(width):
     dense *= (0.9999 / dense.sum(axis=1))[:, None]
     exact = np.linalg.solve(np.eye(8) - dense, earned)
     values = exact - 7.0 + 1e-4 * np.random.default_rng(2).random(8)
-    assert sweeps.level(column, weight, earned, values, np.empty(8), width)
+    assert sweeps.remove_common_error(column, weight, earned, values, np.empty(8), width)
     assert np.abs(values - exact).max() < 0.7
     # A chain that goes round for ever does not level out.
     around = np.roll(np.arange(8), -1).astype(np.uint32)[:, None]
     values = np.array([1.0, -1.0] * 4)
     once = np.full((8, 1), 0.9999)
-    assert not sweeps.level(around, once, np.zeros(8), values, np.empty(8), width[:1])
+    assert not sweeps.remove_common_error(around, once, np.zeros(8), values, np.empty(8), width[:1])
     assert np.abs(values).max() <= 1.0
 
 
@@ -335,17 +335,17 @@ def test_pushed_occupancy_obeys_its_flow(width):
     column, weight, dense, _ = rows_of(3)
     initial = np.full(8, 0.125)
     visits, pending = np.zeros(8), initial.copy()
-    occupancy.push(column, weight, pending, visits, width)
+    occupancy.transposed_sweep(column, weight, pending, visits, width)
     # What is pending is the residual of the flow equation, after one sweep as at the end.
     np.testing.assert_allclose(pending, initial + dense.T @ visits - visits, atol=1e-14)
     scratch = np.empty((8, 8))
-    _, left = occupancy.push_occupancy(
+    _, left = occupancy.settle_occupancy(
         column, weight, pending, visits, scratch[:4], scratch[4:], 1e-13, 500, width
     )
     assert left <= 1e-13
     np.testing.assert_allclose(visits, np.linalg.solve(np.eye(8) - dense.T, initial), atol=1e-11)
     over = initial.copy()
-    occupancy.leave_over(column, weight, visits, over)
+    occupancy.occupancy_residual(column, weight, visits, over)
     np.testing.assert_allclose(over, initial + dense.T @ visits - visits, atol=1e-15)
 
 
@@ -353,12 +353,14 @@ def test_the_mixture_cancels_two_modes():
     rng = np.random.default_rng(4)
     first, second = rng.normal(size=(2, 30))
     residuals = np.stack([first * 0.9**k + second * 0.5**k for k in range(3)])
-    weights = sweeps.mixture(residuals)
+    weights = sweeps.extrapolation_weights(residuals)
     assert sum(weights) == pytest.approx(1.0)
     np.testing.assert_allclose(np.array(weights) @ residuals, 0.0, atol=1e-9)
     alone = np.stack([first * 0.9**k for k in range(3)])
-    np.testing.assert_allclose(np.array(sweeps.mixture(alone)) @ alone, 0.0, atol=1e-9)
-    assert sweeps.mixture(np.zeros((3, 4))) == (0.0, 0.0, 1.0)
+    np.testing.assert_allclose(
+        np.array(sweeps.extrapolation_weights(alone)) @ alone, 0.0, atol=1e-9
+    )
+    assert sweeps.extrapolation_weights(np.zeros((3, 4))) == (0.0, 0.0, 1.0)
 
 
 def test_policy_rows():

@@ -166,7 +166,7 @@ def _value_sweep(size: int) -> Trial:
 
 def _mass_sweep(size: int) -> Trial:
     """One transposed sweep: rows read, pending mass and visits read and written, and added up."""
-    from fastincentive.kernels.occupancy import push
+    from fastincentive.kernels.occupancy import transposed_sweep
 
     rows = _rows(size)
     mass = np.abs(_values(rows.earned.size))
@@ -178,7 +178,7 @@ def _mass_sweep(size: int) -> Trial:
         visits.fill(0.0)
 
     def run(_: None) -> None:
-        push(rows.places, rows.weights, pending, visits, rows.width)
+        transposed_sweep(rows.places, rows.weights, pending, visits, rows.width)
 
     def read(_: None) -> FloatArray:
         return np.stack([pending, visits])
@@ -189,7 +189,7 @@ def _mass_sweep(size: int) -> Trial:
         arrived = np.bincount(rows.places.ravel(), flow.ravel(), minlength=mass.size)
         return _difference(mass + arrived - answer[1], answer[0])
 
-    return Trial([Contender("push", run, prepare, read, moved)], error, 1e-12)
+    return Trial([Contender("transposed_sweep", run, prepare, read, moved)], error, 1e-12)
 
 
 def _improvement(size: int) -> Trial:

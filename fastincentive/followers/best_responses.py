@@ -224,7 +224,7 @@ def respond_by_policies(
             if residual[i] <= passes:
                 continue
         elif ordered is not None:
-            bellman.guess_actions(packed, ordered, i, rewards, values[i], actions)
+            bellman.value_iteration_start(packed, ordered, i, rewards, values[i], actions)
         model = models[packed.model[i]]
         residual[i], rounds = iterate_policies(model, packed, i, rewards[i], *answer)
         if rounds < 0 and actions[i].max() >= 0:

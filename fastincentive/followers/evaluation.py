@@ -138,7 +138,7 @@ def evaluate_follower(
     if gamma == 1.0:
         rows = _merged_rows(packed, i, policy)
         never = np.empty(policy.shape[0], np.bool_)
-        if chain.mark_never(*rows, packed.absorbing[packed.model[i]], never):
+        if chain.mark_never_absorbed(*rows, packed.absorbing[packed.model[i]], never):
             return int(np.argmax(never))
     layout = model.fronts() if route == "direct" else None
     if route != "direct":
@@ -239,12 +239,12 @@ def _by_sweeps(
     for k in range(MOST_ROUNDS):
         # Rounding adds up: what is pending is taken from the equation anew, and counted apart.
         pending = initial.copy()
-        occupancy.leave_over(places, weights, counted, pending)
+        occupancy.occupancy_residual(places, weights, counted, pending)
         largest = float(np.abs(counted).max())
         if k > 1 and float(np.abs(pending).max()) <= max(share, 1e-14 * largest):
             break
         extra = np.zeros(count)
-        _, left = occupancy.push_occupancy(
+        _, left = occupancy.settle_occupancy(
             places, weights, pending, extra, scratch[:4], scratch[4:], share, cycles, width
         )
         counted += extra

@@ -39,10 +39,12 @@ class Switch:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         # The copy has a name of its own: compiled code is cached by name.
-        alone = FunctionType(function.__code__, function.__globals__, function.__name__ + "_serial")
-        alone.__qualname__ = function.__qualname__ + "_serial"
-        alone.__module__ = function.__module__
-        self.serial = jit(alone)
+        serial = FunctionType(
+            function.__code__, function.__globals__, function.__name__ + "_serial"
+        )
+        serial.__qualname__ = function.__qualname__ + "_serial"
+        serial.__module__ = function.__module__
+        self.serial = jit(serial)
         self.threaded = numba.njit(cache=True, error_model="numpy", nogil=True, parallel=True)(
             function
         )

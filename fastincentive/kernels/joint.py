@@ -1,4 +1,9 @@
-"""The followers' chains as dense matrices, for the routes over the product space."""
+"""The followers' chains as dense matrices, for sums over the product space of two followers.
+
+The value of a table F over joint states is the solution of X = F + discount P1 X P2' (a Stein
+equation; Golub and Van Loan, Matrix Computations, 2013, section 7.6.3), here its first terms. Flops
+of a term: 2 S (E1 + E2) for chains with E1 and E2 transitions.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ import numpy as np
 
 from fastincentive.kernels.jit import jit, parallel_jit
 from fastincentive.kernels.policy_chain import merge_rows, model_size
-from fastincentive.kernels.sparsity import weigh_rows
+from fastincentive.kernels.sparsity import policy_weights
 
 __all__ = ["pair_terms", "policy_matrices", "row_gradient"]
 
@@ -55,7 +60,7 @@ def pair_terms(packed, pattern, policies, table, discount, count, total, left, r
     weights = np.empty((2, pattern.column.shape[0]))
     for i in range(2):
         m = packed.model[i]
-        weigh_rows(packed, pattern, i, policies[i], weights[i])
+        policy_weights(packed, pattern, i, policies[i], weights[i])
         column = pattern.column[base[m] : base[m + 1]]
         power = left if i == 0 else right
         power[:] = 0.0

@@ -1,6 +1,10 @@
-"""One controller moves one or two followers, seeing both: value iteration and backward passes.
+"""One controller moves one or two followers, seeing both: dynamic programming.
 
-A single follower is a pair whose second has one state and one action.
+Value iteration with MacQueen's bounds, and backward induction (Puterman, Markov Decision Processes,
+1994, sections 6.6.3 and 4.5), on the product of two decision processes, whose moves are independent
+given the actions: expectations are taken over one follower after the other. A single follower is a
+pair whose second has one state and one action. Flops of a backup with K successors in a row:
+2 K S1 S2 A2 for the second follower, 2 K S1 A1 S2 A2 for the first.
 """
 
 from __future__ import annotations
@@ -12,11 +16,11 @@ import numpy as np
 
 from fastincentive.kernels.jit import jit
 
-__all__ = ["Mover", "backward", "stationary"]
+__all__ = ["Mover", "backward_induction", "value_iteration"]
 
 
 class Mover(NamedTuple):
-    """What the controller moves: one follower."""
+    """A component of the product: one follower, moved by the controller."""
 
     row_start: np.ndarray  # (S*A + 1,) int64
     successor: np.ndarray  # (nnz,) int32
@@ -27,7 +31,7 @@ class Mover(NamedTuple):
 
 
 @jit
-def back_up(
+def bellman_backup(
     first, second, table, lead, multipliers, scales, factor, ahead, lost_ahead, value, lost
 ):
     """One step back in time, from what is ahead to ``value`` (S1,S2) and ``lost`` (2,S1,S2).
@@ -94,7 +98,7 @@ def back_up(
 
 
 @jit
-def stationary(first, second, table, discount, multipliers, counted, sweeps, value, lost):
+def value_iteration(first, second, table, discount, multipliers, counted, sweeps, value, lost):
     """Value iteration at one discount, with the losses of the ``counted`` (2,) followers only.
 
     Writes upper bounds on the optimal values (MacQueen's, below discount 1), tight to rounding if
@@ -109,7 +113,7 @@ def stationary(first, second, table, discount, multipliers, counted, sweeps, val
     mark = math.inf
     patience = max(256, 2 * (value.shape[0] + value.shape[1]))
     for k in range(1, sweeps + 1):
-        back_up(
+        bellman_backup(
             first,
             second,
             table,
@@ -150,12 +154,12 @@ def stationary(first, second, table, discount, multipliers, counted, sweeps, val
 
 
 @jit
-def backward(first, second, table, discounts, multipliers, horizon, value, lost):
+def backward_induction(first, second, table, discounts, multipliers, horizon, value, lost):
     """Go back from ``horizon`` to 0 in place; ``discounts`` (3,): the leader's, the followers'."""
     following = np.empty_like(value)
     lost_following = np.empty_like(lost)
     for t in range(horizon - 1, -1, -1):
-        back_up(
+        bellman_backup(
             first,
             second,
             table,

@@ -19,8 +19,13 @@ import numpy as np
 
 from fastincentive.kernels.jit import jit, parallel_jit
 from fastincentive.kernels.packed import DENSE_STATES
-from fastincentive.kernels.policy_chain import factorize, mark_never, solve_factored, sweep_values
-from fastincentive.kernels.sparsity import weigh_rows
+from fastincentive.kernels.policy_chain import (
+    factorize,
+    mark_never_absorbed,
+    solve_factored,
+    sweep_values,
+)
+from fastincentive.kernels.sparsity import policy_weights
 
 __all__ = [
     "SETTLE",
@@ -67,7 +72,7 @@ class ForwardLaws(NamedTuple):
 
 
 @jit
-def bound_rest(start, column, weight, discount, settled, sweeps, rest):
+def bound_settling_time(start, column, weight, discount, settled, sweeps, rest):
     """Bound the expected discounted time (S,) until settled; returns whether the bound is good.
 
     A chain started in s is unsettled after k steps with probability u_k(s), at most c from any
@@ -103,18 +108,18 @@ def bound_rest(start, column, weight, discount, settled, sweeps, rest):
 
 
 @jit
-def settle_one(packed, start, column, m, discount, weight, rest, settled):
+def settling_time_one(packed, start, column, m, discount, weight, rest, settled):
     """Settling time of one follower; returns whether it has states that it never leaves."""
     states = rest.shape[0]
     settled[:] = packed.absorbing[m]
     # Where this succeeds every state leads to an absorbing one.
-    if bound_rest(start, column, weight, discount, settled, FIRST_SWEEPS, rest):
+    if bound_settling_time(start, column, weight, discount, settled, FIRST_SWEEPS, rest):
         return False
     never = np.empty(states, np.bool_)
-    lost = mark_never(start, column, weight, packed.absorbing[m], never)
+    lost = mark_never_absorbed(start, column, weight, packed.absorbing[m], never)
     for s in range(states):
         settled[s] |= never[s]
-    if bound_rest(start, column, weight, discount, settled, MOST_SWEEPS, rest):
+    if bound_settling_time(start, column, weight, discount, settled, MOST_SWEEPS, rest):
         return lost
     killed = np.empty(column.shape[0])
     for s in range(states):
@@ -182,8 +187,8 @@ def forward_one(packed, pattern, i, policies, labels, discount, stage, chains, l
     rest = chains.rest[i]
     left = chains.remainder
     if stage >= WEIGH:
-        weigh_rows(packed, pattern, i, policies[i], weight)
-        chains.lost[i] = stage == SETTLE and settle_one(
+        policy_weights(packed, pattern, i, policies[i], weight)
+        chains.lost[i] = stage == SETTLE and settling_time_one(
             packed, start, column, m, discount, weight, rest, chains.settled[i]
         )
     horizon = left.shape[0]

@@ -24,7 +24,7 @@ from fastincentive.kernels.jit import jit, parallel_jit
 from fastincentive.kernels.packed import DENSE_STATES
 from fastincentive.kernels.policy_chain import (
     factorize,
-    mark_never,
+    mark_never_absorbed,
     merge_rows,
     model_size,
     solve_factored,
@@ -129,7 +129,7 @@ def first_equals(packed, rewards, index, labels, out):
 
 
 @jit
-def reach(packed, i, choice, mark, queue):
+def mark_reachable(packed, i, choice, mark, queue):
     """Mark the states met from the start under the allowed choices (S,A); returns how many."""
     states, actions = choice.shape
     m = packed.model[i]
@@ -170,7 +170,9 @@ def evaluate_actions(packed, i, actions, rewards, scratch, value, q_values):
     else:
         if gamma == 1.0:
             never = np.empty(value.shape[0], np.bool_)
-            proper = not mark_never(start, column, weight, packed.absorbing[packed.model[i]], never)
+            proper = not mark_never_absorbed(
+                start, column, weight, packed.absorbing[packed.model[i]], never
+            )
         total = value.copy()
         value[:] = 0.0
         sweep_values(start, column, weight, total, value, 1e-15, 1_000_000)
@@ -190,7 +192,7 @@ def largest_entry(q_values):
 
 
 @jit
-def leads_out(packed, i, choice, mark):
+def can_be_absorbed(packed, i, choice, mark):
     """Whether every marked state can reach an absorbing one under the choices (S,A)."""
     states, actions = choice.shape
     m = packed.model[i]
@@ -221,9 +223,9 @@ def list_response(packed, i, pick, right, t, count, listed, scratch):
     for s in range(states):
         choice[s, pick[s]] = True
     mark = np.empty(states, np.bool_)
-    reach(packed, i, choice, mark, queue)
+    mark_reachable(packed, i, choice, mark, queue)
     # At discount 1 a loop of tied actions that never ends does not earn the optimal value.
-    if packed.discount[i] == 1.0 and not leads_out(packed, i, choice, mark):
+    if packed.discount[i] == 1.0 and not can_be_absorbed(packed, i, choice, mark):
         return count
     for k in range(min(count, capacity) - 1, -1, -1):
         same = True
@@ -252,7 +254,7 @@ def list_tied(packed, i, tied, sides, t, count, listed, scratch):
     left, right = sides
     mark = scratch.mark
     states, actions = tied.shape
-    reach(packed, i, tied, mark, scratch.queue)
+    mark_reachable(packed, i, tied, mark, scratch.queue)
     where = np.empty(states, np.int64)
     spots = 0
     total = 1.0

@@ -23,12 +23,12 @@ from fastincentive.kernels.sweeps import (
     Scratch,
     SweepState,
     certify,
-    iterate,
     load_rewards,
+    load_row,
+    load_rows,
+    modified_policy_iteration,
     set_goal,
     settle_values,
-    take_row,
-    take_rows,
 )
 
 __all__ = [
@@ -113,7 +113,7 @@ def update_rewards(packed, memory, i, rewards, state, move):
             state.reward[k, a] = now
             largest = max(largest, abs(now))
             if state.held[k] == a:
-                take_row(packed.discount[i], k, a, state)
+                load_row(packed.discount[i], k, a, state)
             if used < 0:
                 continue
             j = 0
@@ -207,7 +207,7 @@ def store_answer(packed, ordered, memory, i, actions, values):
     for k in range(order.shape[0]):
         state.held[k] = actions[order[k]]
         state.values[k] = values[order[k]]
-    take_rows(packed.discount[i], state)
+    load_rows(packed.discount[i], state)
 
 
 @jit
@@ -228,7 +228,7 @@ def first_response_one(packed, ordered, memory, i, rewards, limits, answer, leng
     memory.largest[i] = largest
     state.held[:] = -1
     state.values[:] = 0.0
-    iterations = iterate(
+    iterations = modified_policy_iteration(
         gamma, state, scratch, False, largest, limits.tolerance, limits.budget[i], lengths
     )
     actions[:] = -1
@@ -276,7 +276,7 @@ def predicted_response_one(packed, ordered, memory, i, rewards, limits, answer, 
     # The certificate comes first where the values have settled: if the policy holds, it is all.
     for _ in range(2):
         if change > goal.aim and iterations == 0:
-            iterations = iterate(
+            iterations = modified_policy_iteration(
                 gamma, state, scratch, False, largest, limits.tolerance, limits.budget[i], lengths
             )
         for k in range(states):

@@ -33,14 +33,14 @@ __all__ = [
     "Scratch",
     "SweepState",
     "certify",
-    "iterate",
     "large_responses",
     "load_rewards",
+    "load_row",
+    "load_rows",
+    "modified_policy_iteration",
     "set_goal",
     "settle_values",
     "sweep",
-    "take_row",
-    "take_rows",
 ]
 
 #: Plain sweeps before each extrapolation; half of them where the policy still changes.
@@ -104,7 +104,7 @@ class Answer(NamedTuple):
 
 
 @jit
-def take_row(gamma, s, a, state):
+def load_row(gamma, s, a, state):
     """Write the row of action a in the s-th state, its own loop solved away."""
     successor, probability, column = state.successor, state.probability, state.rows.column
     weight = state.rows.weight
@@ -158,7 +158,7 @@ def improve(gamma, slack, state, lengths):
                     first = a
             held[s] = first
             moved += 1
-            take_row(gamma, s, first, state)
+            load_row(gamma, s, first, state)
         step = abs(best - values[s])
         if step > change:
             change = step
@@ -203,7 +203,7 @@ def sweep_noting(column, weight, earned, values, steps, width):
 
 
 @jit
-def mixture(residuals):
+def extrapolation_weights(residuals):
     """Weights, of sum 1, of three successive residuals (3, S) whose weighted sum is the smallest.
 
     Least squares in two unknowns (reduced-rank extrapolation of order 2).
@@ -231,7 +231,7 @@ def mixture(residuals):
 
 
 @jit
-def level(column, weight, earned, values, errors, width):
+def remove_common_error(column, weight, earned, values, errors, width):
     """Estimate the error common to all values, and remove it; returns whether it was most of it.
 
     Errors lie between the extremes of residuals divided by 1 - row sum (MacQueen's bounds). Where
@@ -289,7 +289,7 @@ def settle_values(rows, values, scratch, goal, cycles, mix, width):
             count += 1
             if change <= goal:
                 return count, change
-        g0, g1, _ = mixture(steps)
+        g0, g1, _ = extrapolation_weights(steps)
         for s in range(values.shape[0]):
             saved[s] = values[s]
             values[s] -= g0 * (steps[1, s] + steps[2, s]) + g1 * steps[2, s]
@@ -304,7 +304,9 @@ def settle_values(rows, values, scratch, goal, cycles, mix, width):
         least = min(least, change)
         tried += 1
         if failed and stalled > 0 and tried >= wait:
-            wait = 1 if level(column, weight, earned, values, saved, width) else 2 * wait
+            wait = (
+                1 if remove_common_error(column, weight, earned, values, saved, width) else 2 * wait
+            )
             tried = 0
             count += LEVELLING
         if stalled > 10 and change <= 1e-13 * np.abs(values).max():
@@ -329,10 +331,10 @@ def load_rewards(packed, ordered, i, rewards, state):
 
 
 @jit
-def take_rows(gamma, state):
+def load_rows(gamma, state):
     """Write the rows of all actions held."""
     for k in range(state.held.shape[0]):
-        take_row(gamma, k, state.held[k], state)
+        load_row(gamma, k, state.held[k], state)
 
 
 class Goal(NamedTuple):
@@ -363,7 +365,7 @@ def set_goal(tolerance, gamma, largest, width, values):
 
 
 @jit
-def iterate(gamma, state, scratch, stale, largest, tolerance, budget, lengths):
+def modified_policy_iteration(gamma, state, scratch, stale, largest, tolerance, budget, lengths):
     """Run modified policy iteration from ``state``; returns the number of improvements.
 
     ``stale`` says that the rows of the actions held are not written yet.
@@ -396,7 +398,7 @@ def iterate(gamma, state, scratch, stale, largest, tolerance, budget, lengths):
         if (stalled > 30 and change <= 1e-13 * goal.size) or spent > budget:
             break
         if stale:
-            take_rows(gamma, state)
+            load_rows(gamma, state)
             stale = False
         enough, cycles, mix = goal.enough, 20, True
         if moved > 0:
@@ -475,9 +477,9 @@ def large_response_one(packed, ordered, i, rewards, limits, answer, lengths):
     # Where no action is held yet, the first improvement takes all rows.
     stale = state.held.min() < 0 <= state.held.max()
     if state.held.min() >= 0:
-        take_rows(gamma, state)
+        load_rows(gamma, state)
         settle_values(state.rows, state.values, scratch, 1e-4 * largest, 20, True, lengths.width)
-    iterations = iterate(
+    iterations = modified_policy_iteration(
         gamma, state, scratch, stale, largest, limits.tolerance, limits.budget[i], lengths
     )
     actions, values, q_values = answer.actions[i], answer.values[i], answer.q_values[i]

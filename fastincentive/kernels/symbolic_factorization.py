@@ -1,8 +1,11 @@
-"""Which entries the LU factors of I - gamma P fill, found once for a transition model.
+"""Symbolic LU factorisation of I - gamma P: which entries fill, found once for a model.
 
-The pattern is the union over all actions, made symmetric, so that it holds for every policy.
-Columns with like patterns are gathered into fronts: dense blocks whose pivots are eliminated
-together (the multifrontal method). Columns are *places* in the elimination order from here on.
+Elimination tree, postorder and column counts (Davis, Direct Methods for Sparse Linear Systems,
+2006, chapter 4); relaxed supernodes (Ashcraft and Grimes, 1989). The pattern is the union over all
+actions, made symmetric, so that it holds for every policy. Columns with similar patterns are joined
+into fronts: dense blocks whose pivots are eliminated together (the multifrontal method). Columns
+are *places* in the elimination order from here on. O(nnz) but for the order of elimination and the
+column counts, whose work is that of the entries of L.
 """
 
 from __future__ import annotations
@@ -24,7 +27,8 @@ __all__ = [
     "postorder",
 ]
 
-#: Nanoseconds for each product, entry of the factors, stored transition and front.
+#: Nanoseconds, measured on one machine, for each product, entry of the factors, stored transition
+#: and front.
 PRODUCT, ENTRY, TRANSITION, FRONT = 0.08, 3.0, 3.0, 500.0
 #: A front takes in its last child if it then has at most FEW pivots; or at most so many, and no
 #: more than this share of what is stored would be zeros.
@@ -37,8 +41,8 @@ class Fronts(NamedTuple):
 
     Front f of w pivots has m rows and columns, ``member[begin[f]:begin[f + 1]]``: its pivots first.
     From ``factor[f]`` on, the factors hold its w rows of length m (multipliers below the diagonal,
-    pivots, U) and then the w multipliers of each of the r = m - w other rows. What is left of these
-    rows is r x r numbers, from ``stack[f]`` on, until the parent has taken them in.
+    pivots, U) and then the w multipliers of each of the r = m - w other rows. The update matrix (Schur
+    complement) is r x r numbers, from ``stack[f]`` on, until it has been added to the parent.
     """
 
     order: np.ndarray  # (S,) int64, the state at each place
@@ -53,7 +57,7 @@ class Fronts(NamedTuple):
     stack: np.ndarray  # (F + 1,) int64, the last one is the size
     address: np.ndarray  # (nnz,) uint32, where each stored transition goes in the factors
     diagonal: np.ndarray  # (S,) uint32, where the diagonal entry of each state goes
-    work: float  # nanoseconds that an evaluation took where this was measured
+    work: float  # nanoseconds of an evaluation, see ``estimated_time``
 
 
 @jit
@@ -177,8 +181,8 @@ def column_counts(start, neighbour, order, parent):
 
 
 @jit
-def join_columns(parent, count):
-    """Fronts as runs of columns: first column and number of rows of each, and its parent."""
+def amalgamate_columns(parent, count):
+    """Join columns to fronts (relaxed supernodes): first column and number of rows of each."""
     states = parent.shape[0]
     children = np.zeros(states, np.int64)
     for k in range(states):
@@ -245,7 +249,7 @@ def gather_fronts(row_start, successor, start, neighbour, order, parent, count):
     """Lay out the fronts; ``order`` is a postorder of its own elimination tree ``parent``."""
     states = order.shape[0]
     actions = (row_start.shape[0] - 1) // states
-    first, rows = join_columns(parent, count)
+    first, rows = amalgamate_columns(parent, count)
     fronts = rows.shape[0]
     place = np.empty(states, np.int64)
     of = np.empty(states, np.int64)
@@ -299,7 +303,7 @@ def gather_fronts(row_start, successor, start, neighbour, order, parent, count):
         if above[f] >= 0:
             sibling[f] = child[above[f]]
             child[above[f]] = f
-    # What is left of a front lies in the one of two stacks that its children do not lie in.
+    # The update matrix of a front lies in the one of two stacks that its children's do not lie in.
     depth = np.zeros(fronts, np.int64)
     for f in range(fronts - 1, -1, -1):
         if above[f] >= 0:
@@ -381,11 +385,11 @@ def analyse(
     parent = elimination_tree(start, neighbour, order)
     count = column_counts(start, neighbour, order, parent)
     layout = gather_fronts(row_start, successor, start, neighbour, order, parent, count)
-    return Fronts._make([*layout, measured_work(layout)])
+    return Fronts._make([*layout, estimated_time(layout)])
 
 
-def measured_work(layout: Any) -> float:
-    """Time of an evaluation in nanoseconds, from counts, as one machine took it."""
+def estimated_time(layout: Any) -> float:
+    """Estimate the time of an evaluation in nanoseconds, from counts of operations."""
     first, begin, factor, address = layout[1], layout[2], layout[8], layout[10]
     pivots, rows = np.diff(first).astype(float), np.diff(begin).astype(float)
     # Each pivot updates the rows and columns that come after it.
