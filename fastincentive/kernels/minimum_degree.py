@@ -38,7 +38,8 @@ def minimum_degree(start, neighbour, most, most_products):
     eliminating takes more than ``most_products`` products.
     """
     states = start.shape[0] - 1
-    # Of each state not yet eliminated: the elements it is in, then the states it is adjacent to otherwise.
+    # Of each state not yet eliminated: the elements that it is in, then the states that it is
+    # adjacent to otherwise.
     items = neighbour.copy()
     elements = np.zeros(states, np.int64)
     length = np.empty(states, np.int64)

@@ -47,7 +47,7 @@ def edge_reward(edges, tables, e, marginals):
 
 @jit
 def edge_conditionals(edges, tables, e, marginals, first, second, out):
-    """As ``edge_reward``; adds the conditional rewards of both ends to two rows of ``out`` (m,L)."""
+    """As ``edge_reward``; adds the conditional rewards of both ends to rows of ``out`` (m,L)."""
     i, j = edges[e, 0], edges[e, 1]
     x = min(e, tables.shape[0] - 1)
     total = 0.0
@@ -64,7 +64,7 @@ def edge_conditionals(edges, tables, e, marginals, first, second, out):
 
 @jit
 def shared_edge_conditionals(edges, e, to_first, to_second, marginals, conditional):
-    """As ``edge_conditionals``, given the table times each follower's label law, (n,L), both ways."""
+    """As ``edge_conditionals``, given each follower's label law times the table (n,L)."""
     i, j = edges[e, 0], edges[e, 1]
     total = 0.0
     for b in range(marginals.shape[1]):

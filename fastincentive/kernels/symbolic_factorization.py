@@ -41,8 +41,8 @@ class Fronts(NamedTuple):
 
     Front f of w pivots has m rows and columns, ``member[begin[f]:begin[f + 1]]``: its pivots first.
     From ``factor[f]`` on, the factors hold its w rows of length m (multipliers below the diagonal,
-    pivots, U) and then the w multipliers of each of the r = m - w other rows. The update matrix (Schur
-    complement) is r x r numbers, from ``stack[f]`` on, until it has been added to the parent.
+    pivots, U) and then the w multipliers of each of the r = m - w other rows. The update matrix
+    (Schur complement) is r x r numbers, from ``stack[f]`` on, until it is added to the parent.
     """
 
     order: np.ndarray  # (S,) int64, the state at each place
