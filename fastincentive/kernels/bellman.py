@@ -1,10 +1,10 @@
 """Policy evaluation, occupancy and best responses of single followers.
 
-Howard's policy iteration (Puterman, Markov Decision Processes, 1994, section 6.4; 7.2 at discount
-1), and its soft twin with entropy, Newton's method on the soft Bellman equation (Geist, Scherrer
-and Pietquin, A theory of regularized Markov decision processes, 2019). At discount 1 the absorbing
-states are killed: value 0, occupancy 0. An evaluation takes at most 2/3 S^3 flops by dense factors,
-less by the envelope; action values read 12 bytes for each stored transition.
+Howard's policy iteration (Puterman, Markov Decision Processes, 1994, section 6.4; chapter 7 at
+discount 1), and the same with entropy, Newton's method on the soft Bellman equation (Geist,
+Scherrer and Pietquin, A theory of regularized Markov decision processes, 2019). At discount 1 the
+absorbing states are killed: value 0, occupancy 0. An evaluation takes at most 2/3 S^3 flops by
+dense factors, less by the envelope; action values read 12 bytes for each stored transition.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
 The number that count has a Poisson binomial law. A group of followers has such a law, and a
 function: the expected reward given how many of the group count, everybody else at their own laws.
 The function of one half is the whole group's averaged over the law of the other half, down to
-single followers, whose functions are their conditional rewards (a product tree, as in Bernstein,
-Fast multiplication and its applications, 2008, section 18). Only sums of products of probabilities,
-never a division: no cancellation. Counts spread over a few standard deviations, a few sqrt(n), and
-only these are computed: O(n^2) flops at each time for few followers, O(n log n) for many.
+single followers, whose functions are their conditional rewards (a product tree, and its transpose
+on the way down). Only sums of products of probabilities, never a division: no cancellation. Counts
+spread over a few standard deviations, a few sqrt(n), and only these are computed: O(n^2) flops at
+each time for few followers, O(n log n) for many.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """LU of dense blocks without pivoting, for M-matrices: four pivots and two rows at a time.
 
-Right-looking blocked elimination (Golub and Van Loan, Matrix Computations, 2013, section 3.2.11);
+Right-looking blocked elimination (Golub and Van Loan, Matrix Computations, 2013, section 3.2);
 a register block of 2 x 4 makes 16 flops for every 6 numbers read. A front of m rows and w pivots
 takes 2 w (m - w) m + 2/3 w^3 flops. Offsets in the innermost loops are unsigned: signed ones might
 count from the end, and the compiler would not unroll.

@@ -1,7 +1,7 @@
 """Best responses on graphs that mix soon, whatever their rows: Jacobi sweeps and MacQueen's bounds.
 
 Modified policy iteration with the bounds of MacQueen and Porteus (Puterman, Markov Decision
-Processes, 1994, sections 6.5 and 6.6.3). Where a chain mixes soon, values come to differ from the
+Processes, 1994, sections 6.5 and 6.6). Where a chain mixes soon, values come to differ from the
 exact ones by a constant, which the bounds give. No order of the states and no padding of the rows
 is needed. Bytes of a sweep of a policy: 12 for each transition that it uses, 16 for each value; of
 an improvement 12 for each stored transition.

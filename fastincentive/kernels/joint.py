@@ -1,8 +1,8 @@
 """The followers' chains as dense matrices, for sums over the product space of two followers.
 
 The value of a table F over joint states is the solution of X = F + discount P1 X P2' (a Stein
-equation; Golub and Van Loan, Matrix Computations, 2013, section 7.6.3), here its first terms. Flops
-of a term: 2 S (E1 + E2) for chains with E1 and E2 transitions.
+equation), here the first terms of its Neumann series. Flops of a term: 2 S (E1 + E2) for chains
+with E1 and E2 transitions.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def pair_terms(packed, pattern, policies, table, discount, count, total, left, r
     terms is a power of two.
     """
     states = table.shape[0]
-    ahead = np.empty((states, states))
+    product = np.empty((states, states))
     base = pattern.base
     weights = np.empty((2, pattern.column.shape[0]))
     for i in range(2):
@@ -68,8 +68,8 @@ def pair_terms(packed, pattern, policies, table, discount, count, total, left, r
             for e in range(pattern.start[m, s], pattern.start[m, s + 1]):
                 power[s, column[e]] = weights[i, e]
         for _ in range(count - 1):
-            left_product(pattern.start[m], column, weights[i], 1.0, power, ahead)
-            power[:] = ahead
+            left_product(pattern.start[m], column, weights[i], 1.0, power, product)
+            power[:] = product
     m1, m2 = packed.model[0], packed.model[1]
     column1 = pattern.column[base[m1] : base[m1 + 1]]
     column2 = pattern.column[base[m2] : base[m2 + 1]]
@@ -77,9 +77,9 @@ def pair_terms(packed, pattern, policies, table, discount, count, total, left, r
     weight2 = weights[1]
     total[:] = table
     for _ in range(count - 1):
-        left_product(pattern.start[m1], column1, weights[0], discount, total, ahead)
+        left_product(pattern.start[m1], column1, weights[0], discount, total, product)
         for s in range(states):
-            row = ahead[s]
+            row = product[s]
             for c in range(states):
                 value = table[s, c]
                 for e in range(start2[c], start2[c + 1]):

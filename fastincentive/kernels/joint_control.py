@@ -1,7 +1,7 @@
 """One controller moves one or two followers, seeing both: dynamic programming.
 
 Value iteration with MacQueen's bounds, and backward induction (Puterman, Markov Decision Processes,
-1994, sections 6.6.3 and 4.5), on the product of two decision processes, whose moves are independent
+1994, sections 6.6 and 4.5), on the product of two decision processes, whose moves are independent
 given the actions: expectations are taken over one follower after the other. A single follower is a
 pair whose second has one state and one action. Flops of a backup with K successors in a row:
 2 K S1 S2 A2 for the second follower, 2 K S1 A1 S2 A2 for the first.
@@ -32,12 +32,12 @@ class Mover(NamedTuple):
 
 @jit
 def bellman_backup(
-    first, second, table, lead, multipliers, scales, factor, ahead, lost_ahead, value, lost
+    first, second, table, lead, multipliers, scales, factor, next_value, next_lost, value, lost
 ):
-    """One step back in time, from what is ahead to ``value`` (S1,S2) and ``lost`` (2,S1,S2).
+    """One step back in time: from ``next_value`` (S1,S2), ``next_lost`` (2,S1,S2) to value, lost.
 
     The controller earns lead * table[labels] - sum_i multipliers[i] * scales[i] * loss_i now, and
-    factor * ahead later; ``lost`` adds up scales[i] * loss_i for the actions it takes.
+    factor * next_value; ``lost`` adds up scales[i] * loss_i for the actions it takes.
     """
     states1, actions1 = first.allowed.shape
     states2, actions2 = second.allowed.shape
@@ -48,7 +48,7 @@ def bellman_backup(
                 row = s2 * actions2 + a2
                 total = 0.0
                 for e in range(second.row_start[row], second.row_start[row + 1]):
-                    total += second.probability[e] * ahead[c, second.successor[e]]
+                    total += second.probability[e] * next_value[c, second.successor[e]]
                 reach[c, s2, a2] = total
     onward = np.empty((states2, actions2))
     take1 = np.empty(states2, np.int64)
@@ -91,8 +91,8 @@ def bellman_backup(
                 c = first.successor[e]
                 for k in range(second.row_start[row2], second.row_start[row2 + 1]):
                     p = first.probability[e] * second.probability[k]
-                    total1 += p * lost_ahead[0, c, second.successor[k]]
-                    total2 += p * lost_ahead[1, c, second.successor[k]]
+                    total1 += p * next_lost[0, c, second.successor[k]]
+                    total2 += p * next_lost[1, c, second.successor[k]]
             lost[0, s1, s2] = scales[0] * first.loss[s1, take1[s2]] + factor * total1
             lost[1, s1, s2] = scales[1] * second.loss[s2, take2[s2]] + factor * total2
 

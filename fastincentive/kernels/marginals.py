@@ -81,7 +81,7 @@ def bound_settling_time(start, column, weight, discount, settled, sweeps, rest):
     """
     states = rest.shape[0]
     now = np.empty(states)
-    ahead = np.empty(states)
+    following = np.empty(states)
     for s in range(states):
         now[s] = 0.0 if settled[s] else 1.0
         rest[s] = now[s]
@@ -94,16 +94,16 @@ def bound_settling_time(start, column, weight, discount, settled, sweeps, rest):
                 for e in range(start[s], start[s + 1]):
                     total += weight[e] * now[column[e]]
                 total *= discount
-            ahead[s] = total
+            following[s] = total
             most = max(most, total)
             longest = max(longest, rest[s])
         if most <= 0.5:
             for s in range(states):
-                rest[s] += ahead[s] * longest / (1.0 - most)
+                rest[s] += following[s] * longest / (1.0 - most)
             return True
         for s in range(states):
-            rest[s] += ahead[s]
-        now, ahead = ahead, now
+            rest[s] += following[s]
+        now, following = following, now
     return False
 
 
@@ -305,7 +305,7 @@ def leader_gradient_one(
                 reward[s] += policies[i, s, a] * earned_last[shown[s, a if by_action else 0]]
         stationary_value(start, column, weight, reward, discount, packed.absorbing[m], value)
     # dV/dP of every entry of the pattern, and what actions earn at once, over all visits.
-    flow = np.zeros(column.shape[0])
+    slope = np.zeros(column.shape[0])
     earned = np.zeros(shown.shape)
     following = np.empty(states)
     powers = np.empty(horizon)
@@ -329,9 +329,9 @@ def leader_gradient_one(
             p *= discount
             total = 0.0
             for e in range(start[s], start[s + 1]):
-                ahead = value[column[e]]
-                total += weight[e] * ahead
-                flow[e] += p * ahead
+                later = value[column[e]]
+                total += weight[e] * later
+                slope[e] += p * later
             following[s] = here + discount * total
         value, following = following, value
     leader_value = 0.0
@@ -346,7 +346,7 @@ def leader_gradient_one(
                     leader_value += policies[i, s, a] * total
                 row = (m * states + s) * actions + a
                 for e in range(packed.row_start[row], packed.row_start[row + 1]):
-                    total += packed.probability[e] * flow[pattern.place[e]]
+                    total += packed.probability[e] * slope[pattern.place[e]]
             gradient[i, s, a] = total
     return leader_value
 

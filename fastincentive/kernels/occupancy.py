@@ -1,8 +1,8 @@
 """A policy's rows in sweep order, and the occupancy by transposed Gauss-Seidel sweeps over them.
 
 The occupancy solves visits = initial + W' visits for W = gamma P^pi. The method keeps the residual
-of that equation, the *pending* mass, beside the solution (Gauss-Southwell in a fixed order; also
-known as the push method of PageRank). Bytes per state and sweep: 12 K for its row, 40 for pending
+of that equation, the *pending* mass, beside the solution, as the push method of PageRank does
+(Andersen, Chung and Lang, 2006). Bytes per state and sweep: 12 K for its row, 40 for pending
 mass and visits.
 """
 

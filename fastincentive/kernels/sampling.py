@@ -179,13 +179,13 @@ def weigh(drawn, rewards, discount, to_go, baseline, weights, returned):
     sums = np.zeros(horizon)
     total = 0.0
     for b in range(count):
-        ahead = 0.0
+        later = 0.0
         for t in range(drawn.length[b] - 1, -1, -1):
-            ahead += powers[t] * rewards[drawn.place[b] + t]
-            weights[drawn.place[b] + t] = ahead
-            sums[t] += ahead
-        returned[b] = ahead
-        total += ahead
+            later += powers[t] * rewards[drawn.place[b] + t]
+            weights[drawn.place[b] + t] = later
+            sums[t] += later
+        returned[b] = later
+        total += later
     for b in range(count):
         others = (total - returned[b]) / (count - 1)
         for t in range(drawn.length[b]):
@@ -271,20 +271,20 @@ def sum_returns(discounts, rewards, drawn, visits, returns, starts, squares):
     groups = visits.shape[0]
     count, horizon, n = drawn.states.shape
     for g in numba.prange(groups):
-        ahead = np.empty(horizon + 1)
+        later = np.empty(horizon + 1)
         for b in range(g * count // groups, (g + 1) * count // groups):
             length = drawn.length[b]
             for i in range(n):
                 gamma = discounts[i]
-                ahead[length] = 0.0
+                later[length] = 0.0
                 for t in range(length - 1, -1, -1):
                     reward = rewards[i, drawn.states[b, t, i], drawn.actions[b, t, i]]
-                    ahead[t] = reward + gamma * ahead[t + 1]
+                    later[t] = reward + gamma * later[t + 1]
                 share = 1.0
                 for t in range(length):
                     s, a = drawn.states[b, t, i], drawn.actions[b, t, i]
                     visits[g, i, s, a] += share
-                    returns[g, i, s, a] += share * ahead[t]
+                    returns[g, i, s, a] += share * later[t]
                     share *= gamma
-                starts[g, i] += ahead[0]
-                squares[g, i] += ahead[0] * ahead[0]
+                starts[g, i] += later[0]
+                squares[g, i] += later[0] * later[0]

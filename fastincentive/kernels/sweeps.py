@@ -1,7 +1,7 @@
 """Modified policy iteration by Gauss-Seidel sweeps: best responses and values, many states.
 
 Puterman, Markov Decision Processes (1994), sections 6.3 (Gauss-Seidel value iteration), 6.5
-(modified policy iteration) and 6.6.3 (MacQueen's bounds). The eigenmodes that converge slowly are
+(modified policy iteration) and 6.6 (MacQueen's bounds). The eigenmodes that converge slowly are
 removed by reduced-rank extrapolation (Eddy, 1979; Mesina, 1977): three successive changes, combined
 with weights of sum 1 so that they all but cancel, and taken back if the next sweep does not
 confirm it. Below discount 1 each sweep is a contraction, whatever the point it starts from.
@@ -350,7 +350,7 @@ class Goal(NamedTuple):
 def set_goal(tolerance, gamma, largest, width, values):
     """Set the residuals to reach: never below what rounding allows for rows of this width.
 
-    By default (``tolerance`` 0) they are well below what ties are told apart by.
+    By default (``tolerance`` 0) they are well below ``TIE``, the gap between actions that are tied.
     """
     size = largest
     for s in range(values.shape[0]):
