@@ -300,6 +300,31 @@ def list_tied(packed, i, tied, sides, t, count, listed, scratch):
 
 
 @jit
+def improve_slopes(packed, i, actions, direction, tied, scratch, slope, q_slopes):
+    """Policy iteration with rewards ``direction`` among tied actions, in place.
+
+    Returns whether the last policy is proper, and up to which difference its slopes count as flat.
+    """
+    proper = True
+    flat = 0.0
+    for _ in range(10_000):
+        proper = evaluate_actions(packed, i, actions, direction, scratch, slope, q_slopes)
+        flat = FLAT * max(largest_entry(q_slopes), 1e-300)
+        changed = False
+        for s in range(actions.shape[0]):
+            best = actions[s]
+            for a in range(direction.shape[1]):
+                if tied[s, a] and q_slopes[s, a] > q_slopes[s, best] + flat:
+                    best = a
+            if best != actions[s]:
+                actions[s] = best
+                changed = True
+        if not (proper and changed):
+            break
+    return proper, flat
+
+
+@jit
 def walk_one(packed, i, lines, actions, tie, listed, found):
     """Walk the line of follower i."""
     base, direction, equals = lines.base[i], lines.direction[i], lines.equals[i]
@@ -346,21 +371,7 @@ def walk_one(packed, i, lines, actions, tie, listed, found):
                 )
             tied[s, actions[s]] = True
         # Of the actions tied here, those whose value grows fastest are optimal next.
-        proper = True
-        for _ in range(10_000):
-            proper = evaluate_actions(packed, i, actions, direction, scratch, slope, q_slopes)
-            flat = FLAT * max(largest_entry(q_slopes), 1e-300)
-            changed = False
-            for s in range(states):
-                best = actions[s]
-                for a in range(width):
-                    if tied[s, a] and q_slopes[s, a] > q_slopes[s, best] + flat:
-                        best = a
-                if best != actions[s]:
-                    actions[s] = best
-                    changed = True
-            if not (proper and changed):
-                break
+        proper, flat = improve_slopes(packed, i, actions, direction, tied, scratch, slope, q_slopes)
         count, every = list_tied(packed, i, tied, (left, actions), t, count, listed, search)
         complete = complete and every
         if not proper:

@@ -106,12 +106,19 @@ def neighbours(row_start, successor, states):
 
 
 @jit
+def inverse(order):
+    """Inverse permutation: the place of each state."""
+    place = np.empty_like(order)
+    for k in range(order.shape[0]):
+        place[order[k]] = k
+    return place
+
+
+@jit
 def elimination_tree(start, neighbour, order):
     """Parent of each place: the first later place that its column of the factors reaches."""
     states = order.shape[0]
-    place = np.empty(states, np.int64)
-    for k in range(states):
-        place[order[k]] = k
+    place = inverse(order)
     parent = np.full(states, -1, np.int64)
     ancestor = np.full(states, -1, np.int64)
     for k in range(states):
@@ -162,9 +169,7 @@ def postorder(parent):
 def column_counts(start, neighbour, order, parent):
     """Entries of each column of L with its diagonal."""
     states = order.shape[0]
-    place = np.empty(states, np.int64)
-    for k in range(states):
-        place[order[k]] = k
+    place = inverse(order)
     count = np.ones(states, np.int64)
     mark = np.full(states, -1, np.int64)
     for k in range(states):
@@ -245,16 +250,57 @@ def amalgamate_columns(parent, count):
 
 
 @jit
+def stack_updates(rows, first, above, child, sibling):
+    """Where the update matrix of each front lies (F + 1,); the last entry is the size of all."""
+    fronts = rows.shape[0]
+    # The update matrix of a front lies in the one of two stacks that its children's do not lie in.
+    depth = np.zeros(fronts, np.int64)
+    for f in range(fronts - 1, -1, -1):
+        if above[f] >= 0:
+            depth[f] = 1 - depth[above[f]]
+    stack = np.zeros(fronts + 1, np.int64)
+    height = np.zeros(2, np.int64)
+    most = np.zeros(2, np.int64)
+    for f in range(fronts):
+        c = child[f]
+        while c >= 0:
+            height[depth[c]] = min(height[depth[c]], stack[c])
+            c = sibling[c]
+        r = rows[f] - (first[f + 1] - first[f])
+        stack[f] = height[depth[f]]
+        height[depth[f]] += r * r
+        most[depth[f]] = max(most[depth[f]], height[depth[f]])
+    for f in range(fronts):
+        stack[f] += depth[f] * most[0]
+    stack[fronts] = most[0] + most[1]
+    return stack
+
+
+@jit
+def row_positions(first, begin, member, child, sibling):
+    """Positions (sum of m,) of the rows of each front, but for its pivots', in its parent's."""
+    at = np.empty(first[-1], np.int64)
+    position = np.zeros(begin[-1], np.uint32)
+    for f in range(child.shape[0]):
+        for e in range(begin[f], begin[f + 1]):
+            at[member[e]] = e - begin[f]
+        c = child[f]
+        while c >= 0:
+            for e in range(begin[c] + first[c + 1] - first[c], begin[c + 1]):
+                position[e] = at[member[e]]
+            c = sibling[c]
+    return position
+
+
+@jit
 def gather_fronts(row_start, successor, start, neighbour, order, parent, count):
     """Lay out the fronts; ``order`` is a postorder of its own elimination tree ``parent``."""
     states = order.shape[0]
     actions = (row_start.shape[0] - 1) // states
     first, rows = amalgamate_columns(parent, count)
     fronts = rows.shape[0]
-    place = np.empty(states, np.int64)
+    place = inverse(order)
     of = np.empty(states, np.int64)
-    for k in range(states):
-        place[order[k]] = k
     begin = np.zeros(fronts + 1, np.int64)
     factor = np.zeros(fronts + 1, np.int64)
     above = np.full(fronts, -1, np.int64)
@@ -303,41 +349,12 @@ def gather_fronts(row_start, successor, start, neighbour, order, parent, count):
         if above[f] >= 0:
             sibling[f] = child[above[f]]
             child[above[f]] = f
-    # The update matrix of a front lies in the one of two stacks that its children's do not lie in.
-    depth = np.zeros(fronts, np.int64)
-    for f in range(fronts - 1, -1, -1):
-        if above[f] >= 0:
-            depth[f] = 1 - depth[above[f]]
-    stack = np.zeros(fronts + 1, np.int64)
-    height = np.zeros(2, np.int64)
-    most = np.zeros(2, np.int64)
-    for f in range(fronts):
-        c = child[f]
-        while c >= 0:
-            height[depth[c]] = min(height[depth[c]], stack[c])
-            c = sibling[c]
-        r = rows[f] - (first[f + 1] - first[f])
-        stack[f] = height[depth[f]]
-        height[depth[f]] += r * r
-        most[depth[f]] = max(most[depth[f]], height[depth[f]])
-    for f in range(fronts):
-        stack[f] += depth[f] * most[0]
-    stack[fronts] = most[0] + most[1]
-    # Positions in fronts, of the children's rows and of the entries.
-    at = np.empty(states, np.int64)
-    position = np.zeros(begin[fronts], np.uint32)
+    stack = stack_updates(rows, first, above, child, sibling)
+    position = row_positions(first, begin, member, child, sibling)
     diagonal = np.empty(states, np.uint32)
-    for f in range(fronts):
-        w = first[f + 1] - first[f]
-        for e in range(begin[f], begin[f + 1]):
-            at[member[e]] = e - begin[f]
-        c = child[f]
-        while c >= 0:
-            for e in range(begin[c] + first[c + 1] - first[c], begin[c + 1]):
-                position[e] = at[member[e]]
-            c = sibling[c]
-        for k in range(w):
-            diagonal[order[first[f] + k]] = factor[f] + k * rows[f] + k
+    for k in range(states):
+        f = of[k]
+        diagonal[order[k]] = factor[f] + (k - first[f]) * (rows[f] + 1)
     address = np.empty(successor.shape[0], np.uint32)
     for s in range(states):
         i = place[s]
