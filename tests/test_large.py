@@ -14,8 +14,8 @@ from fastincentive.followers import evaluation
 from fastincentive.followers.best_responses import ResponseMemory
 from fastincentive.followers.followers import Followers
 from fastincentive.kernels import occupancy, sweeps
-from fastincentive.kernels import response_memory as recall
 from fastincentive.kernels import sweep_order as order
+from fastincentive.kernels.response_memory import DIRECTIONS, ENTRIES, broyden_update, predict
 
 KINDS = ["sparse", "ring", "local", "absorbing", "deterministic"]
 
@@ -291,8 +291,9 @@ def rows_of(seed, S=8):
 def test_settled_values_solve_the_equation(width, mix):
     column, weight, dense, earned = rows_of(1)
     values = np.zeros(8)
+    scratch = sweeps.Scratch(np.empty((3, 8)), np.empty(8))
     count, change = sweeps.settle_values(
-        column, weight, earned, values, np.empty((3, 8)), np.empty(8), 1e-13, 500, mix, width
+        sweeps.PolicyRows(column, weight, earned), values, scratch, 1e-13, 500, mix, width
     )
     assert 1 < count < 1000
     assert change <= 1e-13
@@ -306,13 +307,13 @@ def test_what_all_values_lack_alike_is_found(width):
     dense *= (0.9999 / dense.sum(axis=1))[:, None]
     exact = np.linalg.solve(np.eye(8) - dense, earned)
     values = exact - 7.0 + 1e-4 * np.random.default_rng(2).random(8)
-    assert sweeps.level(column, weight, earned, values, np.empty(8), width)
+    assert sweeps.remove_common_error(column, weight, earned, values, np.empty(8), width)
     assert np.abs(values - exact).max() < 0.7
     # A chain that goes round for ever does not level out.
     around = np.roll(np.arange(8), -1).astype(np.uint32)[:, None]
     values = np.array([1.0, -1.0] * 4)
     once = np.full((8, 1), 0.9999)
-    assert not sweeps.level(around, once, np.zeros(8), values, np.empty(8), width[:1])
+    assert not sweeps.remove_common_error(around, once, np.zeros(8), values, np.empty(8), width[:1])
     assert np.abs(values).max() <= 1.0
 
 
@@ -334,17 +335,17 @@ def test_pushed_occupancy_obeys_its_flow(width):
     column, weight, dense, _ = rows_of(3)
     initial = np.full(8, 0.125)
     visits, pending = np.zeros(8), initial.copy()
-    occupancy.push(column, weight, pending, visits, width)
+    occupancy.transposed_sweep(column, weight, pending, visits, width)
     # What is pending is the residual of the flow equation, after one sweep as at the end.
     np.testing.assert_allclose(pending, initial + dense.T @ visits - visits, atol=1e-14)
     scratch = np.empty((8, 8))
-    _, left = occupancy.push_occupancy(
+    _, left = occupancy.settle_occupancy(
         column, weight, pending, visits, scratch[:4], scratch[4:], 1e-13, 500, width
     )
     assert left <= 1e-13
     np.testing.assert_allclose(visits, np.linalg.solve(np.eye(8) - dense.T, initial), atol=1e-11)
     over = initial.copy()
-    occupancy.leave_over(column, weight, visits, over)
+    occupancy.occupancy_residual(column, weight, visits, over)
     np.testing.assert_allclose(over, initial + dense.T @ visits - visits, atol=1e-15)
 
 
@@ -352,12 +353,14 @@ def test_the_mixture_cancels_two_modes():
     rng = np.random.default_rng(4)
     first, second = rng.normal(size=(2, 30))
     residuals = np.stack([first * 0.9**k + second * 0.5**k for k in range(3)])
-    weights = sweeps.mixture(residuals)
+    weights = sweeps.extrapolation_weights(residuals)
     assert sum(weights) == pytest.approx(1.0)
     np.testing.assert_allclose(np.array(weights) @ residuals, 0.0, atol=1e-9)
     alone = np.stack([first * 0.9**k for k in range(3)])
-    np.testing.assert_allclose(np.array(sweeps.mixture(alone)) @ alone, 0.0, atol=1e-9)
-    assert sweeps.mixture(np.zeros((3, 4))) == (0.0, 0.0, 1.0)
+    np.testing.assert_allclose(
+        np.array(sweeps.extrapolation_weights(alone)) @ alone, 0.0, atol=1e-9
+    )
+    assert sweeps.extrapolation_weights(np.zeros((3, 4))) == (0.0, 0.0, 1.0)
 
 
 def test_policy_rows():
@@ -388,10 +391,10 @@ def test_policy_rows():
 def test_moves_along_known_directions_are_predicted():
     rng = np.random.default_rng(6)
     truth = rng.normal(size=(5, 30))  # response of 30 values to 5 rewards
-    direction = np.zeros((recall.DIRECTIONS, recall.ENTRIES))
-    response = np.zeros((recall.DIRECTIONS, 30))
-    coefficient, applied = np.empty(recall.DIRECTIONS), np.empty(30)
-    move = np.zeros(recall.ENTRIES)
+    direction = np.zeros((DIRECTIONS, ENTRIES))
+    response = np.zeros((DIRECTIONS, 30))
+    coefficient, applied = np.empty(DIRECTIONS), np.empty(30)
+    move = np.zeros(ENTRIES)
     lines = rng.normal(size=(3, 5)) * 1e-3
     rank = 0
     for k in range(12):
@@ -400,38 +403,38 @@ def test_moves_along_known_directions_are_predicted():
         else:
             move[:5] = rng.normal(size=3) @ lines
         expected = move[:5] @ truth
-        rank, new = recall.predict(direction, response, rank, 5, move, coefficient, applied)
+        rank, new = predict(direction, response, rank, 5, move, coefficient, applied)
         assert new == (k < 3)
         assert rank == min(k + 1, 3)
         if k >= 3:
             np.testing.assert_allclose(applied, expected, atol=1e-12)
-        recall.learn(response, rank, new, coefficient, expected - applied)
+        broyden_update(response, rank, new, coefficient, expected - applied)
         known = direction[:rank, :5]
         np.testing.assert_allclose(known @ known.T, np.eye(rank), atol=1e-10)
     # A policy that changes makes other responses: they are learnt from what was missed.
     truth = rng.normal(size=(5, 30))
     for _ in range(2):
         move[:5] = lines[1]
-        rank, new = recall.predict(direction, response, rank, 5, move, coefficient, applied)
-        recall.learn(response, rank, new, coefficient, lines[1] @ truth - applied)
+        rank, new = predict(direction, response, rank, 5, move, coefficient, applied)
+        broyden_update(response, rank, new, coefficient, lines[1] @ truth - applied)
     np.testing.assert_allclose(applied, lines[1] @ truth, atol=1e-12)
 
 
 def test_more_directions_than_are_kept_begin_anew():
     rng = np.random.default_rng(7)
-    most, size = recall.DIRECTIONS, recall.DIRECTIONS + 1
+    most, size = DIRECTIONS, DIRECTIONS + 1
     truth = rng.normal(size=(size, 4))
-    direction, response = np.zeros((most, recall.ENTRIES)), np.zeros((most, 4))
+    direction, response = np.zeros((most, ENTRIES)), np.zeros((most, 4))
     coefficient, applied = np.empty(most), np.empty(4)
-    move = np.zeros(recall.ENTRIES)
+    move = np.zeros(ENTRIES)
     rank = 0
     for k in range(size):
         move[:size] = np.eye(size)[k] + np.eye(size)[0]
-        rank, new = recall.predict(direction, response, rank, size, move, coefficient, applied)
+        rank, new = predict(direction, response, rank, size, move, coefficient, applied)
         assert new
         assert rank == (k + 1 if k < most else 1)
-        recall.learn(response, rank, new, coefficient, move[:size] @ truth - applied)
-    rank, new = recall.predict(direction, response, rank, size, move, coefficient, applied)
+        broyden_update(response, rank, new, coefficient, move[:size] @ truth - applied)
+    rank, new = predict(direction, response, rank, size, move, coefficient, applied)
     assert not new
     np.testing.assert_allclose(applied, move[:size] @ truth, atol=1e-12)
 
@@ -452,8 +455,7 @@ def test_the_certificate_is_the_bellman_residual(kind, uniform):
         q,
         actions,
         uniform,
-        (0,) * mdp.n_actions,
-        (0,) * width,
+        sweeps.Lengths((0,) * mdp.n_actions, (0,) * width),
     )
     expected = mdp.reward + 0.9 * mdp.dense_transition() @ values
     np.testing.assert_allclose(q, expected, atol=1e-12)

@@ -23,7 +23,7 @@ from fastincentive import (
 )
 from fastincentive.kernels import contraction as table_kernels
 from fastincentive.kernels import marginals as kernels
-from fastincentive.kernels.sparsity import stack_patterns, weigh_rows
+from fastincentive.kernels.sparsity import concatenate_patterns, policy_weights
 from fastincentive.leader import contraction
 from fastincentive.models import grid_mdp, random_problem
 from fastincentive.problem import pass_memory, passes
@@ -59,7 +59,9 @@ def test_patterns_hold_every_successor_once():
             first = m * mdp.available.size
             edges = slice(packed.row_start[first], packed.row_start[first + mdp.available.size])
             assert (column[pattern.place[edges]] == packed.successor[edges]).all()
-        again = stack_patterns([followers[i].transition.pattern for i in range(len(followers))])
+        again = concatenate_patterns(
+            [followers[i].transition.pattern for i in range(len(followers))]
+        )
         assert again.base[-1] == again.column.size
 
 
@@ -69,7 +71,7 @@ def test_weighed_rows_are_the_chain():
     packed = problem.followers.packed
     for i, move in enumerate(moves_of(game)):
         weight = np.full(pattern.largest, np.nan)
-        weigh_rows(packed, pattern, i, game.policies[i], weight)
+        policy_weights(packed, pattern, i, game.policies[i], weight)
         m = packed.model[i]
         column = pattern.column[pattern.base[m] : pattern.base[m + 1]]
         dense = np.zeros_like(move)

@@ -131,7 +131,7 @@ def test_who_is_never_absorbed_beside_a_closure():
         never = np.empty(12, np.bool_)
         start, column = rows.indptr.astype(np.int64), rows.indices.astype(np.int64)
         weight = dense[np.repeat(np.arange(12), np.diff(start)), column]
-        assert chain.mark_never(start, column, weight, absorbing, never) == expected.any()
+        assert chain.mark_never_absorbed(start, column, weight, absorbing, never) == expected.any()
         np.testing.assert_array_equal(never, expected)
 
 

@@ -9,7 +9,7 @@ from random_mdps import chain_of
 import fastincentive as fi
 from fastincentive.bench.random_mdps import KINDS, random_mdp
 from fastincentive.followers.followers import Followers
-from fastincentive.kernels.jacobi import mixing_response
+from fastincentive.kernels.jacobi import jacobi_response
 
 DISCOUNTS = (0.5, 0.9, 0.99, 0.999, 0.9999, 1.0)
 
@@ -77,7 +77,7 @@ def test_jacobi_sweeps_answer_or_say_that_they_do_not(kind):
     followers = Followers([mdp])
     actions, values = np.empty(60, np.int64), np.empty(60)
     q_values = np.empty((60, mdp.n_actions))
-    residual, passes, count = mixing_response(
+    residual, passes, count = jacobi_response(
         followers.packed, 0, followers.rewards, actions, values, q_values
     )
     expected = mdp.reward + 0.999 * (mdp.dense_transition() @ values)

@@ -8,7 +8,9 @@ import pytest
 from conftest import random_policy
 
 import fastincentive as fi
-from fastincentive.kernels import jit
+from fastincentive.followers.best_responses import empty_recall, sweepable
+from fastincentive.kernels import jit, regimes, sweeps
+from fastincentive.kernels.response_memory import predicted_responses
 
 pytestmark = pytest.mark.skipif(
     numba.config.NUMBA_NUM_THREADS < 2 or numba.config.DISABLE_JIT, reason="no second thread"
@@ -117,3 +119,46 @@ def test_a_short_run(parameterization, runs):
     results = runs(run)
     assert results[0].nit > 5  # or nothing is tested
     assert_all_identical(results)
+
+
+def test_threads_write_into_the_arrays_of_tuples(problem):
+    # A loop of threads that only writes into arrays of a tuple may be taken for dead by Numba.
+    followers = problem.followers
+    packed, rewards = followers.packed, followers.rewards
+    n, states, _ = followers.shape
+    known = sweepable(packed, [mdp.transition for mdp in followers])
+    limits = sweeps.Limits(0.0, known.budget, known.uniform)
+    memory = empty_recall(n, known.ordered)
+    expected = followers.best_responses(rewards)
+    for kernel, first in ((sweeps.large_responses, ()), (predicted_responses, (memory,))):
+        answer = sweeps.Answer(
+            np.full((n, states), -1),
+            np.full((n, states), np.nan),
+            np.full(followers.shape, np.nan),
+            np.full(n, np.nan),
+            np.full(n, np.nan),
+            np.full(n, -1),
+        )
+        kernel.threaded(packed, known.ordered, *first, rewards, limits, answer, known.lengths)
+        np.testing.assert_array_equal(answer.actions, expected.actions)
+        np.testing.assert_allclose(answer.values, expected.values, atol=1e-9)
+        np.testing.assert_allclose(answer.q_values, expected.q_values, atol=1e-9)
+        assert (answer.residual <= answer.goal).all()
+        assert (answer.iterations > 0).all()
+    assert memory.known.all()
+
+    listed = regimes.ResponseList(
+        np.full((n, 8), np.nan),
+        np.full((n, 8), np.nan),
+        np.full((n, 8, states), -9),
+        np.full((n, 8, states), -9),
+    )
+    found = np.zeros((n, 5), np.int64)
+    equals = np.broadcast_to(np.arange(followers.shape[2]), followers.shape).copy()
+    lines = regimes.Lines(rewards, np.zeros(followers.shape), equals, np.ones(n))
+    regimes.walk_lines.threaded(packed, lines, expected.actions.copy(), 2e-11, listed, found)
+    assert (found[:, 0] > 0).all()
+    np.testing.assert_array_equal(listed.lower[:, 0], 0.0)
+    np.testing.assert_array_equal(listed.upper[:, 0], 1.0)
+    assert (listed.visited[:, 0] >= -1).all()
+    assert (listed.full[:, 0] >= 0).all()

@@ -137,7 +137,7 @@ def _rows(size: int) -> _Rows:
     reward = _values(states)
     row = np.empty(states, np.int64)
     policy_rows(start, column, weight, order, reward, row, places, weights, earned, scale)
-    return _Rows(places, weights, earned, constant_lengths(1, widest)[1])
+    return _Rows(places, weights, earned, constant_lengths(1, widest).width)
 
 
 def _value_sweep(size: int) -> Trial:
@@ -166,7 +166,7 @@ def _value_sweep(size: int) -> Trial:
 
 def _mass_sweep(size: int) -> Trial:
     """One transposed sweep: rows read, pending mass and visits read and written, and added up."""
-    from fastincentive.kernels.occupancy import push
+    from fastincentive.kernels.occupancy import transposed_sweep
 
     rows = _rows(size)
     mass = np.abs(_values(rows.earned.size))
@@ -178,7 +178,7 @@ def _mass_sweep(size: int) -> Trial:
         visits.fill(0.0)
 
     def run(_: None) -> None:
-        push(rows.places, rows.weights, pending, visits, rows.width)
+        transposed_sweep(rows.places, rows.weights, pending, visits, rows.width)
 
     def read(_: None) -> FloatArray:
         return np.stack([pending, visits])
@@ -189,13 +189,13 @@ def _mass_sweep(size: int) -> Trial:
         arrived = np.bincount(rows.places.ravel(), flow.ravel(), minlength=mass.size)
         return _difference(mass + arrived - answer[1], answer[0])
 
-    return Trial([Contender("push", run, prepare, read, moved)], error, 1e-12)
+    return Trial([Contender("transposed_sweep", run, prepare, read, moved)], error, 1e-12)
 
 
 def _improvement(size: int) -> Trial:
     """One sweep of value iteration over all actions, none of which changes the policy."""
     from fastincentive.followers.evaluation import constant_lengths
-    from fastincentive.kernels.sweeps import improve
+    from fastincentive.kernels.sweeps import PolicyRows, SweepState, improve
 
     mdp = cases.robot_grid(size, _GAMMA)
     ordered = _ordered(size)
@@ -204,7 +204,10 @@ def _improvement(size: int) -> Trial:
     reward = mdp.reward[ordered.order[0]]
     values, before = np.empty(states), _values(states)
     held = np.zeros(states, np.int64)
-    scratch = (np.empty((states, widest), np.uint32), np.empty((states, widest)), np.empty(states))
+    rows = PolicyRows(
+        np.empty((states, widest), np.uint32), np.empty((states, widest)), np.empty(states)
+    )
+    state = SweepState(successor, probability, reward, held, rows, values)
     moved = float(successor.nbytes + probability.nbytes + reward.nbytes + held.nbytes)
     moved += 2.0 * values.nbytes
 
@@ -212,8 +215,7 @@ def _improvement(size: int) -> Trial:
         values[:] = before
 
     def run(_: None) -> FloatArray:
-        lengths = constant_lengths(actions, widest)
-        improve(successor, probability, reward, _GAMMA, np.inf, values, held, *scratch, *lengths)
+        improve(_GAMMA, np.inf, state, constant_lengths(actions, widest))
         return values
 
     def error(answer: FloatArray) -> float:

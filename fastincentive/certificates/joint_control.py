@@ -119,7 +119,7 @@ class Control:
             return np.inf, np.zeros(self._count)
         scale = self._discounts[0] ** self._horizon
         value, lost = scale * value, scale * lost
-        kernels.backward(
+        kernels.backward_induction(
             self._first,
             self._second,
             self._table,
@@ -141,7 +141,7 @@ class Control:
         if self._end is None or not np.array_equal(self._end[0], weights):
             value = np.empty((self._first.allowed.shape[0], self._second.allowed.shape[0]))
             lost = np.empty((2, *value.shape))
-            bounded = kernels.stationary(
+            bounded = kernels.value_iteration(
                 self._first,
                 self._second,
                 self._table,

@@ -45,7 +45,9 @@ class Pairs:
         by_label, _ = problem.leader.expectations(marginals)
         leader = np.broadcast_to(by_label[problem.leader.labels[0]], (states, actions))
         reached = np.empty(states, bool)
-        kernels.reach(followers.packed, 0, mdp.available, reached, np.empty(states, np.int64))
+        kernels.mark_reachable(
+            followers.packed, 0, mdp.available, reached, np.empty(states, np.int64)
+        )
         same = alike(
             followers, follower_kinds(problem), np.unique(leader, return_inverse=True)[1][None]
         )

@@ -206,7 +206,7 @@ class Search:
         """(S,) the states that a policy (S, A) comes to."""
         met = np.empty(policy.shape[0], bool)
         packed = self.problem.followers.packed
-        kernels.reach(packed, 0, policy > 0, met, np.empty(met.size, np.int64))
+        kernels.mark_reachable(packed, 0, policy > 0, met, np.empty(met.size, np.int64))
         return met
 
     def _try(self, policies: FloatArray, otherwise: FloatArray) -> None:

@@ -13,14 +13,14 @@ from fastincentive._arrays import FloatArray
 from fastincentive.followers.evaluation import constant_lengths, direct_cost, evaluate_follower
 from fastincentive.followers.transition import TransitionModel
 from fastincentive.kernels import bellman, sweeps
-from fastincentive.kernels.jacobi import mixing_response
+from fastincentive.kernels.jacobi import jacobi_response
 from fastincentive.kernels.packed import Packed
 from fastincentive.kernels.response_memory import (
     DIRECTIONS,
     ENTRIES,
-    Recall,
-    recalled_responses,
-    restore,
+    Memory,
+    predicted_responses,
+    store_answer,
 )
 from fastincentive.kernels.sweep_order import Ordered
 
@@ -64,7 +64,7 @@ class Sweepable(NamedTuple):
     ordered: Ordered
     budget: FloatArray  # (n,) row entries to sweep before factors are tried, inf: never
     uniform: bool  # whether all rows of the models are as long as the ordered ones
-    lengths: tuple[tuple[int, ...], tuple[int, ...]]  # see ``constant_lengths``
+    lengths: sweeps.Lengths  # see ``constant_lengths``
 
 
 def sweepable(packed: Packed, models: Sequence[TransitionModel]) -> Sweepable | None:
@@ -101,9 +101,9 @@ class ResponseMemory:
 
     def __init__(self) -> None:
         self._packed: Packed | None = None
-        self._recall: Recall | None = None
+        self._recall: Memory | None = None
 
-    def recall(self, packed: Packed, ordered: Ordered) -> Recall:
+    def recall(self, packed: Packed, ordered: Ordered) -> Memory:
         """Return the arrays for these followers, empty ones for others than the last time."""
         if self._recall is None or self._packed is not packed:
             self._packed = packed
@@ -115,7 +115,7 @@ class ResponseMemory:
         other = ResponseMemory()
         other._packed = self._packed
         if self._recall is not None:
-            other._recall = Recall(*(array.copy() for array in self._recall))
+            other._recall = Memory(*(array.copy() for array in self._recall))
         return other
 
 
@@ -125,12 +125,12 @@ def recall_bytes(n: int, known: Sweepable) -> float:
     return 8.0 * n * (states * (2 * actions + 1.5 * width + 3 + DIRECTIONS) + DIRECTIONS * ENTRIES)
 
 
-def empty_recall(n: int, ordered: Ordered) -> Recall:
-    """Allocate the arrays of ``Recall``."""
+def empty_recall(n: int, ordered: Ordered) -> Memory:
+    """Allocate the arrays of ``Memory``."""
     count, states, actions, width = ordered.successor.shape
     place = np.empty((count, states), np.int64)
     np.put_along_axis(place, ordered.order, np.arange(states)[None], axis=1)
-    return Recall(
+    return Memory(
         known=np.zeros(n, bool),
         rewards=np.empty((n, states, actions)),
         largest=np.empty(n),
@@ -169,8 +169,10 @@ def respond_large(
     q_values = np.empty(rewards.shape)
     residual, goal = np.empty(n), np.empty(n)
     iterations = np.empty(n, np.int64)
+    answer = sweeps.Answer(actions, values, q_values, residual, goal, iterations)
+    limits = sweeps.Limits(tolerance, known.budget, known.uniform)
     recall = None if memory is None else memory.recall(packed, known.ordered)
-    kernel = sweeps.large_responses if recall is None else recalled_responses
+    kernel = sweeps.large_responses if recall is None else predicted_responses
     if recall is None:
         actions[:] = -1 if warm is None else warm
     (kernel.serial if n == 1 else kernel)(
@@ -178,16 +180,9 @@ def respond_large(
         known.ordered,
         *(() if recall is None else (recall,)),
         rewards,
-        tolerance,
-        known.budget,
-        known.uniform,
-        actions,
-        values,
-        q_values,
-        residual,
-        goal,
-        iterations,
-        *known.lengths,
+        limits,
+        answer,
+        known.lengths,
     )
     for i in np.flatnonzero(residual > goal).tolist():
         if known.budget[i] < math.inf:
@@ -197,7 +192,7 @@ def respond_large(
             )
             iterations[i] += extra
             if recall is not None:
-                restore(packed, known.ordered, recall, i, actions[i], values[i])
+                store_answer(packed, known.ordered, recall, i, actions[i], values[i])
     return actions, values, q_values, residual, iterations
 
 
@@ -225,11 +220,11 @@ def respond_by_policies(
         if warm is not None:
             actions[i] = warm[i]
         elif packed.discount[i] < 1.0:
-            residual[i], passes, iterations[i] = mixing_response(packed, i, rewards, *answer)
+            residual[i], passes, iterations[i] = jacobi_response(packed, i, rewards, *answer)
             if residual[i] <= passes:
                 continue
         elif ordered is not None:
-            bellman.guess_actions(packed, ordered, i, rewards, values[i], actions)
+            bellman.value_iteration_start(packed, ordered, i, rewards, values[i], actions)
         model = models[packed.model[i]]
         residual[i], rounds = iterate_policies(model, packed, i, rewards[i], *answer)
         if rounds < 0 and actions[i].max() >= 0:

@@ -10,7 +10,7 @@ from fastincentive.followers.followers import Followers
 from fastincentive.kernels import marginals as kernels
 from fastincentive.kernels.marginals import SETTLE, Chains
 from fastincentive.kernels.packed import Packed
-from fastincentive.kernels.sparsity import Pattern, stack_patterns
+from fastincentive.kernels.sparsity import Pattern, concatenate_patterns
 
 __all__ = ["pattern_of", "room", "settled_states"]
 
@@ -18,7 +18,7 @@ __all__ = ["pattern_of", "room", "settled_states"]
 def pattern_of(followers: Followers) -> Pattern:
     """Merge the successor rows of the followers' models."""
     _, first = np.unique(followers.packed.model, return_index=True)
-    return stack_patterns([followers[i].transition.pattern for i in first.tolist()])
+    return concatenate_patterns([followers[i].transition.pattern for i in first.tolist()])
 
 
 def settled_states(followers: Followers, policies: FloatArray) -> NDArray[np.bool_]:

@@ -50,11 +50,11 @@ MOST_CYCLES = 20_000
 MOST_FILL = 1e8
 
 
-def constant_lengths(actions: int, width: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def constant_lengths(actions: int, width: int) -> sweeps.Lengths:
     """Tuples whose lengths the kernels take for constants; empty where rows are long."""
     if max(actions, width) > LONGEST_UNROLLED:
-        return (), ()
-    return (0,) * actions, (0,) * width
+        return sweeps.Lengths((), ())
+    return sweeps.Lengths((0,) * actions, (0,) * width)
 
 
 def direct_cost(states: int, breadth: int) -> float:
@@ -138,7 +138,7 @@ def evaluate_follower(
     if gamma == 1.0:
         rows = _merged_rows(packed, i, policy)
         never = np.empty(policy.shape[0], np.bool_)
-        if chain.mark_never(*rows, packed.absorbing[packed.model[i]], never):
+        if chain.mark_never_absorbed(*rows, packed.absorbing[packed.model[i]], never):
             return int(np.argmax(never))
     layout = model.fronts() if route == "direct" else None
     if route != "direct":
@@ -209,7 +209,8 @@ def _by_sweeps(
     earned = np.empty(count)
     scale = np.empty(count)
     occupancy.policy_rows(start, column, weight, order, reward, row, places, weights, earned, scale)
-    width = constant_lengths(1, widest)[1]
+    rows = sweeps.PolicyRows(places, weights, earned)
+    width = constant_lengths(1, widest).width
     entries = count * (widest * (1.0 if widest <= LONGEST_UNROLLED else LONG_ROWS) + 3.0)
     cycles = int(min(MOST_CYCLES, max(1.0, budget / (16.0 * entries))))
     if cycles == MOST_CYCLES:  # nothing more can come
@@ -223,7 +224,7 @@ def _by_sweeps(
         goal = max(1e-14 * (1.0 - gamma), 1e-15) * size / max(1.0 - gamma, 1e-3)
     while True:
         _, change = sweeps.settle_values(
-            places, weights, earned, values, scratch[:3], scratch[3], goal, cycles, True, width
+            rows, values, sweeps.Scratch(scratch[:3], scratch[3]), goal, cycles, True, width
         )
         size = float(np.abs(values).max())
         if change > max(goal, 1e-14 * size) and budget < math.inf:
@@ -238,12 +239,12 @@ def _by_sweeps(
     for k in range(MOST_ROUNDS):
         # Rounding adds up: what is pending is taken from the equation anew, and counted apart.
         pending = initial.copy()
-        occupancy.leave_over(places, weights, counted, pending)
+        occupancy.occupancy_residual(places, weights, counted, pending)
         largest = float(np.abs(counted).max())
         if k > 1 and float(np.abs(pending).max()) <= max(share, 1e-14 * largest):
             break
         extra = np.zeros(count)
-        _, left = occupancy.push_occupancy(
+        _, left = occupancy.settle_occupancy(
             places, weights, pending, extra, scratch[:4], scratch[4:], share, cycles, width
         )
         counted += extra

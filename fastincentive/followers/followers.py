@@ -24,7 +24,7 @@ from fastincentive.followers.evaluation import ROUTES, evaluate_large
 from fastincentive.followers.mdp import TabularMDP, as_mdp
 from fastincentive.followers.transition import TransitionModel
 from fastincentive.kernels import bellman
-from fastincentive.kernels.jacobi import mixing_response
+from fastincentive.kernels.jacobi import jacobi_response
 from fastincentive.kernels.packed import DENSE_STATES, Packed
 
 __all__ = ["Followers"]
@@ -332,7 +332,7 @@ class Followers:
                 bellman.first_responses(self.packed, known.ordered, rewards, *answer)
                 return answer
             for i in range(n):  # factors judge what it finds
-                mixing_response(self.packed, i, rewards, actions[i], values[i], q_values[i])
+                jacobi_response(self.packed, i, rewards, actions[i], values[i], q_values[i])
         else:
             actions[:] = -1 if warm is None else warm
         bellman.best_responses(self.packed, rewards, *answer)

@@ -1,1 +1,1 @@
-"""Numba kernels: arrays in, arrays out; no classes, no strings, no I/O."""
+"""Numba kernels: arrays (and NamedTuples of arrays) in, arrays out; no classes, strings, I/O."""

@@ -1,8 +1,9 @@
-"""Derivatives of smooth responses, backwards: from policies to the action values they are made of.
+"""The adjoint of smooth responses: from derivatives in policies to those in action values.
 
-A response is pi = softmax(Q / tau), Q = r + gamma P V. What a derivative in Q says about the
-rewards comes in two parts: that of r itself, and that of V, which one transposed solve with
-I - gamma P^mu collects; mu are the policies that dV/dr counts with.
+A response is pi = softmax(Q / tau), Q = r + gamma P V. A derivative in Q is one in r, and through V
+one in the rewards of all successors, which one transposed solve with I - gamma P^mu collects; mu
+are the policies for which dV/dr = (I - gamma P^mu)^-1 holds (the implicit function theorem). Bytes:
+12 for each stored transition with a derivative that is not 0, 24 for each entry (S, A).
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ import numba
 
 from fastincentive.kernels.jit import parallel_jit
 
-__all__ = ["spread_slopes"]
+__all__ = ["softmax_adjoint"]
 
 
 @parallel_jit
-def spread_slopes(packed, slopes, policies, tau, ended, scores, sources):
-    """Find derivatives in Q (n,S,A), and what they hand on to V at the successors (n,S).
+def softmax_adjoint(packed, slopes, policies, tau, ended, scores, sources):
+    """Write derivatives in Q (n,S,A), ``scores``, and through Q in V (n,S), ``sources``.
 
     ``slopes`` (n,S,A) are derivatives in the policies, of which available entries are read; in
     states marked in ``ended`` (n,S) the response is no softmax and does not move.

@@ -1,6 +1,10 @@
 """Policy evaluation, occupancy and best responses of single followers.
 
-At discount 1 the absorbing states are killed: value 0, occupancy 0.
+Howard's policy iteration (Puterman, Markov Decision Processes, 1994, section 6.4; chapter 7 at
+discount 1), and the same with entropy, Newton's method on the soft Bellman equation (Geist,
+Scherrer and Pietquin, A theory of regularized Markov decision processes, 2019). At discount 1 the
+absorbing states are killed: value 0, occupancy 0. An evaluation takes at most 2/3 S^3 flops by
+dense factors, less by the envelope; action values read 12 bytes for each stored transition.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from fastincentive.kernels.jit import jit, parallel_jit
 from fastincentive.kernels.packed import DENSE_STATES
 from fastincentive.kernels.policy_chain import (
     factorize,
-    mark_never,
+    mark_never_absorbed,
     merge_rows,
     model_size,
     solve_factored,
@@ -189,7 +193,9 @@ def best_response_one(packed, i, rewards, actions, values, q_values, residual, i
                 values[i] = 0.0
             if gamma == 1.0:
                 never = np.empty(states, np.bool_)
-                if mark_never(start, column, weight, packed.absorbing[packed.model[i]], never):
+                if mark_never_absorbed(
+                    start, column, weight, packed.absorbing[packed.model[i]], never
+                ):
                     iterations[i] = -1
             sweep_values(start, column, weight, reward, values[i], 1e-14, 40)
         action_values(packed, i, gamma, rewards[i], values[i], q_values[i])
@@ -240,8 +246,8 @@ def best_responses(packed, rewards, actions, values, q_values, residual, iterati
 
 
 @jit
-def guess_actions(packed, ordered, i, rewards, values, actions):
-    """Sweeps of value iteration against the flow until no action changes any more.
+def value_iteration_start(packed, ordered, i, rewards, values, actions):
+    """Gauss-Seidel value iteration, from the sinks backwards, until no action changes any more.
 
     ``values`` is scratch (S,), in the order of the sweeps.
     """
@@ -279,7 +285,7 @@ def guess_actions(packed, ordered, i, rewards, values, actions):
 
 @jit
 def prefer_first(actions, q_values, values):
-    """Among tied actions take the first, whichever the search had come by."""
+    """Among tied actions take the first, whatever policy iteration ended with."""
     slack = 1e-12 * np.abs(values).max()
     for s in range(actions.shape[0]):
         best = q_values[s].max()
@@ -291,9 +297,9 @@ def prefer_first(actions, q_values, values):
 
 @parallel_jit
 def first_responses(packed, ordered, rewards, actions, values, q_values, residual, iterations):
-    """As ``best_responses`` from nothing, below discount 1: sweeps choose where to start."""
+    """As ``best_responses`` without a warm start, below discount 1: value iteration finds one."""
     for i in numba.prange(packed.model.shape[0]):
-        guess_actions(packed, ordered, i, rewards, values[i], actions)
+        value_iteration_start(packed, ordered, i, rewards, values[i], actions)
         best_response_one(packed, i, rewards, actions, values, q_values, residual, iterations)
         prefer_first(actions[i], q_values[i], values[i])
 
@@ -368,8 +374,8 @@ def soft_response_one(packed, i, rewards, tau, policies, values, q_values, resid
         if worst <= 1e-13 * largest or (dense and k > 20 and worst >= previous):
             break
         previous = worst
-    # At discount 1 a loop that pays drives out every way to leave it: values run off, or the policy
-    # all but never leaves, and then the residual says nothing.
+    # At discount 1 a loop that pays takes all probability from the actions that leave it: values
+    # diverge, or the policy almost never leaves, and then a small residual proves nothing.
     paying = gamma == 1.0 and largest > 1e8 * (np.abs(rewards[i]).max() + tau)
     if gamma == 1.0 and dense:
         for s in range(states):

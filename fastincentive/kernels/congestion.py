@@ -1,9 +1,11 @@
 """Rewards of how many followers share each resource, from probabilities of being there.
 
-The members of a resource are the followers that can be there. The difference of a member is how
-much higher the expected function of the resource is with that member there than without it. A
-polynomial is given by its coefficients b in the basis of binomials, sum_k b_k C(N, k): the
-expectation of C(N, k) is the elementary symmetric polynomial e_k of the members' probabilities.
+The reward of a congestion game (Rosenthal, 1973). The members of a resource are the followers that
+can be there. The difference of a member is how much higher the expected function of the resource is
+with that member there than without it. A polynomial is given by its coefficients b in the basis of
+binomials, sum_k b_k C(N, k): the expectation of C(N, k) is the elementary symmetric polynomial e_k
+of the members' probabilities. O(m D) flops at each time for m members and degree D; O(m^2) for a
+function given by its values.
 """
 
 from __future__ import annotations
@@ -77,8 +79,8 @@ def average(coefficients, p, count):
 def polynomial_one(coefficients, own, count, before):
     """Turn the members' probabilities (m,) into their differences; returns the expected function.
 
-    The coefficients (D+1,), averaged over the members after each, meet the symmetric polynomials
-    e_0..e_{D-1} of the members ``before`` (m,D) it: no member is divided out again.
+    For each member, the coefficients (D+1,) averaged over those after it are multiplied with the
+    symmetric polynomials e_0..e_{D-1} of those ``before`` it (m,D): no division, no cancellation.
     """
     degree = before.shape[1]
     m = own.shape[0]

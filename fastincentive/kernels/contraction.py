@@ -1,4 +1,10 @@
-"""Tables over joint labels, contracted with the followers' label marginals."""
+"""Tables over joint labels, contracted with the followers' label marginals.
+
+The reward is a tensor with one axis of L labels for each of n followers; its expectation is the
+tensor's multilinear form (mode products; Kolda and Bader, Tensor decompositions and applications,
+2009, section 2.5). Flops of one follower's conditional rewards at one time: 2 L^n (1 + 1/L + ...),
+the largest contraction first; bytes 8 L^n.
+"""
 
 from __future__ import annotations
 

@@ -1,10 +1,12 @@
-"""Rewards of how many followers count, by halves.
+"""Rewards of how many followers count: conditional rewards by divide and conquer.
 
-A group of followers has a law (how many of them count) and a function (the expected reward given
-how many of them count, everything outside at its own law). The function of one half is the whole
-group's averaged over the law of the other half, down to single followers, whose functions are
-their conditional rewards. Only sums of products of probabilities: nothing is divided out again.
-Counts are spread over a few standard deviations, a few sqrt(n); only these are gone through.
+The number that count has a Poisson binomial law. A group of followers has such a law, and a
+function: the expected reward given how many of the group count, everybody else at their own laws.
+The function of one half is the whole group's averaged over the law of the other half, down to
+single followers, whose functions are their conditional rewards (a product tree, and its transpose
+on the way down). Only sums of products of probabilities, never a division: no cancellation. Counts
+spread over a few standard deviations, a few sqrt(n), and only these are computed: O(n^2) flops at
+each time for few followers, O(n log n) for many.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ def count_law(probability, law):
 
 @jit
 def trim(law, low, high):
-    """Set what is negligible at the ends low and high - 1 to 0; returns what is left of these."""
+    """Set negligible entries at the ends to 0; returns the range low, high of the others."""
     while low < high - 1 and law[low] <= NEGLIGIBLE:
         law[low] = 0.0
         low += 1
@@ -80,7 +82,7 @@ def average_counts(functions, laws, out):
         average_count(functions[t], laws[t], out[t])
 
 
-class Halves(NamedTuple):
+class GroupLaws(NamedTuple):
     """Laws of the counts of all groups: those of 2^k followers at level k, the last one smaller.
 
     The group of g followers from f on takes g + 1 entries from f + f // 2^k on.
@@ -92,10 +94,10 @@ class Halves(NamedTuple):
 
 
 @jit
-def halve_laws(probability, halves):
+def write_group_laws(probability, groups):
     """Fill in the laws, from single followers to all of them."""
     n = probability.shape[0]
-    law, low, high = halves
+    law, low, high = groups
     for i in range(n):
         p = probability[i]
         law[0, 2 * i] = 1.0 - p
@@ -136,9 +138,9 @@ def average_part(function, known, law, window, out, asked):
 
 
 @jit
-def around(halves, level, group, size):
-    """Find the counts of a group that are not negligible, or not if one follower deviates."""
-    return max(halves.low[level, group] - 1, 0), min(halves.high[level, group] + 1, size + 1)
+def probable_counts(groups, level, group, size):
+    """Range of a group's counts that are not negligible, also if one follower deviates."""
+    return max(groups.low[level, group] - 1, 0), min(groups.high[level, group] + 1, size + 1)
 
 
 @jit
@@ -148,12 +150,12 @@ def count_rewards_one(values, probability, conditional):
     top = 0
     while 1 << top < n:
         top += 1
-    halves = Halves(
+    groups = GroupLaws(
         np.empty((top + 1, 2 * n)),
         np.empty((top + 1, n), np.int64),
         np.empty((top + 1, n), np.int64),
     )
-    halve_laws(probability, halves)
+    write_group_laws(probability, groups)
     # A level's functions lie as its laws do.
     source = np.empty(2 * n)
     target = np.empty(2 * n)
@@ -161,23 +163,23 @@ def count_rewards_one(values, probability, conditional):
     for level in range(top, 0, -1):
         size = 1 << level
         half = size >> 1
-        below = halves.law[level - 1]
+        below = groups.law[level - 1]
         for first in range(0, n, size):
             group = first // size
             last = min(first + size, n)
             middle = min(first + half, n)
             function = source[first + group :]
-            known = around(halves, level, group, last - first)
+            known = probable_counts(groups, level, group, last - first)
             left = first + 2 * group
             right = middle + 2 * group + 1
-            asked = around(halves, level - 1, 2 * group, middle - first)
+            asked = probable_counts(groups, level - 1, 2 * group, middle - first)
             if middle == last:
                 target[left + asked[0] : left + asked[1]] = function[asked[0] : asked[1]]
                 continue
-            its = (halves.low[level - 1, 2 * group], halves.high[level - 1, 2 * group])
-            other = (halves.low[level - 1, 2 * group + 1], halves.high[level - 1, 2 * group + 1])
+            its = (groups.low[level - 1, 2 * group], groups.high[level - 1, 2 * group])
+            other = (groups.low[level - 1, 2 * group + 1], groups.high[level - 1, 2 * group + 1])
             average_part(function, known, below[right:], other, target[left:], asked)
-            asked = around(halves, level - 1, 2 * group + 1, last - middle)
+            asked = probable_counts(groups, level - 1, 2 * group + 1, last - middle)
             average_part(function, known, below[left:], its, target[right:], asked)
         source, target = target, source
     for i in range(n):

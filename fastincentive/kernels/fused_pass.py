@@ -1,9 +1,13 @@
 """All three of the leader's passes in one call, for two followers and a small table.
 
-Over a few dozen states and steps the calls between the passes cost more than the passes.
+The passes are those of ``marginals``; over a few dozen states and steps the calls between them cost
+more than the passes. Between forward and backward pass the L x L table is multiplied with the label
+marginals of all T steps, by BLAS: 4 T L^2 flops.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,36 +15,35 @@ from fastincentive.kernels.jit import jit
 from fastincentive.kernels.marginals import (
     SETTLE,
     Chains,
+    ForwardLaws,
     first_below,
     forward_one,
     leader_gradient_one,
 )
 
-__all__ = ["short_pass"]
+__all__ = ["Horizon", "fused_pass"]
+
+
+class Horizon(NamedTuple):
+    """How far into the future a pass goes."""
+
+    discount: float  # the leader's
+    stage: int  # what is done before the first step: ``SETTLE`` or ``WEIGH``
+    steps: int  # at most
+    stop: float  # bound on what may lie beyond, as a multiple of the largest reward
 
 
 @jit
-def short_pass(
-    packed,
-    pattern,
-    policies,
-    labels,
-    table,
-    turned,
-    discount,
-    stage,
-    steps,
-    stop,
-    shows_states,
-    with_gradient,
-    gradient,
-):
-    """Value and, where asked for, gradient (2,S,A) for a table (L,L) and its transpose.
+def fused_pass(packed, pattern, policies, labels, tables, horizon, shows_states, gradient):
+    """Value and gradient for a table (L,L) and its transpose, the two ``tables``.
 
-    Returns horizon, bound on what lies beyond as a multiple of the largest reward, and value. The
-    horizon is 0 where ``steps`` are not enough, -1 where some policy has states that it never
-    leaves: then nothing else is written.
+    ``gradient`` (2,S,A) is written; if it has no entries, none is computed. ``shows_states`` says
+    that labels are the numbers of states. Returns the number of steps, a bound on what lies beyond
+    as a multiple of the largest reward, and the value. The number is 0 where ``horizon.steps`` are
+    not enough, -1 where some policy has states that it never leaves: then nothing else is written.
     """
+    discount, stage, steps, stop = horizon
+    table, transposed = tables
     n, states, _ = policies.shape
     count = table.shape[0]
     entries = pattern.column.shape[0]
@@ -65,39 +68,28 @@ def short_pass(
     at, left = first_below(chains.remainder, discount, 0, stop)
     if at < 0:
         return 0, left, 0.0
-    horizon = max(at, 1)
-    conditional = np.empty((horizon, n, count))
+    kept = max(at, 1)
+    conditional = np.empty((kept, n, count))
     # BLAS wants contiguous rows; a copy even of one row, for it is overwritten.
-    shown = marginals[:horizon, 0].copy()
+    shown = marginals[:kept, 0].copy()
     given = np.dot(shown, table)
     conditional[:, 1] = given
     value = 0.0
     power = 1.0
-    for t in range(horizon):
+    for t in range(kept):
         total = 0.0
         for label in range(count):
             total += marginals[t, 1, label] * given[t, label]
         value += power * total
         power *= discount
-    if not with_gradient:
-        return horizon, left, value
-    shown[:] = marginals[:horizon, 1]
-    np.dot(shown, turned, given)
+    if gradient.size == 0:
+        return kept, left, value
+    shown[:] = marginals[:kept, 1]
+    np.dot(shown, transposed, given)
     conditional[:, 0] = given
-    values = np.empty(n)
+    forward = ForwardLaws(chains.weights, laws[:kept])
     for i in range(n):
         leader_gradient_one(
-            packed,
-            pattern,
-            i,
-            policies,
-            labels,
-            chains.weights,
-            laws[:horizon],
-            conditional,
-            discount,
-            True,
-            gradient,
-            values,
+            packed, pattern, i, policies, labels, forward, conditional, discount, True, gradient
         )
-    return horizon, left, value
+    return kept, left, value

@@ -1,7 +1,10 @@
 """Best responses on graphs that mix soon, whatever their rows: Jacobi sweeps and MacQueen's bounds.
 
-Where a chain forgets its state soon, values come to differ from the exact ones by a constant, which
-the bounds tell. No order of the states and no padding of the rows is needed.
+Modified policy iteration with the bounds of MacQueen and Porteus (Puterman, Markov Decision
+Processes, 1994, sections 6.5 and 6.6). Where a chain mixes soon, values come to differ from the
+exact ones by a constant, which the bounds give. No order of the states and no padding of the rows
+is needed. Bytes of a sweep of a policy: 12 for each transition that it uses, 16 for each value; of
+an improvement 12 for each stored transition.
 """
 
 from __future__ import annotations
@@ -12,9 +15,9 @@ import numpy as np
 
 from fastincentive.kernels.bellman import action_values
 from fastincentive.kernels.jit import jit
-from fastincentive.kernels.sweeps import certify, set_goal
+from fastincentive.kernels.sweeps import Lengths, certify, set_goal
 
-__all__ = ["mixing_response"]
+__all__ = ["jacobi_response"]
 
 #: Sweeps of a policy between two improvements.
 PARTIAL = 20
@@ -38,11 +41,11 @@ def policy_sweep(packed, i, rewards, actions, values, out):
 
 
 @jit
-def mixing_response(packed, i, rewards, actions, values, q_values):
-    """Solve for follower i, discount below 1; returns residual, what passes, and improvements.
+def jacobi_response(packed, i, rewards, actions, values, q_values):
+    """Solve for follower i, discount below 1; returns residual, goal, and improvements.
 
     ``actions`` (S,), ``values`` (S,) and ``q_values`` (S, A) are written. Gives up, with a residual
-    that does not pass, where the span of the changes falls too slowly.
+    above the goal, where the span of the changes falls too slowly.
     """
     states, n_actions = q_values.shape
     gamma = packed.discount[i]
@@ -83,5 +86,5 @@ def mixing_response(packed, i, rewards, actions, values, q_values):
             policy_sweep(packed, i, rewards, actions, values, other)
             policy_sweep(packed, i, rewards, actions, other, values)
     actions[:] = -1
-    residual = certify(packed, i, rewards, values, q_values, actions, False, (), ())
+    residual = certify(packed, i, rewards, values, q_values, actions, False, Lengths((), ()))
     return residual, set_goal(0.0, gamma, largest, widest, values).passes, count

@@ -1,4 +1,4 @@
-"""The compile flags, in one place, and the packed arrays that every kernel reads."""
+"""How kernels are compiled: the flags, in one place, and the choice of threads."""
 
 from __future__ import annotations
 
@@ -39,10 +39,12 @@ class Switch:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         # The copy has a name of its own: compiled code is cached by name.
-        alone = FunctionType(function.__code__, function.__globals__, function.__name__ + "_serial")
-        alone.__qualname__ = function.__qualname__ + "_serial"
-        alone.__module__ = function.__module__
-        self.serial = jit(alone)
+        serial = FunctionType(
+            function.__code__, function.__globals__, function.__name__ + "_serial"
+        )
+        serial.__qualname__ = function.__qualname__ + "_serial"
+        serial.__module__ = function.__module__
+        self.serial = jit(serial)
         self.threaded = numba.njit(cache=True, error_model="numpy", nogil=True, parallel=True)(
             function
         )
@@ -54,6 +56,10 @@ class Switch:
             if isinstance(argument, np.ndarray) and argument.size >= THREADED_SIZE:
                 return self.threaded(*args)
         return self.serial(*args)
+
+    def sized(self, size: int) -> Any:
+        """Choose a form by the size of the largest array, where arrays are passed in tuples."""
+        return self.threaded if size >= THREADED_SIZE else self.serial
 
     def suited(self, steps: float, tasks: int) -> Any:
         """Choose a form by the work: so many short steps, split over so many tasks.

@@ -1,4 +1,9 @@
-"""The followers' chains as dense matrices, for the routes over the product space."""
+"""The followers' chains as dense matrices, for sums over the product space of two followers.
+
+The value of a table F over joint states is the solution of X = F + discount P1 X P2' (a Stein
+equation), here the first terms of its Neumann series. Flops of a term: 2 S (E1 + E2) for chains
+with E1 and E2 transitions.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ import numpy as np
 
 from fastincentive.kernels.jit import jit, parallel_jit
 from fastincentive.kernels.policy_chain import merge_rows, model_size
-from fastincentive.kernels.sparsity import weigh_rows
+from fastincentive.kernels.sparsity import policy_weights
 
 __all__ = ["pair_terms", "policy_matrices", "row_gradient"]
 
@@ -50,12 +55,12 @@ def pair_terms(packed, pattern, policies, table, discount, count, total, left, r
     terms is a power of two.
     """
     states = table.shape[0]
-    ahead = np.empty((states, states))
+    product = np.empty((states, states))
     base = pattern.base
     weights = np.empty((2, pattern.column.shape[0]))
     for i in range(2):
         m = packed.model[i]
-        weigh_rows(packed, pattern, i, policies[i], weights[i])
+        policy_weights(packed, pattern, i, policies[i], weights[i])
         column = pattern.column[base[m] : base[m + 1]]
         power = left if i == 0 else right
         power[:] = 0.0
@@ -63,8 +68,8 @@ def pair_terms(packed, pattern, policies, table, discount, count, total, left, r
             for e in range(pattern.start[m, s], pattern.start[m, s + 1]):
                 power[s, column[e]] = weights[i, e]
         for _ in range(count - 1):
-            left_product(pattern.start[m], column, weights[i], 1.0, power, ahead)
-            power[:] = ahead
+            left_product(pattern.start[m], column, weights[i], 1.0, power, product)
+            power[:] = product
     m1, m2 = packed.model[0], packed.model[1]
     column1 = pattern.column[base[m1] : base[m1 + 1]]
     column2 = pattern.column[base[m2] : base[m2 + 1]]
@@ -72,9 +77,9 @@ def pair_terms(packed, pattern, policies, table, discount, count, total, left, r
     weight2 = weights[1]
     total[:] = table
     for _ in range(count - 1):
-        left_product(pattern.start[m1], column1, weights[0], discount, total, ahead)
+        left_product(pattern.start[m1], column1, weights[0], discount, total, product)
         for s in range(states):
-            row = ahead[s]
+            row = product[s]
             for c in range(states):
                 value = table[s, c]
                 for e in range(start2[c], start2[c + 1]):

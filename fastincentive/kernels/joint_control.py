@@ -1,6 +1,10 @@
-"""One controller moves one or two followers, seeing both: value iteration and backward passes.
+"""One controller moves one or two followers, seeing both: dynamic programming.
 
-A single follower is a pair whose second has one state and one action.
+Value iteration with MacQueen's bounds, and backward induction (Puterman, Markov Decision Processes,
+1994, sections 6.6 and 4.5), on the product of two decision processes, whose moves are independent
+given the actions: expectations are taken over one follower after the other. A single follower is a
+pair whose second has one state and one action. Flops of a backup with K successors in a row:
+2 K S1 S2 A2 for the second follower, 2 K S1 A1 S2 A2 for the first.
 """
 
 from __future__ import annotations
@@ -12,11 +16,11 @@ import numpy as np
 
 from fastincentive.kernels.jit import jit
 
-__all__ = ["Mover", "backward", "stationary"]
+__all__ = ["Mover", "backward_induction", "value_iteration"]
 
 
 class Mover(NamedTuple):
-    """What the controller moves: one follower."""
+    """A component of the product: one follower, moved by the controller."""
 
     row_start: np.ndarray  # (S*A + 1,) int64
     successor: np.ndarray  # (nnz,) int32
@@ -27,13 +31,13 @@ class Mover(NamedTuple):
 
 
 @jit
-def back_up(
-    first, second, table, lead, multipliers, scales, factor, ahead, lost_ahead, value, lost
+def bellman_backup(
+    first, second, table, lead, multipliers, scales, factor, next_value, next_lost, value, lost
 ):
-    """One step back in time, from what is ahead to ``value`` (S1,S2) and ``lost`` (2,S1,S2).
+    """One step back in time: from ``next_value`` (S1,S2), ``next_lost`` (2,S1,S2) to value, lost.
 
     The controller earns lead * table[labels] - sum_i multipliers[i] * scales[i] * loss_i now, and
-    factor * ahead later; ``lost`` adds up scales[i] * loss_i for the actions it takes.
+    factor * next_value; ``lost`` adds up scales[i] * loss_i for the actions it takes.
     """
     states1, actions1 = first.allowed.shape
     states2, actions2 = second.allowed.shape
@@ -44,7 +48,7 @@ def back_up(
                 row = s2 * actions2 + a2
                 total = 0.0
                 for e in range(second.row_start[row], second.row_start[row + 1]):
-                    total += second.probability[e] * ahead[c, second.successor[e]]
+                    total += second.probability[e] * next_value[c, second.successor[e]]
                 reach[c, s2, a2] = total
     onward = np.empty((states2, actions2))
     take1 = np.empty(states2, np.int64)
@@ -87,14 +91,14 @@ def back_up(
                 c = first.successor[e]
                 for k in range(second.row_start[row2], second.row_start[row2 + 1]):
                     p = first.probability[e] * second.probability[k]
-                    total1 += p * lost_ahead[0, c, second.successor[k]]
-                    total2 += p * lost_ahead[1, c, second.successor[k]]
+                    total1 += p * next_lost[0, c, second.successor[k]]
+                    total2 += p * next_lost[1, c, second.successor[k]]
             lost[0, s1, s2] = scales[0] * first.loss[s1, take1[s2]] + factor * total1
             lost[1, s1, s2] = scales[1] * second.loss[s2, take2[s2]] + factor * total2
 
 
 @jit
-def stationary(first, second, table, discount, multipliers, counted, sweeps, value, lost):
+def value_iteration(first, second, table, discount, multipliers, counted, sweeps, value, lost):
     """Value iteration at one discount, with the losses of the ``counted`` (2,) followers only.
 
     Writes upper bounds on the optimal values (MacQueen's, below discount 1), tight to rounding if
@@ -109,7 +113,7 @@ def stationary(first, second, table, discount, multipliers, counted, sweeps, val
     mark = math.inf
     patience = max(256, 2 * (value.shape[0] + value.shape[1]))
     for k in range(1, sweeps + 1):
-        back_up(
+        bellman_backup(
             first,
             second,
             table,
@@ -150,12 +154,12 @@ def stationary(first, second, table, discount, multipliers, counted, sweeps, val
 
 
 @jit
-def backward(first, second, table, discounts, multipliers, horizon, value, lost):
+def backward_induction(first, second, table, discounts, multipliers, horizon, value, lost):
     """Go back from ``horizon`` to 0 in place; ``discounts`` (3,): the leader's, the followers'."""
     following = np.empty_like(value)
     lost_following = np.empty_like(lost)
     for t in range(horizon - 1, -1, -1):
-        back_up(
+        bellman_backup(
             first,
             second,
             table,

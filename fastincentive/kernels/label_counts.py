@@ -1,8 +1,9 @@
-"""Rewards of how many followers carry each of several labels, by halves as in ``counts``.
+"""Rewards of how many followers carry each of several labels: divide and conquer as in ``counts``.
 
 Numbers of followers with labels 1..d, of g followers in all, are points of a simplex. A point is
 known by its place in the table of values, (n+1)^d entries in C order: places add up as numbers do,
-so that a law is a list of probabilities beside the list of its points' places.
+so that a law (a Poisson multinomial one) is a list of probabilities beside the list of its points'
+places. O(n^(2d)) flops at each time for d labels besides the one that nobody counts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,13 @@
-"""The leader's three passes: forward label marginals, conditional rewards, backward adjoint.
+"""The leader's forward and backward pass: laws and label marginals, and the adjoint equation.
 
-Followers are independent given their policies, so the joint law at each time is the product of
-the followers' marginals, and no table over the product space is ever needed.
+Between them come the conditional rewards of the followers' labels, which depend on the kind of
+reward (``contraction``, ``counts``, ``products``, ...). Followers are independent given their
+policies, so the joint law at each time is the product of the followers' marginals, and no table
+over the product space is ever needed. The backward pass is reverse accumulation through the
+Kolmogorov forward equation (Griewank and Walther, Evaluating Derivatives, 2008, chapter 3).
+
+Cost for each step and follower with E distinct pairs of state and successor: forward 2 E flops,
+backward 4 E; both read 12 E bytes, the backward pass reads and writes 16 E more.
 """
 
 from __future__ import annotations
@@ -13,14 +19,28 @@ import numpy as np
 
 from fastincentive.kernels.jit import jit, parallel_jit
 from fastincentive.kernels.packed import DENSE_STATES
-from fastincentive.kernels.policy_chain import factorize, mark_never, solve_factored, sweep_values
-from fastincentive.kernels.sparsity import weigh_rows
+from fastincentive.kernels.policy_chain import (
+    factorize,
+    mark_never_absorbed,
+    solve_factored,
+    sweep_values,
+)
+from fastincentive.kernels.sparsity import policy_weights
 
-__all__ = ["SETTLE", "STEP", "WEIGH", "Chains", "first_below", "forward_laws", "leader_gradients"]
+__all__ = [
+    "SETTLE",
+    "STEP",
+    "WEIGH",
+    "Chains",
+    "ForwardLaws",
+    "first_below",
+    "forward_laws",
+    "leader_gradients",
+]
 
 #: What the forward pass does before its first step.
 STEP, WEIGH, SETTLE = 0, 1, 2
-#: Less mass than this is left behind: products of such numbers are slow.
+#: Less mass than this is dropped: arithmetic with such small (denormal) products is slow.
 NEGLIGIBLE = 1e-250
 #: Steps within which most policies settle half of what is left, from the worst state on.
 FIRST_SWEEPS = 64
@@ -44,16 +64,24 @@ class Chains(NamedTuple):
     remainder: np.ndarray  # (T, n) law at t times ``rest``: a share of what lies beyond t
 
 
-@jit
-def bound_rest(start, column, weight, discount, settled, sweeps, rest):
-    """Bound the expected discounted time (S,) until settled; returns whether half are by then.
+class ForwardLaws(NamedTuple):
+    """What the backward pass needs of the forward one."""
 
-    A walk survives k steps with probability u_k(s), at most c from any state; what follows is no
-    more than u_k / (1 - c) times the time so far. Good as soon as c is a half.
+    weights: np.ndarray  # (n, E) of the chains
+    laws: np.ndarray  # (T, n, S) of the states; or of no times: they are computed again
+
+
+@jit
+def bound_settling_time(start, column, weight, discount, settled, sweeps, rest):
+    """Bound the expected discounted time (S,) until settled; returns whether the bound is good.
+
+    A chain started in s is unsettled after k steps with probability u_k(s), at most c from any
+    state; what follows is no more than u_k / (1 - c) times the time so far. Good as soon as c is a
+    half, within the given number of ``sweeps``.
     """
     states = rest.shape[0]
     now = np.empty(states)
-    ahead = np.empty(states)
+    following = np.empty(states)
     for s in range(states):
         now[s] = 0.0 if settled[s] else 1.0
         rest[s] = now[s]
@@ -66,32 +94,32 @@ def bound_rest(start, column, weight, discount, settled, sweeps, rest):
                 for e in range(start[s], start[s + 1]):
                     total += weight[e] * now[column[e]]
                 total *= discount
-            ahead[s] = total
+            following[s] = total
             most = max(most, total)
             longest = max(longest, rest[s])
         if most <= 0.5:
             for s in range(states):
-                rest[s] += ahead[s] * longest / (1.0 - most)
+                rest[s] += following[s] * longest / (1.0 - most)
             return True
         for s in range(states):
-            rest[s] += ahead[s]
-        now, ahead = ahead, now
+            rest[s] += following[s]
+        now, following = following, now
     return False
 
 
 @jit
-def settle_one(packed, start, column, m, discount, weight, rest, settled):
+def settling_time_one(packed, start, column, m, discount, weight, rest, settled):
     """Settling time of one follower; returns whether it has states that it never leaves."""
     states = rest.shape[0]
     settled[:] = packed.absorbing[m]
     # Where this succeeds every state leads to an absorbing one.
-    if bound_rest(start, column, weight, discount, settled, FIRST_SWEEPS, rest):
+    if bound_settling_time(start, column, weight, discount, settled, FIRST_SWEEPS, rest):
         return False
     never = np.empty(states, np.bool_)
-    lost = mark_never(start, column, weight, packed.absorbing[m], never)
+    lost = mark_never_absorbed(start, column, weight, packed.absorbing[m], never)
     for s in range(states):
         settled[s] |= never[s]
-    if bound_rest(start, column, weight, discount, settled, MOST_SWEEPS, rest):
+    if bound_settling_time(start, column, weight, discount, settled, MOST_SWEEPS, rest):
         return lost
     killed = np.empty(column.shape[0])
     for s in range(states):
@@ -111,7 +139,10 @@ def settle_one(packed, start, column, m, discount, weight, rest, settled):
 
 @jit
 def step_forward(start, column, weight, rest, mass, following):
-    """One step of the chain; states without mass are skipped. Returns the mass times ``rest``."""
+    """One step of the chain; states without mass are skipped. Returns the mass times ``rest``.
+
+    Bytes: 12 for each entry of the pattern, 24 for each state.
+    """
     following[:] = 0.0
     left = 0.0
     for s in range(mass.shape[0]):
@@ -156,8 +187,8 @@ def forward_one(packed, pattern, i, policies, labels, discount, stage, chains, l
     rest = chains.rest[i]
     left = chains.remainder
     if stage >= WEIGH:
-        weigh_rows(packed, pattern, i, policies[i], weight)
-        chains.lost[i] = stage == SETTLE and settle_one(
+        policy_weights(packed, pattern, i, policies[i], weight)
+        chains.lost[i] = stage == SETTLE and settling_time_one(
             packed, start, column, m, discount, weight, rest, chains.settled[i]
         )
     horizon = left.shape[0]
@@ -243,26 +274,16 @@ def stationary_value(start, column, weight, reward, discount, ended, value):
 
 @jit
 def leader_gradient_one(
-    packed,
-    pattern,
-    i,
-    policies,
-    labels,
-    weights,
-    laws,
-    conditional,
-    discount,
-    tail,
-    gradient,
-    value_of,
+    packed, pattern, i, policies, labels, forward, conditional, discount, tail, gradient
 ):
-    """Backward pass of follower i."""
+    """Backward pass of follower i; returns the leader's value as its rewards add up to it."""
+    laws = forward.laws
     _, states, actions = policies.shape
     horizon = conditional.shape[0]
     m = packed.model[i]
     start = pattern.start[m]
     column = pattern.column[pattern.base[m] : pattern.base[m + 1]]
-    weight = weights[i]
+    weight = forward.weights[i]
     shown = narrow_labels(labels[i])
     by_action = shown.shape[1] > 1
     masses = laws
@@ -283,8 +304,8 @@ def leader_gradient_one(
             for a in range(actions):
                 reward[s] += policies[i, s, a] * earned_last[shown[s, a if by_action else 0]]
         stationary_value(start, column, weight, reward, discount, packed.absorbing[m], value)
-    # With what weight each state leads to each of its successors, and what it earns at once.
-    flow = np.zeros(column.shape[0])
+    # dV/dP of every entry of the pattern, and what actions earn at once, over all visits.
+    slope = np.zeros(column.shape[0])
     earned = np.zeros(shown.shape)
     following = np.empty(states)
     powers = np.empty(horizon)
@@ -308,62 +329,49 @@ def leader_gradient_one(
             p *= discount
             total = 0.0
             for e in range(start[s], start[s + 1]):
-                ahead = value[column[e]]
-                total += weight[e] * ahead
-                flow[e] += p * ahead
+                later = value[column[e]]
+                total += weight[e] * later
+                slope[e] += p * later
             following[s] = here + discount * total
         value, following = following, value
-    value_of[i] = 0.0
+    leader_value = 0.0
     for s in range(states):
         if not by_action:
-            value_of[i] += earned[s, 0]
+            leader_value += earned[s, 0]
         for a in range(actions):
             total = 0.0
             if packed.available[m, s, a]:
                 total = earned[s, a if by_action else 0]
                 if by_action:
-                    value_of[i] += policies[i, s, a] * total
+                    leader_value += policies[i, s, a] * total
                 row = (m * states + s) * actions + a
                 for e in range(packed.row_start[row], packed.row_start[row + 1]):
-                    total += packed.probability[e] * flow[pattern.place[e]]
+                    total += packed.probability[e] * slope[pattern.place[e]]
             gradient[i, s, a] = total
+    return leader_value
 
 
 @parallel_jit
 def leader_gradients(
-    packed,
-    pattern,
-    policies,
-    labels,
-    weights,
-    laws,
-    conditional,
-    discount,
-    tail,
-    gradient,
-    value_of,
+    packed, pattern, policies, labels, forward, conditional, discount, tail, gradient, value_of
 ):
     """dV/dpi (n,S,A) from the conditional rewards (T,n,L): the backward pass.
 
     ``value_of[i]`` (n,) is the leader's value as follower i's rewards add up to it.
 
-    ``laws`` are those of the forward pass, or of no times: then they are computed again, follower
-    by follower. Beyond the horizon the conditional rewards are constant up to the certified tail,
-    and ``tail`` says whether the adjoint starts from the stationary value of the last ones (else
-    from 0).
+    Beyond the horizon the conditional rewards are constant up to the certified tail, and ``tail``
+    says whether the adjoint starts from the stationary value of the last ones (else from 0).
     """
     for i in numba.prange(packed.model.shape[0]):
-        leader_gradient_one(
+        value_of[i] = leader_gradient_one(
             packed,
             pattern,
             i,
             policies,
             labels,
-            weights,
-            laws,
+            forward,
             conditional,
             discount,
             tail,
             gradient,
-            value_of,
         )

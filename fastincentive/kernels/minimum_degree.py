@@ -1,7 +1,9 @@
-"""A fill-reducing order of elimination: minimum degree.
+"""A fill-reducing order of elimination: approximate minimum degree.
 
-The quotient graph of George and Liu with the approximate degrees of Amestoy, Davis and Duff: a
-state that is eliminated becomes an *element*, the clique of the states that it had been joined to.
+The quotient graph of George and Liu (The evolution of the minimum degree ordering algorithm, 1989)
+with the approximate degrees of Amestoy, Davis and Duff (1996): a state that is eliminated becomes
+an *element*, the clique of the states that it had been adjacent to. States here are those of a
+transition model, the nodes of the graph.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ __all__ = ["minimum_degree"]
 
 @jit
 def pack_elements(element_start, element_size, alive, made, count, pool):
-    """Close the gaps that absorbed elements left in the pool; returns its new end."""
+    """Garbage collection: move the elements not absorbed together; returns the pool's new end."""
     end = 0
     for k in range(count):
         e = made[k]
@@ -36,7 +38,8 @@ def minimum_degree(start, neighbour, most, most_products):
     eliminating takes more than ``most_products`` products.
     """
     states = start.shape[0] - 1
-    # Of each state not yet eliminated: the elements it is in, then the states it is joined to else.
+    # Of each state not yet eliminated: the elements that it is in, then the states that it is
+    # adjacent to otherwise.
     items = neighbour.copy()
     elements = np.zeros(states, np.int64)
     length = np.empty(states, np.int64)
@@ -75,7 +78,7 @@ def minimum_degree(start, neighbour, most, most_products):
             before[after[p]] = -1
         waits[p] = False
         order[k] = p
-        # The states that p was joined to.
+        # The states that p was adjacent to.
         if end + states > pool.shape[0]:
             end = pack_elements(element_start, element_size, alive, order, k, pool)
         begin = end

@@ -1,6 +1,9 @@
-"""Numeric LU factors of I - gamma P on the fronts of a model, and solves with them.
+"""Numeric LU factors of I - gamma P by the multifrontal method, and solves with them.
 
-I - gamma P is an M-matrix, diagonally dominant by rows: no pivoting is needed.
+Duff and Reid (1983); Liu, The multifrontal method for sparse matrix solution (1992). The fronts are
+laid out by ``symbolic_factorization``. I - gamma P is an M-matrix, diagonally dominant by rows: no
+pivoting is needed (Berman and Plemmons, Nonnegative Matrices, 1994, chapter 6). Flops of a front of
+m rows and w pivots: 2 w (m - w) m + 2/3 w^3; both solves read the 8-byte factors once each way.
 """
 
 from __future__ import annotations
@@ -15,7 +18,8 @@ from fastincentive.kernels.jit import jit
 
 __all__ = ["evaluate_fronts", "factorize_fronts", "solve_fronts"]
 
-#: Residuals above this share of the largest value or visit are corrected; at most so many solves.
+#: Residuals above this share of the largest value or visit are corrected (iterative refinement); at
+#: most so many solves.
 ROUNDING, MOST_ROUNDS = 1e-14, 4
 
 
@@ -41,8 +45,8 @@ def write_matrix(fronts, packed, i, gamma, policy, factors):
 
 
 @jit
-def extend(update, position, top, left, rest):
-    """Add what is left of a child to its parent's front."""
+def extend_add(update, position, top, left, rest):
+    """Add the update matrix of a child to its parent's front (extend-add)."""
     w = top.shape[0]
     r = position.shape[0]
     cut = 0
@@ -83,7 +87,7 @@ def factorize_fronts(fronts, factors, stack):
             other = fronts.begin[c] + fronts.first[c + 1] - fronts.first[c]
             size = fronts.begin[c + 1] - other
             update = stack[fronts.stack[c] : fronts.stack[c] + size * size].reshape(size, size)
-            extend(update, fronts.position[other : fronts.begin[c + 1]], top, left, rest)
+            extend_add(update, fronts.position[other : fronts.begin[c + 1]], top, left, rest)
             c = fronts.sibling[c]
         bad = eliminate(factors[at : fronts.factor[f + 1]], rest.reshape(r * r), w, m)
         if bad >= 0 and singular < 0:
@@ -145,8 +149,8 @@ def solve_fronts(fronts, factors, value, visit):
 
 
 @jit
-def look_back(packed, i, gamma, rewards, policy, values, visits, q_values, value, visit):
-    """Q (S,A), and by how much V and the occupancy miss their equations: ``value``, ``visit``."""
+def residuals(packed, i, gamma, rewards, policy, values, visits, q_values, value, visit):
+    """Write Q (S,A), and the residuals of V and of the occupancy: ``value``, ``visit`` (S,)."""
     states, actions = rewards.shape
     m = packed.model[i]
     for s in range(states):
@@ -175,8 +179,8 @@ def look_back(packed, i, gamma, rewards, policy, values, visits, q_values, value
 def evaluate_fronts(fronts, packed, i, rewards, policy, values, q_values, visits):
     """V (S,), Q (S,A) and occupancy (S,) of follower i's policy.
 
-    The residuals are looked at, and corrected by the same factors should rounding have left more
-    than ``ROUNDING``. Returns a state from which play is never absorbed (discount 1), or -1.
+    Iterative refinement with the same factors, should rounding leave residuals above
+    ``ROUNDING``. Returns a state from which play is never absorbed (discount 1), or -1.
     """
     states = rewards.shape[0]
     gamma = packed.discount[i]
@@ -199,7 +203,7 @@ def evaluate_fronts(fronts, packed, i, rewards, policy, values, q_values, visits
         for k in range(states):
             values[fronts.order[k]] += first[k]
             visits[fronts.order[k]] += second[k]
-        look_back(packed, i, gamma, rewards, policy, values, visits, q_values, value, visit)
+        residuals(packed, i, gamma, rewards, policy, values, visits, q_values, value, visit)
         worst = 0.0
         size_value = size_visit = worst_value = worst_visit = 1e-300
         for s in range(states):

@@ -1,13 +1,25 @@
-"""A policy's rows in sweep order, and the occupancy by transposed Gauss-Seidel over them."""
+"""A policy's rows in sweep order, and the occupancy by transposed Gauss-Seidel sweeps over them.
+
+The occupancy solves visits = initial + W' visits for W = gamma P^pi. The method keeps the residual
+of that equation, the *pending* mass, beside the solution, as the push method of PageRank does
+(Andersen, Chung and Lang, 2006). Bytes per state and sweep: 12 K for its row, 40 for pending
+mass and visits.
+"""
 
 from __future__ import annotations
 
 import math
 
 from fastincentive.kernels.jit import jit
-from fastincentive.kernels.sweeps import PLAIN, mixture
+from fastincentive.kernels.sweeps import PLAIN, extrapolation_weights
 
-__all__ = ["count_rows", "leave_over", "policy_rows", "push", "push_occupancy"]
+__all__ = [
+    "count_rows",
+    "occupancy_residual",
+    "policy_rows",
+    "settle_occupancy",
+    "transposed_sweep",
+]
 
 
 @jit
@@ -79,11 +91,11 @@ def policy_rows(start, column, weight, order, reward, row, places, weights, earn
 
 
 @jit
-def push(column, weight, pending, visits, width):
-    """Pass on all pending mass once, against the order; returns what is pending, in absolute sum.
+def transposed_sweep(column, weight, pending, visits, width):
+    """One Gauss-Seidel sweep of visits = initial + W' visits; returns the pending mass, in 1-norm.
 
-    The transposed Gauss-Seidel sweep of visits = initial + W' visits: a state's mass is counted,
-    and handed to its successors, most of which come next.
+    Against the order: the mass of a state is added to its visits, and W' times it to the pending
+    mass of its successors, most of which come next.
     """
     row = len(width) if len(width) > 0 else column.shape[1]
     states = pending.shape[0]
@@ -102,35 +114,35 @@ def push(column, weight, pending, visits, width):
 
 
 @jit
-def push_occupancy(column, weight, pending, visits, seen, left, goal, cycles, width):
-    """Sweep until the mass still pending is at most ``goal``; returns sweeps made and that mass.
+def settle_occupancy(column, weight, pending, visits, seen, left, goal, cycles, width):
+    """Sweep until the pending mass is at most ``goal``; returns sweeps made and that mass.
 
-    ``pending`` (S,) holds the initial mass on entry, ``visits`` what was counted so far. ``seen``
-    and ``left`` (4, S) are scratch: three successive pairs, and the pair to go back to.
+    ``pending`` (S,) holds the initial mass on entry, ``visits`` those found so far. ``seen`` and
+    ``left`` (4, S) are scratch: three successive pairs, and the pair to go back to.
     """
     count = 0
     total = math.inf
     states = pending.shape[0]
     for _ in range(cycles):
         for _ in range(PLAIN):
-            total = push(column, weight, pending, visits, width)
+            total = transposed_sweep(column, weight, pending, visits, width)
             count += 1
             if total <= goal:
                 return count, total
         for k in range(3):
-            total = push(column, weight, pending, visits, width)
+            total = transposed_sweep(column, weight, pending, visits, width)
             count += 1
             if total <= goal:
                 return count, total
             seen[k] = visits
             left[k] = pending
-        g0, g1, g2 = mixture(left)
+        g0, g1, g2 = extrapolation_weights(left)
         for s in range(states):
             seen[3, s] = visits[s]
             left[3, s] = pending[s]
             visits[s] = g0 * seen[0, s] + g1 * seen[1, s] + g2 * seen[2, s]
             pending[s] = g0 * left[0, s] + g1 * left[1, s] + g2 * left[2, s]
-        after = push(column, weight, pending, visits, width)
+        after = transposed_sweep(column, weight, pending, visits, width)
         count += 1
         if after < total:
             total = after
@@ -141,7 +153,7 @@ def push_occupancy(column, weight, pending, visits, seen, left, goal, cycles, wi
 
 
 @jit
-def leave_over(column, weight, visits, pending):
+def occupancy_residual(column, weight, visits, pending):
     """Turn the initial mass in ``pending`` into the residual initial + W' visits - visits."""
     for s in range(pending.shape[0]):
         pending[s] -= visits[s]

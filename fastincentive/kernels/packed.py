@@ -18,18 +18,40 @@ TINY_PIVOT = 1e-12
 
 
 class Packed(NamedTuple):
-    """n followers with M distinct transition models, as flat arrays.
+    """n followers with M distinct transition models of S states and A actions, as flat arrays.
 
-    Row ``(model * S + s) * A + a`` of the transition lists spans
-    ``row_start[row]:row_start[row + 1]`` of ``successor`` and ``probability``.
+    The transitions of all models are compressed sparse rows, one for each pair of state and action:
+    row ``(model * S + s) * A + a`` spans ``row_start[row]:row_start[row + 1]`` of ``successor`` and
+    ``probability``. Rows of unavailable actions are empty.
+
+    Attributes
+    ----------
+    row_start : array (M*S*A + 1,) of int64
+        Where each row begins; the last entry is nnz, the number of transitions of all models.
+    successor : array (nnz,) of int32
+        Numbers of states, in any order within a row; the same one may occur twice.
+    probability : array (nnz,) of float64
+        Positive; those of a row add up to 1.
+    available : array (M, S, A) of bool
+        At least one action in each state.
+    absorbing : array (M, S) of bool
+        States of closed classes of the graph of all available actions: no policy leaves them.
+    sink : array (M, S) of bool
+        States that no available action leaves: the closed classes of one state.
+    model : array (n,) of int64
+        Each follower's transition model, 0 to M - 1.
+    discount : array (n,) of float64
+        Each follower's discount, 0 to 1.
+    initial : array (n, S) of float64
+        Each follower's law of the first state.
     """
 
-    row_start: np.ndarray  # (M*S*A + 1,) int64
-    successor: np.ndarray  # (nnz,) int32, state numbers
-    probability: np.ndarray  # (nnz,) float64
-    available: np.ndarray  # (M, S, A) bool
-    absorbing: np.ndarray  # (M, S) bool, union of the closed classes of the graph of all actions
-    sink: np.ndarray  # (M, S) bool, states that no available action leaves
-    model: np.ndarray  # (n,) int64
-    discount: np.ndarray  # (n,) float64
-    initial: np.ndarray  # (n, S) float64
+    row_start: np.ndarray
+    successor: np.ndarray
+    probability: np.ndarray
+    available: np.ndarray
+    absorbing: np.ndarray
+    sink: np.ndarray
+    model: np.ndarray
+    discount: np.ndarray
+    initial: np.ndarray

@@ -1,8 +1,9 @@
 """Rewards of pairs of followers, edge by edge.
 
 A follower's conditional reward holds the sum over the edges of all others: the total less its own
-edges. Sums keep their rounding errors beside them, and an edge's expected reward is the same
-number wherever it is formed, so that what is taken off leaves nothing behind.
+edges. Sums are compensated, with their rounding errors beside them (Knuth's two-sum; Neumaier,
+1974), and an edge's expected reward is the same number wherever it is formed: taking edges off a
+sum cancels them exactly. O(L^2) flops for each edge and time, O(L) with a shared table.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ __all__ = ["add_edges", "edge_rewards", "largest_rewards", "shared_rewards", "ta
 
 
 @jit
-def rounding(first, second):
+def two_sum_error(first, second):
     """Return what first + second loses, by Knuth's two-sum."""
     total = first + second
     part = total - first
@@ -24,9 +25,9 @@ def rounding(first, second):
 
 
 @jit
-def add_exactly(sums, x, value):
+def add_compensated(sums, x, value):
     """Add to one of some sums (m,2), each a leading part and its rounding errors."""
-    sums[x, 1] += rounding(sums[x, 0], value)
+    sums[x, 1] += two_sum_error(sums[x, 0], value)
     sums[x, 0] += value
 
 
@@ -45,8 +46,8 @@ def edge_reward(edges, tables, e, marginals):
 
 
 @jit
-def meet(edges, tables, e, marginals, first, second, out):
-    """As ``edge_reward``, and adds what the labels of both earn to two rows of ``out`` (m,L)."""
+def edge_conditionals(edges, tables, e, marginals, first, second, out):
+    """As ``edge_reward``; adds the conditional rewards of both ends to rows of ``out`` (m,L)."""
     i, j = edges[e, 0], edges[e, 1]
     x = min(e, tables.shape[0] - 1)
     total = 0.0
@@ -62,8 +63,8 @@ def meet(edges, tables, e, marginals, first, second, out):
 
 
 @jit
-def meet_shared(edges, e, to_first, to_second, marginals, conditional):
-    """As ``meet``, given what each follower (n,L) brings to the other end of an edge."""
+def shared_edge_conditionals(edges, e, to_first, to_second, marginals, conditional):
+    """As ``edge_conditionals``, given each follower's label law times the table (n,L)."""
     i, j = edges[e, 0], edges[e, 1]
     total = 0.0
     for b in range(marginals.shape[1]):
@@ -76,9 +77,9 @@ def meet_shared(edges, e, to_first, to_second, marginals, conditional):
 @jit
 def count_edge(edges, e, value, sums):
     """Add the expected reward of edge e to the sums (n+1,2) of its followers and of all."""
-    add_exactly(sums, edges[e, 0], value)
-    add_exactly(sums, edges[e, 1], value)
-    add_exactly(sums, sums.shape[0] - 1, value)
+    add_compensated(sums, edges[e, 0], value)
+    add_compensated(sums, edges[e, 1], value)
+    add_compensated(sums, sums.shape[0] - 1, value)
 
 
 @jit
@@ -86,7 +87,7 @@ def finish(sums, conditional):
     """Add the edges of the others to the followers' own (n,L); returns the expected reward."""
     n = conditional.shape[0]
     for i in range(n):
-        lost = rounding(sums[n, 0], -sums[i, 0]) + (sums[n, 1] - sums[i, 1])
+        lost = two_sum_error(sums[n, 0], -sums[i, 0]) + (sums[n, 1] - sums[i, 1])
         rest = (sums[n, 0] - sums[i, 0]) + lost
         for b in range(conditional.shape[1]):
             conditional[i, b] += rest
@@ -100,7 +101,7 @@ def edge_rewards_one(edges, tables, marginals, conditional):
     conditional[:] = 0.0
     for e in range(edges.shape[0]):
         i, j = edges[e, 0], edges[e, 1]
-        value = meet(edges, tables, e, marginals, i, j, conditional)
+        value = edge_conditionals(edges, tables, e, marginals, i, j, conditional)
         count_edge(edges, e, value, sums)
     return finish(sums, conditional)
 
@@ -111,7 +112,7 @@ def shared_rewards_one(edges, to_first, to_second, marginals, conditional):
     sums = np.zeros((marginals.shape[0] + 1, 2))
     conditional[:] = 0.0
     for e in range(edges.shape[0]):
-        value = meet_shared(edges, e, to_first, to_second, marginals, conditional)
+        value = shared_edge_conditionals(edges, e, to_first, to_second, marginals, conditional)
         count_edge(edges, e, value, sums)
     return finish(sums, conditional)
 
@@ -122,7 +123,9 @@ def take_edges_one(edges, tables, chosen, i, marginals, t, total, conditional):
     out = np.zeros((2, conditional.shape[0]))  # its own, and those of others
     for e in chosen:
         first = 0 if edges[e, 0] == i else 1
-        add_exactly(total, t, -meet(edges, tables, e, marginals, first, 1 - first, out))
+        add_compensated(
+            total, t, -edge_conditionals(edges, tables, e, marginals, first, 1 - first, out)
+        )
     for b in range(conditional.shape[0]):
         conditional[b] = out[0, b] + (total[t, 0] + total[t, 1])
 
@@ -154,7 +157,7 @@ def add_edges(edges, tables, chosen, marginals, total):
     """Add the expected rewards of some edges to sums (T,2)."""
     for t in numba.prange(marginals.shape[0]):
         for e in chosen:
-            add_exactly(total, t, edge_reward(edges, tables, e, marginals[t]))
+            add_compensated(total, t, edge_reward(edges, tables, e, marginals[t]))
 
 
 @parallel_jit

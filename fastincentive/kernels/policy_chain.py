@@ -1,8 +1,10 @@
-"""A follower's chain under its policy: merged rows, LU factors, sweeps, and who is never absorbed.
+"""A follower's chain under its policy: merged rows, LU factors, sweeps, states never absorbed.
 
-Small state spaces use LU factors of ``I - gamma P``: an M-matrix, so no pivoting is needed, and
-the row envelope keeps the factors of a grid narrow. One factorisation serves the values and, with
-its transpose, the occupancy.
+Small state spaces use LU factors of ``I - gamma P``: an M-matrix, so no pivoting is needed, and the
+envelope of the rows (their skyline; George and Liu, Computer Solution of Large Sparse Positive
+Definite Systems, 1981, chapter 4) keeps the factors of a grid narrow. One factorisation serves the
+values and, with its transpose, the occupancy. At most 2/3 S^3 flops for the factors and 2 S^2 for a
+solve; of order S b^2 and S b for an envelope of width b.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from fastincentive.kernels.packed import TINY_PIVOT
 
 __all__ = [
     "factorize",
-    "mark_never",
+    "mark_never_absorbed",
     "merge_rows",
     "model_size",
     "solve_factored",
@@ -57,7 +59,7 @@ def merge_rows(packed, i, gamma, policy, killed, start, column, weight):
 
 
 @jit
-def mark_never(start, column, weight, absorbing, never):
+def mark_never_absorbed(start, column, weight, absorbing, never):
     """Mark the states that cannot reach an absorbing one; returns whether there are any."""
     states = absorbing.shape[0]
     before = np.zeros(states + 1, np.int64)

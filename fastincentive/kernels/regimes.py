@@ -1,14 +1,20 @@
 """Parametric policy iteration: every best response of a follower along a line of payments.
 
-With reward R + t D the values of a fixed policy are linear in t, so a policy stays optimal until
-the first advantage reaches zero. There the set of optimal actions is known; the policy that is
-optimal next maximises the slope D over that set (a decision process of its own), whatever the
-number of actions that tie. So breakpoints are met one by one, exactly, degenerate ones included.
+The parametric simplex method (Gass and Saaty, 1955; Bertsimas and Tsitsiklis, Introduction to
+Linear Optimization, 1997, section 5.5) on the linear programme of a decision process. With reward
+R + t D the values of a fixed policy are linear in t, so a policy stays optimal until the first
+advantage reaches zero. There the set of optimal actions is known; the policy that is optimal next
+maximises the slope D over that set (a decision process of its own), whatever the number of actions
+that tie. So breakpoints are met one by one, exactly, degenerate ones included.
+
+Cost of a breakpoint: a policy evaluation at it, one for each improvement of the slopes (two at
+least), and one after it; by dense LU factors 2/3 S^3 flops each at most, less by the envelope.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -18,14 +24,14 @@ from fastincentive.kernels.jit import jit, parallel_jit
 from fastincentive.kernels.packed import DENSE_STATES
 from fastincentive.kernels.policy_chain import (
     factorize,
-    mark_never,
+    mark_never_absorbed,
     merge_rows,
     model_size,
     solve_factored,
     sweep_values,
 )
 
-__all__ = ["first_equals", "walk_lines"]
+__all__ = ["Lines", "ResponseList", "first_equals", "walk_lines"]
 
 #: Slopes below this share of the largest one count as flat.
 FLAT = 1e-12
@@ -35,6 +41,46 @@ FURTHEST = 1e6
 MOST_BREAKS = 10_000
 #: All choices among tied actions are listed up to this many, beyond only single changes.
 LISTED = 64
+
+
+class Lines(NamedTuple):
+    """Lines of rewards ``base + t direction``, 0 <= t <= upper, one for each of n followers."""
+
+    base: np.ndarray  # (n, S, A) float64
+    direction: np.ndarray  # (n, S, A) float64
+    equals: np.ndarray  # (n, S, A) int64, see ``first_equals``
+    upper: np.ndarray  # (n,) float64
+
+
+class ResponseList(NamedTuple):
+    """Best responses along n lines, with room for C on each; along one line without the n.
+
+    Response k is optimal for t in ``[lower[k], upper[k]]``.
+    """
+
+    lower: np.ndarray  # (n, C) float64
+    upper: np.ndarray  # (n, C) float64
+    visited: np.ndarray  # (n, C, S) int64, its actions in the states that it visits, -1 elsewhere
+    full: np.ndarray  # (n, C, S) int64, with optimal actions elsewhere
+
+
+class PolicyScratch(NamedTuple):
+    """Arrays that the evaluation of a policy overwrites."""
+
+    policy: np.ndarray  # (S, A) float64
+    start: np.ndarray  # (S + 1,) int64; with the next two the rows of gamma P^pi
+    column: np.ndarray  # (nnz,) int64
+    weight: np.ndarray  # (nnz,) float64
+    lu: np.ndarray  # (S, S) float64, or (0, 0) where there are too many states
+    last: np.ndarray  # (S,) int64, last column of each row of U
+
+
+class SearchScratch(NamedTuple):
+    """Arrays that the search along the transitions overwrites."""
+
+    choice: np.ndarray  # (S, A) bool
+    queue: np.ndarray  # (S,) int64
+    mark: np.ndarray  # (S,) bool
 
 
 @jit
@@ -55,7 +101,7 @@ def equal_rows(packed, first, second, scratch):
 
 @parallel_jit
 def first_equals(packed, rewards, index, labels, out):
-    """First action (n,S,A) that nobody can tell from each: same law, reward, payment and label.
+    """First action (n,S,A) that is equivalent to each: same law, reward, payment and label.
 
     ``labels`` is (n,S,1) or (n,S,A). Unavailable actions get -1.
     """
@@ -83,7 +129,7 @@ def first_equals(packed, rewards, index, labels, out):
 
 
 @jit
-def reach(packed, i, choice, mark, queue):
+def mark_reachable(packed, i, choice, mark, queue):
     """Mark the states met from the start under the allowed choices (S,A); returns how many."""
     states, actions = choice.shape
     m = packed.model[i]
@@ -110,9 +156,10 @@ def reach(packed, i, choice, mark, queue):
 
 
 @jit
-def evaluate_actions(packed, i, gamma, actions, policy, chain, rewards, lu, last, value, q_values):
+def evaluate_actions(packed, i, actions, rewards, scratch, value, q_values):
     """Write values and Q-values of deterministic actions; whether they are proper."""
-    start, column, weight = chain
+    policy, start, column, weight, lu, last = scratch
+    gamma = packed.discount[i]
     write_actions(packed, i, actions, policy)
     merge_rows(packed, i, gamma, policy, gamma == 1.0, start, column, weight)
     proper = True
@@ -123,7 +170,9 @@ def evaluate_actions(packed, i, gamma, actions, policy, chain, rewards, lu, last
     else:
         if gamma == 1.0:
             never = np.empty(value.shape[0], np.bool_)
-            proper = not mark_never(start, column, weight, packed.absorbing[packed.model[i]], never)
+            proper = not mark_never_absorbed(
+                start, column, weight, packed.absorbing[packed.model[i]], never
+            )
         total = value.copy()
         value[:] = 0.0
         sweep_values(start, column, weight, total, value, 1e-15, 1_000_000)
@@ -143,7 +192,7 @@ def largest_entry(q_values):
 
 
 @jit
-def leads_out(packed, i, choice, mark):
+def can_be_absorbed(packed, i, choice, mark):
     """Whether every marked state can reach an absorbing one under the choices (S,A)."""
     states, actions = choice.shape
     m = packed.model[i]
@@ -165,41 +214,47 @@ def leads_out(packed, i, choice, mark):
 
 
 @jit
-def list_response(packed, i, pick, right, t, count, capacity, lo, hi, laws, full, choice, queue):
+def list_response(packed, i, pick, right, t, count, listed, scratch):
     """Add the response ``pick`` (S,) at t if its visited part is new; returns the new count."""
+    choice, queue, _ = scratch
+    capacity = listed.lower.shape[0]
     states = pick.shape[0]
     choice[:] = False
     for s in range(states):
         choice[s, pick[s]] = True
     mark = np.empty(states, np.bool_)
-    reach(packed, i, choice, mark, queue)
-    # At discount 1 a loop of tied actions that never ends does not earn what it promises.
-    if packed.discount[i] == 1.0 and not leads_out(packed, i, choice, mark):
+    mark_reachable(packed, i, choice, mark, queue)
+    # At discount 1 a loop of tied actions that never ends does not earn the optimal value.
+    if packed.discount[i] == 1.0 and not can_be_absorbed(packed, i, choice, mark):
         return count
     for k in range(min(count, capacity) - 1, -1, -1):
         same = True
         for s in range(states):
-            if laws[k, s] != (pick[s] if mark[s] else -1):
+            if listed.visited[k, s] != (pick[s] if mark[s] else -1):
                 same = False
                 break
         if same:
-            hi[k] = t
+            listed.upper[k] = t
             return count
     if count < capacity:
-        lo[count] = t
-        hi[count] = t
+        listed.lower[count] = t
+        listed.upper[count] = t
         for s in range(states):
-            laws[count, s] = pick[s] if mark[s] else -1
-            full[count, s] = pick[s] if mark[s] else right[s]
+            listed.visited[count, s] = pick[s] if mark[s] else -1
+            listed.full[count, s] = pick[s] if mark[s] else right[s]
     return count + 1
 
 
 @jit
-def list_tied(packed, i, tied, right, left, t, count, capacity, lo, hi, laws, full, work):
-    """List the responses that choose among tied actions; returns (count, whether all)."""
-    choice, queue, mark = work
+def list_tied(packed, i, tied, sides, t, count, listed, scratch):
+    """List the responses that choose among tied actions; returns (count, whether all).
+
+    ``sides``: optimal actions (S,) just before t and just after it.
+    """
+    left, right = sides
+    mark = scratch.mark
     states, actions = tied.shape
-    reach(packed, i, tied, mark, queue)
+    mark_reachable(packed, i, tied, mark, scratch.queue)
     where = np.empty(states, np.int64)
     spots = 0
     total = 1.0
@@ -217,9 +272,7 @@ def list_tied(packed, i, tied, right, left, t, count, capacity, lo, hi, laws, fu
         for k in range(spots):
             pick[where[k]] = np.argmax(tied[where[k]])
         while True:
-            count = list_response(
-                packed, i, pick, right, t, count, capacity, lo, hi, laws, full, choice, queue
-            )
+            count = list_response(packed, i, pick, right, t, count, listed, scratch)
             k = 0
             while k < spots:
                 s = where[k]
@@ -235,44 +288,69 @@ def list_tied(packed, i, tied, right, left, t, count, capacity, lo, hi, laws, fu
                 return count, True
     for origin in (left, right):
         pick[:] = origin
-        count = list_response(
-            packed, i, pick, right, t, count, capacity, lo, hi, laws, full, choice, queue
-        )
+        count = list_response(packed, i, pick, right, t, count, listed, scratch)
         for k in range(spots):
             s = where[k]
             for a in range(actions):
                 if tied[s, a] and a != origin[s]:
                     pick[s] = a
-                    count = list_response(
-                        packed, i, pick, right, t, count, capacity, lo, hi, laws, full, choice,
-                        queue,
-                    )  # fmt: skip
+                    count = list_response(packed, i, pick, right, t, count, listed, scratch)
             pick[s] = origin[s]
     return count, False
 
 
 @jit
-def walk_one(packed, i, base, direction, equals, actions, tie, upper, lo, hi, laws, full, found):
+def improve_slopes(packed, i, actions, direction, tied, scratch, slope, q_slopes):
+    """Policy iteration with rewards ``direction`` among tied actions, in place.
+
+    Returns whether the last policy is proper, and up to which difference its slopes count as flat.
+    """
+    proper = True
+    flat = 0.0
+    for _ in range(10_000):
+        proper = evaluate_actions(packed, i, actions, direction, scratch, slope, q_slopes)
+        flat = FLAT * max(largest_entry(q_slopes), 1e-300)
+        changed = False
+        for s in range(actions.shape[0]):
+            best = actions[s]
+            for a in range(direction.shape[1]):
+                if tied[s, a] and q_slopes[s, a] > q_slopes[s, best] + flat:
+                    best = a
+            if best != actions[s]:
+                actions[s] = best
+                changed = True
+        if not (proper and changed):
+            break
+    return proper, flat
+
+
+@jit
+def walk_one(packed, i, lines, actions, tie, listed, found):
     """Walk the line of follower i."""
+    base, direction, equals = lines.base[i], lines.direction[i], lines.equals[i]
+    upper = lines.upper[i]
     states, width = base.shape
-    gamma = packed.discount[i]
     m = packed.model[i]
     size = model_size(packed, i, states, width)
-    chain = (np.empty(states + 1, np.int64), np.empty(size, np.int64), np.empty(size))
-    policy = np.empty((states, width))
     dense = states <= DENSE_STATES
-    lu = np.empty((states, states)) if dense else np.empty((0, 0))
-    last = np.empty(states, np.int64)
+    scratch = PolicyScratch(
+        np.empty((states, width)),
+        np.empty(states + 1, np.int64),
+        np.empty(size, np.int64),
+        np.empty(size),
+        np.empty((states, states)) if dense else np.empty((0, 0)),
+        np.empty(states, np.int64),
+    )
     value = np.empty(states)
     slope = np.empty(states)
     q_values = np.empty((states, width))
     q_slopes = np.empty((states, width))
     rewards = np.empty((states, width))
     tied = np.empty((states, width), np.bool_)
-    choice = np.empty((states, width), np.bool_)
-    work = (choice, np.empty(states, np.int64), np.empty(states, np.bool_))
+    search = SearchScratch(
+        np.empty((states, width), np.bool_), np.empty(states, np.int64), np.empty(states, np.bool_)
+    )
     left = actions.copy()
-    capacity = lo.shape[0]
     count = 0
     breaks = 0
     complete = True
@@ -280,9 +358,7 @@ def walk_one(packed, i, base, direction, equals, actions, tie, upper, lo, hi, la
     unit = 0.0
     while True:
         rewards[:] = base + t * direction
-        evaluate_actions(
-            packed, i, gamma, actions, policy, chain, rewards, lu, last, value, q_values
-        )
+        evaluate_actions(packed, i, actions, rewards, scratch, value, q_values)
         near = tie * max(largest_entry(q_values), 1e-9)
         if breaks == 0:
             unit = max(largest_entry(q_values), largest_entry(base))
@@ -295,34 +371,14 @@ def walk_one(packed, i, base, direction, equals, actions, tie, upper, lo, hi, la
                 )
             tied[s, actions[s]] = True
         # Of the actions tied here, those whose value grows fastest are optimal next.
-        proper = True
-        for _ in range(10_000):
-            proper = evaluate_actions(
-                packed, i, gamma, actions, policy, chain, direction, lu, last, slope, q_slopes
-            )
-            flat = FLAT * max(largest_entry(q_slopes), 1e-300)
-            changed = False
-            for s in range(states):
-                best = actions[s]
-                for a in range(width):
-                    if tied[s, a] and q_slopes[s, a] > q_slopes[s, best] + flat:
-                        best = a
-                if best != actions[s]:
-                    actions[s] = best
-                    changed = True
-            if not (proper and changed):
-                break
-        count, listed = list_tied(
-            packed, i, tied, actions, left, t, count, capacity, lo, hi, laws, full, work
-        )
-        complete = complete and listed
+        proper, flat = improve_slopes(packed, i, actions, direction, tied, scratch, slope, q_slopes)
+        count, every = list_tied(packed, i, tied, (left, actions), t, count, listed, search)
+        complete = complete and every
         if not proper:
             # At discount 1 what is paid from here on can be earned for ever.
             found[2] = 1
             break
-        evaluate_actions(
-            packed, i, gamma, actions, policy, chain, rewards, lu, last, value, q_values
-        )
+        evaluate_actions(packed, i, actions, rewards, scratch, value, q_values)
         step = math.inf
         for s in range(states):
             for a in range(width):
@@ -338,7 +394,7 @@ def walk_one(packed, i, base, direction, equals, actions, tie, upper, lo, hi, la
             complete = False
             break
         if (t + step) * largest_entry(q_slopes) > FURTHEST * unit:
-            # There is more, but too far to be told apart.
+            # There is more, but so far that rounding would hide it.
             upper = t + step
             found[4] = 1
             break
@@ -346,34 +402,33 @@ def walk_one(packed, i, base, direction, equals, actions, tie, upper, lo, hi, la
         breaks += 1
     # What is optimal just after the last breakpoint stays optimal to the end of the line.
     if found[2] == 0:
-        for k in range(min(count, capacity)):
-            lasting = hi[k] == t
+        for k in range(min(count, listed.lower.shape[0])):
+            lasting = listed.upper[k] == t
             for s in range(states):
-                a = laws[k, s]
+                a = listed.visited[k, s]
                 if a >= 0 and not (tied[s, a] and q_slopes[s, a] >= slope[s] - flat):
                     lasting = False
             if lasting:
-                hi[k] = upper
+                listed.upper[k] = upper
     found[0] = count
     found[1] = breaks
     found[3] = complete
 
 
 @parallel_jit
-def walk_lines(packed, base, direction, equals, actions, tie, upper, lo, hi, laws, full, found):
-    """List the best responses of followers along lines of rewards ``base + t direction``.
+def walk_lines(packed, lines, actions, tie, listed, found):
+    """List the best responses of followers along their lines.
 
     Follower i (n of them; the same one may be given with several lines) starts from the best
-    response ``actions`` (n,S) at t = 0, in actions that are their own ``equals`` (n,S,A), and is
-    followed to ``upper[i]``. Response k of follower i is optimal for t in [lo, hi] (n,C); ``laws``
-    (n,C,S) are its actions in the states it visits, -1 elsewhere, ``full`` (n,C,S) with optimal
-    actions elsewhere. ``found`` (n,5): number of responses (those beyond C are not stored), number
-    of breakpoints, whether the line ended early because payments could be earned for ever at
-    discount 1, whether all combinations of tied actions are listed, and whether the line ended
-    early because the next breakpoint is too far to be resolved.
+    response ``actions`` (n,S) at t = 0, in actions that are their own ``lines.equals``; the array
+    is overwritten. ``listed`` and ``found`` are written. ``found`` (n,5) int64: number of responses
+    (those for which ``listed`` has no room are not stored), number of breakpoints, whether the line
+    ended early because payments could be earned for ever at discount 1, whether all combinations of
+    tied actions are listed, and whether the line ended early because the next breakpoint is too far
+    to be resolved. Actions whose values are within ``tie`` of the size of the largest are tied.
     """
+    # Names of their own for what threads write, as in ``sweeps.large_responses``.
+    lower, upper, visited, full = listed.lower, listed.upper, listed.visited, listed.full
     for i in numba.prange(packed.model.shape[0]):
-        walk_one(
-            packed, i, base[i], direction[i], equals[i], actions[i], tie, upper[i], lo[i], hi[i],
-            laws[i], full[i], found[i],
-        )  # fmt: skip
+        own = ResponseList(lower[i], upper[i], visited[i], full[i])
+        walk_one(packed, i, lines, actions[i], tie, own, found[i])

@@ -1,7 +1,10 @@
-"""Joint trajectories of n followers, and what they say of gradients and values.
+"""Joint trajectories of n followers, and estimates of gradients and values from them.
 
-Every trajectory draws from a generator of its own, given by a seed and its number, and sums are
-taken over a fixed number of groups of trajectories: results do not depend on the threads.
+The score-function estimator, REINFORCE (Williams, 1992), with the reward-to-go and leave-one-out
+baselines (Kool, van Hoof and Welling, 2019); Monte Carlo policy evaluation, every visit (Sutton and
+Barto, Reinforcement Learning, 2018, section 5.1). Every trajectory draws from a generator of its
+own, given by a seed and its number, and sums are taken over a fixed number of groups of
+trajectories: results do not depend on the threads. O(T n) for each trajectory of T steps.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ __all__ = [
     "OTHERS",
     "SOFTMAX",
     "TIME",
-    "Chances",
+    "CumulativeLaws",
     "Trajectories",
     "score_trajectories",
     "show_labels",
@@ -32,14 +35,15 @@ __all__ = [
 #: What a row of scores is turned into: the gradient in a direct policy, less its mean over the row,
 #: or that in the parameters of a softmax.
 CENTRED, SOFTMAX = 0, 1
-#: What is subtracted from the weights of the scores.
+#: The baseline, subtracted from the weights of the scores: none, the mean of the others at the same
+#: time, the mean of their returns.
 NONE, TIME, OTHERS = 0, 1, 2
-#: Rows of more successors than this are searched by halving.
+#: Rows of more successors than this are searched by bisection.
 SHORT_ROW = 8
 
 
-class Chances(NamedTuple):
-    """Cumulative chances of what is drawn."""
+class CumulativeLaws(NamedTuple):
+    """Cumulative distributions of what is drawn; float64."""
 
     starts: np.ndarray  # (n, S)
     actions: np.ndarray  # (n, S, A)
@@ -59,7 +63,7 @@ class Trajectories(NamedTuple):
 
 
 @jit
-def mix(key):
+def scramble(key):
     """Scramble 64 bits (the finaliser of SplitMix64; Steele, Lea and Flood, 2014)."""
     key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -73,8 +77,11 @@ def to_unit(key):
 
 
 @jit
-def find(cumulative, first, last, u):
-    """First place in first..last-1 whose cumulative chance is above u, the last one at most."""
+def inverse_cdf(cumulative, first, last, u):
+    """First place in first..last-1 whose cumulative probability is above u, the last one at most.
+
+    Linear search in short rows, bisection in long ones.
+    """
     if last - first > SHORT_ROW:
         end = last - 1
         while first < end:
@@ -91,19 +98,19 @@ def find(cumulative, first, last, u):
 
 @jit
 def sum_rows(row_start, probability, out):
-    """Cumulative chances within each row of successors; the last ones are 1."""
+    """Cumulative distribution of each row of successors; the last entries are 1."""
     for row in range(row_start.shape[0] - 1):
         total = 0.0
         for e in range(row_start[row], row_start[row + 1]):
             total += probability[e]
             out[e] = total
         for e in range(row_start[row], row_start[row + 1]):
-            # What is in the last place ends at 1 exactly, also where chances add up to a bit less.
+            # What is in the last place ends at 1 exactly, also where a row adds up to a bit less.
             out[e] = min(out[e] / total, 1.0)
 
 
 @parallel_jit
-def simulate(packed, chances, ended, seed, first, out):
+def simulate(packed, cumulative, ended, seed, first, out):
     """Draw joint trajectories number ``first``, ``first + 1``, ...
 
     A trajectory ends early once every follower is in a state marked in ``ended`` (n,S).
@@ -111,13 +118,15 @@ def simulate(packed, chances, ended, seed, first, out):
     # A loop of threads that writes into nothing but arrays of a tuple is taken for dead by Numba.
     to_states, to_actions, to_length = out.states, out.actions, out.length
     count, horizon, n = to_states.shape
-    _, states, actions = chances.actions.shape
+    _, states, actions = cumulative.actions.shape
     step = np.uint64(0x9E3779B97F4A7C15)
     for b in numba.prange(count):
-        key = mix(mix(np.uint64(seed)) + step * np.uint64(first + b))
+        key = scramble(scramble(np.uint64(seed)) + step * np.uint64(first + b))
         for i in range(n):
             key += step
-            to_states[b, 0, i] = find(chances.starts[i], 0, states, to_unit(mix(key)))
+            to_states[b, 0, i] = inverse_cdf(
+                cumulative.starts[i], 0, states, to_unit(scramble(key))
+            )
         length = horizon
         for t in range(horizon):
             active = False
@@ -125,16 +134,16 @@ def simulate(packed, chances, ended, seed, first, out):
                 s = to_states[b, t, i]
                 active = active or not ended[i, s]
                 key += step
-                a = find(chances.actions[i, s], 0, actions, to_unit(mix(key)))
+                a = inverse_cdf(cumulative.actions[i, s], 0, actions, to_unit(scramble(key)))
                 to_actions[b, t, i] = a
                 key += step
                 if t < horizon - 1:
                     row = (packed.model[i] * states + s) * actions + a
-                    at = find(
-                        chances.successors,
+                    at = inverse_cdf(
+                        cumulative.successors,
                         packed.row_start[row],
                         packed.row_start[row + 1],
-                        to_unit(mix(key)),
+                        to_unit(scramble(key)),
                     )
                     to_states[b, t + 1, i] = packed.successor[at]
             if not active:
@@ -170,13 +179,13 @@ def weigh(drawn, rewards, discount, to_go, baseline, weights, returned):
     sums = np.zeros(horizon)
     total = 0.0
     for b in range(count):
-        ahead = 0.0
+        later = 0.0
         for t in range(drawn.length[b] - 1, -1, -1):
-            ahead += powers[t] * rewards[drawn.place[b] + t]
-            weights[drawn.place[b] + t] = ahead
-            sums[t] += ahead
-        returned[b] = ahead
-        total += ahead
+            later += powers[t] * rewards[drawn.place[b] + t]
+            weights[drawn.place[b] + t] = later
+            sums[t] += later
+        returned[b] = later
+        total += later
     for b in range(count):
         others = (total - returned[b]) / (count - 1)
         for t in range(drawn.length[b]):
@@ -190,7 +199,7 @@ def weigh(drawn, rewards, discount, to_go, baseline, weights, returned):
 
 
 @jit
-def turn_row(kind, scores, policy, available, tau, out):
+def gradient_row(kind, scores, policy, available, tau, out):
     """Turn the scores of the actions taken in a state (A,) into a row of the gradient."""
     actions = scores.shape[0]
     if kind == SOFTMAX:
@@ -243,7 +252,7 @@ def score_trajectories(packed, policies, kind, tau, drawn, weights, sums, square
                 available = packed.available[packed.model[i]]
                 for k in range(many):
                     s = visited[k]
-                    turn_row(kind, scores[s], policies[i, s], available[s], tau, row)
+                    gradient_row(kind, scores[s], policies[i, s], available[s], tau, row)
                     met[g, i, s] += 1
                     for a in range(actions):
                         sums[g, i, s, a] += row[a]
@@ -262,20 +271,20 @@ def sum_returns(discounts, rewards, drawn, visits, returns, starts, squares):
     groups = visits.shape[0]
     count, horizon, n = drawn.states.shape
     for g in numba.prange(groups):
-        ahead = np.empty(horizon + 1)
+        later = np.empty(horizon + 1)
         for b in range(g * count // groups, (g + 1) * count // groups):
             length = drawn.length[b]
             for i in range(n):
                 gamma = discounts[i]
-                ahead[length] = 0.0
+                later[length] = 0.0
                 for t in range(length - 1, -1, -1):
                     reward = rewards[i, drawn.states[b, t, i], drawn.actions[b, t, i]]
-                    ahead[t] = reward + gamma * ahead[t + 1]
+                    later[t] = reward + gamma * later[t + 1]
                 share = 1.0
                 for t in range(length):
                     s, a = drawn.states[b, t, i], drawn.actions[b, t, i]
                     visits[g, i, s, a] += share
-                    returns[g, i, s, a] += share * ahead[t]
+                    returns[g, i, s, a] += share * later[t]
                     share *= gamma
-                starts[g, i] += ahead[0]
-                squares[g, i] += ahead[0] * ahead[0]
+                starts[g, i] += later[0]
+                squares[g, i] += later[0] * later[0]

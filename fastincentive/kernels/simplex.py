@@ -1,6 +1,9 @@
 """Projections: simplex, its tangent cone, boxes and budgets; softmax rows and their gradients.
 
-All of them act on the available actions only and leave the others at 0.
+Simplex and tangent cone by dropping entries until the rest is feasible (Michelot, 1986); budgets by
+bisection on the multiplier (the continuous quadratic knapsack problem). Those of rows act on the
+available actions only and leave the others at 0: O(A) flops for each round, most often one or two.
+Budgets take O(k) for each of some 60 bisections on k payments.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Where a model's states lead, whatever the policy: the rows that every chain on it shares.
+"""The sparsity pattern of a transition model: successors of each state, whatever the policy.
 
-A policy changes only the weights of these rows, so merging them for a policy is one pass over the
-transitions, and passes over a chain read short contiguous rows. Numbers are unsigned: an index
-that cannot be negative needs no check.
+Compressed sparse rows (Saad, Iterative Methods for Sparse Linear Systems, 2003, section 3.4). A
+policy changes only the weights of these rows, so merging them for a policy is one pass over the
+transitions, 16 bytes each, and passes over a chain read short contiguous rows. Numbers are
+unsigned: an index that cannot be negative needs no check.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 
 from fastincentive.kernels.jit import jit
 
-__all__ = ["Pattern", "stack_patterns", "union_rows", "weigh_rows"]
+__all__ = ["Pattern", "concatenate_patterns", "policy_weights", "union_rows"]
 
 
 class Pattern(NamedTuple):
@@ -57,7 +58,7 @@ def union_rows(row_start, successor, actions, start, column, place):
     return end
 
 
-def stack_patterns(patterns: list[Pattern]) -> Pattern:
+def concatenate_patterns(patterns: list[Pattern]) -> Pattern:
     """Patterns of one model each as the pattern of all of them, in order."""
     if len(patterns) == 1:
         return patterns[0]
@@ -71,8 +72,8 @@ def stack_patterns(patterns: list[Pattern]) -> Pattern:
 
 
 @jit
-def weigh_rows(packed, pattern, i, policy, weight):
-    """Write P^pi of follower i on the pattern: the weight of every entry, 0 where pi never goes."""
+def policy_weights(packed, pattern, i, policy, weight):
+    """Write P^pi of follower i: the weight of every entry of the pattern, 0 where pi never goes."""
     states, actions = policy.shape
     m = packed.model[i]
     weight[: pattern.base[m + 1] - pattern.base[m]] = 0.0

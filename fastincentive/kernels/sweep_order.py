@@ -1,8 +1,10 @@
-"""States sorted so that sweeps run against the flow, and transitions stored in that order.
+"""States in backward breadth-first order, for Gauss-Seidel sweeps, and transitions stored so.
 
-A value is fed by the states that follow it. Sorted by their distance to the sinks,
-each state comes after most of its successors, so that one Gauss-Seidel sweep carries a goal's
-worth across the whole state space, and neighbours in the order are neighbours in memory.
+A value depends on those of the state's successors. Sorted by their distance to the sinks, states
+come after most of their successors, so that one Gauss-Seidel sweep carries the value of a goal
+across the whole state space, and neighbours in the order are neighbours in memory (a level
+structure as in the Cuthill-McKee ordering; Saad, Iterative Methods for Sparse Linear Systems, 2003,
+section 3.3). O(nnz) for the order; 12 bytes for each padded entry of the rows.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ class Ordered(NamedTuple):
     """Transition models in sweep order, every row padded to K entries of itself with weight 0."""
 
     order: np.ndarray  # (M, S) int64, the state at each place
-    successor: np.ndarray  # (M, S, A, K) uint32, places; unsigned, for NumPy's wrap-around costs
+    successor: np.ndarray  # (M, S, A, K) uint32, places; unsigned: negative indices cost a check
     probability: np.ndarray  # (M, S, A, K) float64
 
 

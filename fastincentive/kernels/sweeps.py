@@ -1,13 +1,17 @@
-"""Gauss-Seidel over ordered states: best responses and values of large state spaces.
+"""Modified policy iteration by Gauss-Seidel sweeps: best responses and values, many states.
 
-Bytes per state and sweep: a policy's row of K successors 12 K, its reward 8, the value 16. Slow
-modes (a follower that idles in a pocket) are extrapolated away: three successive changes, combined
-so that they all but cancel (reduced-rank extrapolation), and taken back if the next sweep does not
+Puterman, Markov Decision Processes (1994), sections 6.3 (Gauss-Seidel value iteration), 6.5
+(modified policy iteration) and 6.6 (MacQueen's bounds). The eigenmodes that converge slowly are
+removed by reduced-rank extrapolation (Eddy, 1979; Mesina, 1977): three successive changes, combined
+with weights of sum 1 so that they all but cancel, and taken back if the next sweep does not
 confirm it. Below discount 1 each sweep is a contraction, whatever the point it starts from.
 
-``actions`` and ``width`` arguments are tuples whose *lengths* are the number of actions and the
-length K of a row: lengths of tuples are constants to the compiler, so the inner loops unroll. An
-empty tuple stands for any number.
+Bytes per state and sweep of a policy: its row of K successors 12 K, its reward 8, the value 16; of
+value iteration over A actions: 12 A K, rewards 8 A, the action held 8, the value 16.
+
+``width`` and the entries of ``Lengths`` are tuples whose *lengths* are the length K of a row and
+the number of actions: lengths of tuples are constants to the compiler, so the inner loops unroll.
+An empty tuple stands for any number.
 """
 
 from __future__ import annotations
@@ -21,30 +25,89 @@ import numpy as np
 from fastincentive.kernels.jit import jit, parallel_jit
 
 __all__ = [
+    "Answer",
     "Goal",
-    "Lines",
+    "Lengths",
+    "Limits",
+    "PolicyRows",
+    "Scratch",
+    "SweepState",
     "certify",
-    "iterate",
     "large_responses",
-    "load_lines",
+    "load_rewards",
+    "load_row",
+    "load_rows",
+    "modified_policy_iteration",
     "set_goal",
     "settle_values",
     "sweep",
-    "take_row",
-    "take_rows",
 ]
 
 #: Plain sweeps before each extrapolation; half of them where the policy still changes.
 PLAIN = 8
-#: Jacobi steps in search of what all values lack alike.
+#: Jacobi sweeps in search of an error that all values have in common.
 LEVELLING = 24
 #: A policy that still changes is evaluated until changes are this share of the last improvement's.
 SHARE = 0.1
 
 
+class Lengths(NamedTuple):
+    """Numbers that are constants to the compiler: those of entries of these tuples."""
+
+    actions: tuple[int, ...]  # A of them, or empty: any number
+    width: tuple[int, ...]  # K of them, or empty
+
+
+class PolicyRows(NamedTuple):
+    """The equation v = earned + W v of a policy, states in sweep order; W has no diagonal."""
+
+    column: np.ndarray  # (S, K) uint32, places of the successors
+    weight: np.ndarray  # (S, K) float64, W; padded with weight 0
+    earned: np.ndarray  # (S,) float64
+
+
+class SweepState(NamedTuple):
+    """One follower's problem in sweep order, and where its solution stands."""
+
+    successor: np.ndarray  # (S, A, K) uint32, of its model in ``Ordered``
+    probability: np.ndarray  # (S, A, K) float64
+    reward: np.ndarray  # (S, A) float64, -inf for unavailable actions
+    held: np.ndarray  # (S,) int64, the action whose row stands in ``rows``, -1: none
+    rows: PolicyRows  # of the policy ``held``
+    values: np.ndarray  # (S,) float64
+
+
+class Scratch(NamedTuple):
+    """Arrays that ``settle_values`` overwrites."""
+
+    steps: np.ndarray  # (3, S) float64, three successive changes of the values
+    saved: np.ndarray  # (S,) float64, values to go back to
+
+
+class Limits(NamedTuple):
+    """When best responses are good enough, and when sweeps give up."""
+
+    tolerance: float  # Bellman residual to reach in the sup-norm; 0: close to rounding
+    budget: np.ndarray  # (n,) float64, row entries to sweep over
+    uniform: bool  # whether all rows of the models are as long as the ordered ones
+
+
+class Answer(NamedTuple):
+    """Best responses of n followers, to be written."""
+
+    actions: np.ndarray  # (n, S) int64
+    values: np.ndarray  # (n, S) float64
+    q_values: np.ndarray  # (n, S, A) float64
+    residual: np.ndarray  # (n,) float64, Bellman residuals in the sup-norm
+    goal: np.ndarray  # (n,) float64, residuals up to which the answers pass
+    iterations: np.ndarray  # (n,) int64, improvements of the policy
+
+
 @jit
-def take_row(successor, probability, reward, gamma, s, a, column, weight, earned):
-    """Copy the row of action a in the s-th state, its own loop solved away."""
+def load_row(gamma, s, a, state):
+    """Write the row of action a in the s-th state, its own loop solved away."""
+    successor, probability, column = state.successor, state.probability, state.rows.column
+    weight = state.rows.weight
     loop = 0.0
     for k in range(column.shape[1]):
         if successor[s, a, k] == s:
@@ -54,30 +117,20 @@ def take_row(successor, probability, reward, gamma, s, a, column, weight, earned
         c = successor[s, a, k]
         column[s, k] = c
         weight[s, k] = 0.0 if c == s else gamma * scale * probability[s, a, k]
-    earned[s] = scale * reward[s, a]
+    state.rows.earned[s] = scale * state.reward[s, a]
 
 
 @jit
-def improve(
-    successor,
-    probability,
-    reward,
-    gamma,
-    slack,
-    values,
-    held,
-    column,
-    weight,
-    earned,
-    actions,
-    width,
-):
+def improve(gamma, slack, state, lengths):
     """One sweep of value iteration; rows of states whose action changes are rewritten.
 
-    Returns the largest change of a value and the number of actions that changed.
+    Returns the largest change of a value and the number of actions that changed. An action is kept
+    unless another one is better by more than ``slack``. Bytes: see the top of the file.
     """
-    n_actions = len(actions) if len(actions) > 0 else reward.shape[1]
-    row = len(width) if len(width) > 0 else successor.shape[2]
+    successor, probability, reward = state.successor, state.probability, state.reward
+    values, held = state.values, state.held
+    n_actions = len(lengths.actions) if len(lengths.actions) > 0 else reward.shape[1]
+    row = len(lengths.width) if len(lengths.width) > 0 else successor.shape[2]
     change = 0.0
     moved = 0
     for s in range(reward.shape[0]):
@@ -105,7 +158,7 @@ def improve(
                     first = a
             held[s] = first
             moved += 1
-            take_row(successor, probability, reward, gamma, s, first, column, weight, earned)
+            load_row(gamma, s, first, state)
         step = abs(best - values[s])
         if step > change:
             change = step
@@ -115,7 +168,10 @@ def improve(
 
 @jit
 def sweep(column, weight, earned, values, width):
-    """One sweep of v = earned + W v; returns the largest change."""
+    """One Gauss-Seidel sweep of v = earned + W v; returns the largest change.
+
+    2 K flops and 12 K + 24 bytes for each state.
+    """
     row = len(width) if len(width) > 0 else column.shape[1]
     change = 0.0
     for s in range(earned.shape[0]):
@@ -131,7 +187,7 @@ def sweep(column, weight, earned, values, width):
 
 @jit
 def sweep_noting(column, weight, earned, values, steps, width):
-    """As ``sweep``; the changes are noted in ``steps``."""
+    """As ``sweep``; the changes are written to ``steps`` (S,)."""
     row = len(width) if len(width) > 0 else column.shape[1]
     change = 0.0
     for s in range(earned.shape[0]):
@@ -147,8 +203,11 @@ def sweep_noting(column, weight, earned, values, steps, width):
 
 
 @jit
-def mixture(residuals):
-    """Weights, of sum 1, of three successive residuals (3, S) whose mixture is the smallest."""
+def extrapolation_weights(residuals):
+    """Weights, of sum 1, of three successive residuals (3, S) whose weighted sum is the smallest.
+
+    Least squares in two unknowns (reduced-rank extrapolation of order 2).
+    """
     r0, r1, r2 = residuals[0], residuals[1], residuals[2]
     a11 = a12 = a22 = b1 = b2 = 0.0
     for s in range(r0.shape[0]):
@@ -172,12 +231,12 @@ def mixture(residuals):
 
 
 @jit
-def level(column, weight, earned, values, errors, width):
-    """Find what all values lack alike, and add it; returns whether that was most of what they lack.
+def remove_common_error(column, weight, earned, values, errors, width):
+    """Estimate the error common to all values, and remove it; returns whether it was most of it.
 
     Errors lie between the extremes of residuals divided by 1 - row sum (MacQueen's bounds). Where
-    chains mix soon, a few damped Jacobi steps, which keep a common error common, bring the extremes
-    together; differences of steps, from which extrapolation would tell it, drown in rounding.
+    chains mix soon, a few damped Jacobi sweeps, which keep a common error common, bring the
+    extremes together; differences of changes, which extrapolation would need, are lost in rounding.
     ``errors`` (S,) is scratch.
     """
     row = len(width) if len(width) > 0 else column.shape[1]
@@ -191,7 +250,7 @@ def level(column, weight, earned, values, errors, width):
                 total += weight[s, k] * values[column[s, k]]
                 left -= weight[s, k]
             if left <= 1e-12:
-                return False  # no discount: nothing that all lack alike would fade
+                return False  # no discount: an error common to all would not decay
             errors[s] = total / left
             least = left if left < least else least
             low = errors[s] if errors[s] < low else low
@@ -205,12 +264,13 @@ def level(column, weight, earned, values, errors, width):
 
 
 @jit
-def settle_values(column, weight, earned, values, steps, saved, goal, cycles, mix, width):
+def settle_values(rows, values, scratch, goal, cycles, mix, width):
     """Sweep until no value changes by more than ``goal``; returns sweeps made and last change.
 
-    ``steps`` (3, S) and ``saved`` (S,) are scratch. At most ``cycles`` rounds, each of which ends
-    with an extrapolation unless ``mix`` is False.
+    At most ``cycles`` rounds, each of which ends with an extrapolation unless ``mix`` is False.
     """
+    column, weight, earned = rows.column, rows.weight, rows.earned
+    steps, saved = scratch.steps, scratch.saved
     count = 0
     tried, wait = 0, 1
     change = math.inf
@@ -229,7 +289,7 @@ def settle_values(column, weight, earned, values, steps, saved, goal, cycles, mi
             count += 1
             if change <= goal:
                 return count, change
-        g0, g1, _ = mixture(steps)
+        g0, g1, _ = extrapolation_weights(steps)
         for s in range(values.shape[0]):
             saved[s] = values[s]
             values[s] -= g0 * (steps[1, s] + steps[2, s]) + g1 * steps[2, s]
@@ -244,7 +304,9 @@ def settle_values(column, weight, earned, values, steps, saved, goal, cycles, mi
         least = min(least, change)
         tried += 1
         if failed and stalled > 0 and tried >= wait:
-            wait = 1 if level(column, weight, earned, values, saved, width) else 2 * wait
+            wait = (
+                1 if remove_common_error(column, weight, earned, values, saved, width) else 2 * wait
+            )
             tried = 0
             count += LEVELLING
         if stalled > 10 and change <= 1e-13 * np.abs(values).max():
@@ -252,19 +314,8 @@ def settle_values(column, weight, earned, values, steps, saved, goal, cycles, mi
     return count, change
 
 
-class Lines(NamedTuple):
-    """One follower's problem in the order of the sweeps, and where its solution stands."""
-
-    reward: np.ndarray  # (S, A), -inf for unavailable actions
-    held: np.ndarray  # (S,) int64, the action whose row stands below, -1: none
-    column: np.ndarray  # (S, K) uint32
-    weight: np.ndarray  # (S, K)
-    earned: np.ndarray  # (S,)
-    values: np.ndarray  # (S,)
-
-
 @jit
-def load_lines(packed, ordered, i, rewards, lines):
+def load_rewards(packed, ordered, i, rewards, state):
     """Bring follower i's rewards into sweep order; returns the largest magnitude."""
     m = packed.model[i]
     order = ordered.order[m]
@@ -272,28 +323,18 @@ def load_lines(packed, ordered, i, rewards, lines):
     for k in range(order.shape[0]):
         s = order[k]
         for a in range(rewards.shape[2]):
-            lines.reward[k, a] = -math.inf
+            state.reward[k, a] = -math.inf
             if packed.available[m, s, a]:
-                lines.reward[k, a] = rewards[i, s, a]
+                state.reward[k, a] = rewards[i, s, a]
                 largest = max(largest, abs(rewards[i, s, a]))
     return largest
 
 
 @jit
-def take_rows(successor, probability, gamma, lines):
+def load_rows(gamma, state):
     """Write the rows of all actions held."""
-    for k in range(lines.held.shape[0]):
-        take_row(
-            successor,
-            probability,
-            lines.reward,
-            gamma,
-            k,
-            lines.held[k],
-            lines.column,
-            lines.weight,
-            lines.earned,
-        )
+    for k in range(state.held.shape[0]):
+        load_row(gamma, k, state.held[k], state)
 
 
 class Goal(NamedTuple):
@@ -309,7 +350,7 @@ class Goal(NamedTuple):
 def set_goal(tolerance, gamma, largest, width, values):
     """Set the residuals to reach: never below what rounding allows for rows of this width.
 
-    By default (``tolerance`` 0) they are well below what ties are told apart by.
+    By default (``tolerance`` 0) they are well below ``TIE``, the gap between actions that are tied.
     """
     size = largest
     for s in range(values.shape[0]):
@@ -324,57 +365,31 @@ def set_goal(tolerance, gamma, largest, width, values):
 
 
 @jit
-def iterate(
-    successor,
-    probability,
-    gamma,
-    lines,
-    stale,
-    largest,
-    tolerance,
-    budget,
-    steps,
-    saved,
-    n_actions,
-    width,
-):
-    """Run modified policy iteration from ``lines``; returns the number of improvements.
+def modified_policy_iteration(gamma, state, scratch, stale, largest, tolerance, budget, lengths):
+    """Run modified policy iteration from ``state``; returns the number of improvements.
 
-    ``stale`` says that the rows of the actions held are not written yet; ``steps`` (3, S) and
-    ``saved`` (S,) are scratch.
+    ``stale`` says that the rows of the actions held are not written yet.
     """
-    values = lines.values
-    effort = successor.shape[2] + 3.0
+    values = state.values
+    width = state.successor.shape[2]
+    effort = width + 3.0
     slack = 0.0
     least = math.inf
     stalled = 0
     spent = 0.0
     count = 0
     for _ in range(1_000_000):
-        change, moved = improve(
-            successor,
-            probability,
-            lines.reward,
-            gamma,
-            slack,
-            values,
-            lines.held,
-            lines.column,
-            lines.weight,
-            lines.earned,
-            n_actions,
-            width,
-        )
+        change, moved = improve(gamma, slack, state, lengths)
         count += 1
-        spent += lines.reward.size * effort
-        goal = set_goal(tolerance, gamma, largest, successor.shape[2], values)
+        spent += state.reward.size * effort
+        goal = set_goal(tolerance, gamma, largest, width, values)
         # An action is held for as long as it is worse by less than what the goal would notice.
         slack = 0.1 * goal.aim
         # Later updates of a sweep move a state's successors by at most `change` each.
         if gamma * change <= goal.aim:
             break
-        # Where extrapolations lead in circles, plain sweeps converge; rounding alone may keep the
-        # values moving.
+        # Where extrapolations do not help any more, plain sweeps converge; rounding alone may keep
+        # the values moving.
         if change < 0.5 * least:
             least = change
             stalled = 0
@@ -383,39 +398,28 @@ def iterate(
         if (stalled > 30 and change <= 1e-13 * goal.size) or spent > budget:
             break
         if stale:
-            take_rows(successor, probability, gamma, lines)
+            load_rows(gamma, state)
             stale = False
         enough, cycles, mix = goal.enough, 20, True
         if moved > 0:
             enough, cycles, mix = max(enough, SHARE * change), 1, stalled < 20
             if not mix:
                 cycles = 5
-        swept, _ = settle_values(
-            lines.column,
-            lines.weight,
-            lines.earned,
-            values,
-            steps,
-            saved,
-            enough,
-            cycles,
-            mix,
-            width,
-        )
-        spent += swept * lines.earned.size * effort
+        swept, _ = settle_values(state.rows, values, scratch, enough, cycles, mix, lengths.width)
+        spent += swept * values.size * effort
     return count
 
 
 @jit
-def certify(packed, i, rewards, values, q_values, actions, uniform, n_actions, width):
+def certify(packed, i, rewards, values, q_values, actions, uniform, lengths):
     """Bellman residual of follower i in the model's own storage; Q (S, A), and optimal actions.
 
     The first of the best actions where the one given (-1: none) is not among them. ``uniform`` says
-    that all rows have the length of ``width``.
+    that all rows have the length of ``lengths.width``. Bytes: 12 for each stored transition.
     """
     states = values.shape[0]
-    count = len(n_actions) if len(n_actions) > 0 else rewards.shape[2]
-    row = len(width)
+    count = len(lengths.actions) if len(lengths.actions) > 0 else rewards.shape[2]
+    row = len(lengths.width)
     m = packed.model[i]
     gamma = packed.discount[i]
     worst = 0.0
@@ -452,117 +456,53 @@ def certify(packed, i, rewards, values, q_values, actions, uniform, n_actions, w
 
 
 @jit
-def large_response_one(
-    packed,
-    ordered,
-    i,
-    rewards,
-    tolerance,
-    budget,
-    uniform,
-    actions,
-    values,
-    q_values,
-    residual,
-    goal,
-    iterations,
-    n_actions,
-    width,
-):
-    """Solve for follower i."""
+def large_response_one(packed, ordered, i, rewards, limits, answer, lengths):
+    """Solve for follower i: actions, values and Q; returns improvements, residual and goal."""
     _, states, count = rewards.shape
     gamma = packed.discount[i]
     m = packed.model[i]
-    order, successor, probability = ordered.order[m], ordered.successor[m], ordered.probability[m]
-    lines = Lines(
+    order, width = ordered.order[m], ordered.successor.shape[3]
+    state = SweepState(
+        ordered.successor[m],
+        ordered.probability[m],
         np.empty((states, count)),
-        actions[i][order],
-        np.empty((states, successor.shape[2]), np.uint32),
-        np.empty((states, successor.shape[2])),
-        np.empty(states),
+        answer.actions[i][order],
+        PolicyRows(
+            np.empty((states, width), np.uint32), np.empty((states, width)), np.empty(states)
+        ),
         np.zeros(states),
     )
-    steps = np.empty((3, states))
-    saved = np.empty(states)
-    largest = load_lines(packed, ordered, i, rewards, lines)
+    scratch = Scratch(np.empty((3, states)), np.empty(states))
+    largest = load_rewards(packed, ordered, i, rewards, state)
     # Where no action is held yet, the first improvement takes all rows.
-    stale = lines.held.min() < 0 <= lines.held.max()
-    if lines.held.min() >= 0:
-        take_rows(successor, probability, gamma, lines)
-        settle_values(
-            lines.column,
-            lines.weight,
-            lines.earned,
-            lines.values,
-            steps,
-            saved,
-            1e-4 * largest,
-            20,
-            True,
-            width,
-        )
-    iterations[i] = iterate(
-        successor,
-        probability,
-        gamma,
-        lines,
-        stale,
-        largest,
-        tolerance,
-        budget[i],
-        steps,
-        saved,
-        n_actions,
-        width,
+    stale = state.held.min() < 0 <= state.held.max()
+    if state.held.min() >= 0:
+        load_rows(gamma, state)
+        settle_values(state.rows, state.values, scratch, 1e-4 * largest, 20, True, lengths.width)
+    iterations = modified_policy_iteration(
+        gamma, state, scratch, stale, largest, limits.tolerance, limits.budget[i], lengths
     )
+    actions, values, q_values = answer.actions[i], answer.values[i], answer.q_values[i]
     for k in range(states):
-        values[i, order[k]] = lines.values[k]
-    residual[i] = certify(
-        packed, i, rewards, values[i], q_values[i], actions[i], uniform, n_actions, width
-    )
-    goal[i] = set_goal(tolerance, gamma, largest, successor.shape[2], values[i]).passes
+        values[order[k]] = state.values[k]
+    residual = certify(packed, i, rewards, values, q_values, actions, limits.uniform, lengths)
+    goal = set_goal(limits.tolerance, gamma, largest, width, values).passes
+    return iterations, residual, goal
 
 
 @parallel_jit
-def large_responses(
-    packed,
-    ordered,
-    rewards,
-    tolerance,
-    budget,
-    uniform,
-    actions,
-    values,
-    q_values,
-    residual,
-    goal,
-    iterations,
-    n_actions,
-    width,
-):
+def large_responses(packed, ordered, rewards, limits, answer, lengths):
     """Optimal actions (n,S), V* (n,S), Q* (n,S,A) and Bellman residuals (n,), discounts below 1.
 
     Modified policy iteration: sweeps of value iteration, with sweeps of the policy found between
-    them. ``actions`` (-1: none) are the warm start. Stops where the sup-norm residual is certain to
-    be below ``tolerance``, or if that is 0 below 1e-13 (1 - gamma) of the size of the values; or,
-    without having got there, once ``budget`` (n,) row entries have been swept over. ``uniform``
-    says that all rows of the models are as long as the ordered ones.
+    them. ``answer.actions`` (-1: none) are the warm start. Stops where the sup-norm residual is
+    certain to be below the tolerance, or if that is 0 below 1e-13 (1 - gamma) of the size of the
+    values; or, without having got there, once the budget of row entries is spent.
     """
+    # Arrays of a tuple that are written in a loop of threads have names of their own before it:
+    # else Numba may take the loop for dead.
+    iterations, residual, goal = answer.iterations, answer.residual, answer.goal
     for i in numba.prange(packed.model.shape[0]):
-        large_response_one(
-            packed,
-            ordered,
-            i,
-            rewards,
-            tolerance,
-            budget,
-            uniform,
-            actions,
-            values,
-            q_values,
-            residual,
-            goal,
-            iterations,
-            n_actions,
-            width,
+        iterations[i], residual[i], goal[i] = large_response_one(
+            packed, ordered, i, rewards, limits, answer, lengths
         )

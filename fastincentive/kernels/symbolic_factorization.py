@@ -1,8 +1,11 @@
-"""Which entries the LU factors of I - gamma P fill, found once for a transition model.
+"""Symbolic LU factorisation of I - gamma P: which entries fill, found once for a model.
 
-The pattern is the union over all actions, made symmetric, so that it holds for every policy.
-Columns with like patterns are gathered into fronts: dense blocks whose pivots are eliminated
-together (the multifrontal method). Columns are *places* in the elimination order from here on.
+Elimination tree, postorder and column counts (Davis, Direct Methods for Sparse Linear Systems,
+2006, chapter 4); relaxed supernodes (Ashcraft and Grimes, 1989). The pattern is the union over all
+actions, made symmetric, so that it holds for every policy. Columns with similar patterns are joined
+into fronts: dense blocks whose pivots are eliminated together (the multifrontal method). Columns
+are *places* in the elimination order from here on. O(nnz) but for the order of elimination and the
+column counts, whose work is that of the entries of L.
 """
 
 from __future__ import annotations
@@ -24,7 +27,8 @@ __all__ = [
     "postorder",
 ]
 
-#: Nanoseconds for each product, entry of the factors, stored transition and front.
+#: Nanoseconds, measured on one machine, for each product, entry of the factors, stored transition
+#: and front.
 PRODUCT, ENTRY, TRANSITION, FRONT = 0.08, 3.0, 3.0, 500.0
 #: A front takes in its last child if it then has at most FEW pivots; or at most so many, and no
 #: more than this share of what is stored would be zeros.
@@ -37,8 +41,8 @@ class Fronts(NamedTuple):
 
     Front f of w pivots has m rows and columns, ``member[begin[f]:begin[f + 1]]``: its pivots first.
     From ``factor[f]`` on, the factors hold its w rows of length m (multipliers below the diagonal,
-    pivots, U) and then the w multipliers of each of the r = m - w other rows. What is left of these
-    rows is r x r numbers, from ``stack[f]`` on, until the parent has taken them in.
+    pivots, U) and then the w multipliers of each of the r = m - w other rows. The update matrix
+    (Schur complement) is r x r numbers, from ``stack[f]`` on, until it is added to the parent.
     """
 
     order: np.ndarray  # (S,) int64, the state at each place
@@ -53,7 +57,7 @@ class Fronts(NamedTuple):
     stack: np.ndarray  # (F + 1,) int64, the last one is the size
     address: np.ndarray  # (nnz,) uint32, where each stored transition goes in the factors
     diagonal: np.ndarray  # (S,) uint32, where the diagonal entry of each state goes
-    work: float  # nanoseconds that an evaluation took where this was measured
+    work: float  # nanoseconds of an evaluation, see ``estimated_time``
 
 
 @jit
@@ -102,12 +106,19 @@ def neighbours(row_start, successor, states):
 
 
 @jit
+def inverse(order):
+    """Inverse permutation: the place of each state."""
+    place = np.empty_like(order)
+    for k in range(order.shape[0]):
+        place[order[k]] = k
+    return place
+
+
+@jit
 def elimination_tree(start, neighbour, order):
     """Parent of each place: the first later place that its column of the factors reaches."""
     states = order.shape[0]
-    place = np.empty(states, np.int64)
-    for k in range(states):
-        place[order[k]] = k
+    place = inverse(order)
     parent = np.full(states, -1, np.int64)
     ancestor = np.full(states, -1, np.int64)
     for k in range(states):
@@ -158,9 +169,7 @@ def postorder(parent):
 def column_counts(start, neighbour, order, parent):
     """Entries of each column of L with its diagonal."""
     states = order.shape[0]
-    place = np.empty(states, np.int64)
-    for k in range(states):
-        place[order[k]] = k
+    place = inverse(order)
     count = np.ones(states, np.int64)
     mark = np.full(states, -1, np.int64)
     for k in range(states):
@@ -177,8 +186,8 @@ def column_counts(start, neighbour, order, parent):
 
 
 @jit
-def join_columns(parent, count):
-    """Fronts as runs of columns: first column and number of rows of each, and its parent."""
+def amalgamate_columns(parent, count):
+    """Join columns to fronts (relaxed supernodes): first column and number of rows of each."""
     states = parent.shape[0]
     children = np.zeros(states, np.int64)
     for k in range(states):
@@ -241,16 +250,57 @@ def join_columns(parent, count):
 
 
 @jit
+def stack_updates(rows, first, above, child, sibling):
+    """Where the update matrix of each front lies (F + 1,); the last entry is the size of all."""
+    fronts = rows.shape[0]
+    # The update matrix of a front lies in the one of two stacks that its children's do not lie in.
+    depth = np.zeros(fronts, np.int64)
+    for f in range(fronts - 1, -1, -1):
+        if above[f] >= 0:
+            depth[f] = 1 - depth[above[f]]
+    stack = np.zeros(fronts + 1, np.int64)
+    height = np.zeros(2, np.int64)
+    most = np.zeros(2, np.int64)
+    for f in range(fronts):
+        c = child[f]
+        while c >= 0:
+            height[depth[c]] = min(height[depth[c]], stack[c])
+            c = sibling[c]
+        r = rows[f] - (first[f + 1] - first[f])
+        stack[f] = height[depth[f]]
+        height[depth[f]] += r * r
+        most[depth[f]] = max(most[depth[f]], height[depth[f]])
+    for f in range(fronts):
+        stack[f] += depth[f] * most[0]
+    stack[fronts] = most[0] + most[1]
+    return stack
+
+
+@jit
+def row_positions(first, begin, member, child, sibling):
+    """Positions (sum of m,) of the rows of each front, but for its pivots', in its parent's."""
+    at = np.empty(first[-1], np.int64)
+    position = np.zeros(begin[-1], np.uint32)
+    for f in range(child.shape[0]):
+        for e in range(begin[f], begin[f + 1]):
+            at[member[e]] = e - begin[f]
+        c = child[f]
+        while c >= 0:
+            for e in range(begin[c] + first[c + 1] - first[c], begin[c + 1]):
+                position[e] = at[member[e]]
+            c = sibling[c]
+    return position
+
+
+@jit
 def gather_fronts(row_start, successor, start, neighbour, order, parent, count):
     """Lay out the fronts; ``order`` is a postorder of its own elimination tree ``parent``."""
     states = order.shape[0]
     actions = (row_start.shape[0] - 1) // states
-    first, rows = join_columns(parent, count)
+    first, rows = amalgamate_columns(parent, count)
     fronts = rows.shape[0]
-    place = np.empty(states, np.int64)
+    place = inverse(order)
     of = np.empty(states, np.int64)
-    for k in range(states):
-        place[order[k]] = k
     begin = np.zeros(fronts + 1, np.int64)
     factor = np.zeros(fronts + 1, np.int64)
     above = np.full(fronts, -1, np.int64)
@@ -299,41 +349,12 @@ def gather_fronts(row_start, successor, start, neighbour, order, parent, count):
         if above[f] >= 0:
             sibling[f] = child[above[f]]
             child[above[f]] = f
-    # What is left of a front lies in the one of two stacks that its children do not lie in.
-    depth = np.zeros(fronts, np.int64)
-    for f in range(fronts - 1, -1, -1):
-        if above[f] >= 0:
-            depth[f] = 1 - depth[above[f]]
-    stack = np.zeros(fronts + 1, np.int64)
-    height = np.zeros(2, np.int64)
-    most = np.zeros(2, np.int64)
-    for f in range(fronts):
-        c = child[f]
-        while c >= 0:
-            height[depth[c]] = min(height[depth[c]], stack[c])
-            c = sibling[c]
-        r = rows[f] - (first[f + 1] - first[f])
-        stack[f] = height[depth[f]]
-        height[depth[f]] += r * r
-        most[depth[f]] = max(most[depth[f]], height[depth[f]])
-    for f in range(fronts):
-        stack[f] += depth[f] * most[0]
-    stack[fronts] = most[0] + most[1]
-    # Positions in fronts, of the children's rows and of the entries.
-    at = np.empty(states, np.int64)
-    position = np.zeros(begin[fronts], np.uint32)
+    stack = stack_updates(rows, first, above, child, sibling)
+    position = row_positions(first, begin, member, child, sibling)
     diagonal = np.empty(states, np.uint32)
-    for f in range(fronts):
-        w = first[f + 1] - first[f]
-        for e in range(begin[f], begin[f + 1]):
-            at[member[e]] = e - begin[f]
-        c = child[f]
-        while c >= 0:
-            for e in range(begin[c] + first[c + 1] - first[c], begin[c + 1]):
-                position[e] = at[member[e]]
-            c = sibling[c]
-        for k in range(w):
-            diagonal[order[first[f] + k]] = factor[f] + k * rows[f] + k
+    for k in range(states):
+        f = of[k]
+        diagonal[order[k]] = factor[f] + (k - first[f]) * (rows[f] + 1)
     address = np.empty(successor.shape[0], np.uint32)
     for s in range(states):
         i = place[s]
@@ -381,11 +402,11 @@ def analyse(
     parent = elimination_tree(start, neighbour, order)
     count = column_counts(start, neighbour, order, parent)
     layout = gather_fronts(row_start, successor, start, neighbour, order, parent, count)
-    return Fronts._make([*layout, measured_work(layout)])
+    return Fronts._make([*layout, estimated_time(layout)])
 
 
-def measured_work(layout: Any) -> float:
-    """Time of an evaluation in nanoseconds, from counts, as one machine took it."""
+def estimated_time(layout: Any) -> float:
+    """Estimate the time of an evaluation in nanoseconds, from counts of operations."""
     first, begin, factor, address = layout[1], layout[2], layout[8], layout[10]
     pivots, rows = np.diff(first).astype(float), np.diff(begin).astype(float)
     # Each pivot updates the rows and columns that come after it.

@@ -17,7 +17,7 @@ from fastincentive._arrays import FloatArray
 from fastincentive.followers.chains import pattern_of, room
 from fastincentive.followers.followers import Followers
 from fastincentive.kernels import marginals as kernels
-from fastincentive.kernels.fused_pass import short_pass
+from fastincentive.kernels.fused_pass import Horizon, fused_pass
 from fastincentive.kernels.marginals import SETTLE, STEP, WEIGH, Chains
 from fastincentive.leader.base import BoundReward
 from fastincentive.problem.pass_memory import Footprint, PassMemory, block_length
@@ -269,26 +269,21 @@ class ForwardPass:
         moving = settles and gradient and self.moves_when_absorbed
         if gamma == 1.0 and (moving or not settles):
             return None
-        table, turned = self._table
+        stage = SETTLE if settles and not moving else WEIGH
         slopes = np.empty(policies.shape if gradient else (0, 0, 0))
         horizon, steps = 0, 0
         # Whether this applies must not depend on earlier calls: other sums would round otherwise.
         while horizon == 0 and steps < most:
             steps = min(4 * steps if steps else self._guess, most)
             self._check_room(0, steps, gradient, visits=True)
-            horizon, left, value = short_pass(
+            horizon, left, value = fused_pass(
                 self.followers.packed,
                 self.pattern,
                 policies,
                 self.leader.labels,
-                table,
-                turned,
-                gamma,
-                SETTLE if settles and not moving else WEIGH,
-                steps,
-                stopping.share,
+                self._table,
+                Horizon(gamma, stage, steps, stopping.share),
                 self.shows_states,
-                gradient,
                 slopes,
             )
         if horizon < 0 or (horizon == 0 and limit > SHORT_STEPS):
@@ -392,8 +387,7 @@ class ForwardPass:
             self.pattern,
             policies,
             self.leader.labels,
-            found.weights,
-            found.laws,
+            kernels.ForwardLaws(found.weights, found.laws),
             conditional,
             gamma,
             found.truncation < np.inf,

@@ -258,7 +258,9 @@ class Reinforce:
         packed = problem.followers.packed
         successors = np.empty(packed.probability.size)
         kernels.sum_rows(packed.row_start, packed.probability, successors)
-        chances = kernels.Chances(_cumulative(packed.initial), _cumulative(policies), successors)
+        chances = kernels.CumulativeLaws(
+            _cumulative(packed.initial), _cumulative(policies), successors
+        )
         size = max(GROUPS, BLOCK // (horizon * problem.n))
         # One more trajectory alone would have no others to compare with.
         blocks = max(1, self.trajectories // size)

@@ -79,23 +79,19 @@ def walk(
     actions = np.take_along_axis(equals, actions[:, :, None], axis=2)[:, :, 0]
     capacity = 32
     while True:
-        lower = np.empty((lines, capacity))
-        above = np.empty((lines, capacity))
-        laws = np.empty((lines, capacity, states), np.int64)
-        full = np.empty((lines, capacity, states), np.int64)
+        listed = kernels.ResponseList(
+            np.empty((lines, capacity)),
+            np.empty((lines, capacity)),
+            np.empty((lines, capacity, states), np.int64),
+            np.empty((lines, capacity, states), np.int64),
+        )
         found = np.zeros((lines, 5), np.int64)
-        kernels.walk_lines(
+        kernels.walk_lines.sized(max(base.size, listed.full.size))(
             packed,
-            base,
-            direction,
-            equals,
+            kernels.Lines(base, direction, equals, upper),
             actions.copy(),
             TIE,
-            upper,
-            lower,
-            above,
-            laws,
-            full,
+            listed,
             found,
         )
         most = int(found[:, 0].max())
@@ -103,13 +99,13 @@ def walk(
             break
         capacity = most
     held = np.arange(capacity) < found[:, :1]
-    furthest = np.where(held, above, -np.inf).max(axis=1)
+    furthest = np.where(held, listed.upper, -np.inf).max(axis=1)
     return Responses(
         line=np.nonzero(held)[0],
-        lower=lower[held],
-        upper=above[held],
-        laws=laws[held],
-        actions=full[held],
+        lower=listed.lower[held],
+        upper=listed.upper[held],
+        laws=listed.visited[held],
+        actions=listed.full[held],
         complete=found[:, 3] != 0,
         bounded=found[:, 2] == 0,
         ends=np.where(found[:, 4] != 0, furthest, upper),

@@ -248,7 +248,7 @@ def pull_back(
     followers = problem.followers
     scores = np.empty(followers.shape)
     sources = np.empty(followers.shape[:2])
-    adjoint.spread_slopes(
+    adjoint.softmax_adjoint(
         followers.packed, slopes, found.policies, temperature, found.ended, scores, sources
     )
     visits = followers.occupancy_from(sources, found.carried)
