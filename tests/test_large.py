@@ -17,14 +17,17 @@ from fastincentive.kernels import occupancy, sweeps
 from fastincentive.kernels import sweep_order as order
 from fastincentive.kernels.response_memory import DIRECTIONS, ENTRIES, broyden_update, predict
 
-KINDS = ["sparse", "ring", "local", "absorbing", "deterministic"]
+#: Kinds of graphs, with their numbers of actions. Sweeps are compiled for each pair of a number of
+#: actions and one of successors: few pairs, shared by kinds and with the grids, keep this short.
+ACTIONS = {"sparse": 2, "ring": 3, "local": 4, "absorbing": 4, "deterministic": 4}
+KINDS = list(ACTIONS)
 
 
 def random_mdp(kind, seed, states=None, discount=None):
     """A random MDP with rows of equal length; more states than dense factors are used for."""
     rng = np.random.default_rng([seed, KINDS.index(kind)])
     S = int(rng.integers(401, 700)) if states is None else states
-    A = int(rng.integers(2, 6))
+    A = ACTIONS[kind]
     gamma = rng.choice([0.9, 0.99, 0.999, 0.9999]) if discount is None else discount
     here = np.arange(S)[:, None, None]
     if kind == "sparse":
