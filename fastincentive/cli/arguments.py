@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Any
 
 from fastincentive import __version__
 from fastincentive.bench.command import add_command as add_bench
-
-if TYPE_CHECKING:
-    pass
 from fastincentive.cli import terminal
 from fastincentive.cli.commands import (
     audit,
@@ -34,6 +32,23 @@ class _ModelNames:
 
     def __contains__(self, name: object) -> bool:
         return any(name == known for known in self)
+
+
+class _OldName(argparse.Action):
+    """The old name of an argument: accepted, with a warning that says the new one."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Take the value for the new name."""
+        print(
+            f"{parser.prog}: warning: {option_string} is now called --{self.dest}", file=sys.stderr
+        )
+        setattr(namespace, self.dest, values)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -175,7 +190,8 @@ def _model_arguments(part: argparse.ArgumentParser, json: bool = True) -> None:
     part.add_argument(
         "--followers", type=int, metavar="N", help="how many, where the model leaves it open"
     )
-    part.add_argument("--seed", type=int, metavar="N", help="of a random model (default: 0)")
+    part.add_argument("--rng", type=int, metavar="N", help="seed of what is random (default: 0)")
+    part.add_argument("--seed", type=int, dest="rng", action=_OldName, help=argparse.SUPPRESS)
     if json:
         part.add_argument(
             "--json", action="store_true", help="print JSON, and nothing else, on stdout"

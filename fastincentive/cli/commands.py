@@ -122,7 +122,7 @@ def _tell(args: argparse.Namespace, caught: Sequence[warnings.WarningMessage]) -
 
 
 def _problem(args: argparse.Namespace) -> IncentiveProblem:
-    """Build the model; only random ones take the seed, and some a number of followers."""
+    """Build the model; only random ones draw numbers, and some take a number of followers."""
     from inspect import signature
 
     from fastincentive.models import MODELS
@@ -136,14 +136,14 @@ def _problem(args: argparse.Namespace) -> IncentiveProblem:
         if "n" not in known:
             raise InputError(f"--followers: expected none, because {args.model} has its own number")
         chosen["n"] = args.followers
+    if args.rng is not None and args.rng < 0:
+        raise InputError(f"--rng: expected an integer >= 0, got {args.rng}")
     if "rng" in known:
-        chosen["rng"] = 0 if args.seed is None else args.seed
-        if chosen["rng"] < 0:
-            raise InputError(f"--seed: expected an integer >= 0, got {args.seed}")
-    elif args.seed is not None:
+        chosen["rng"] = args.rng or 0
+    elif args.rng is not None:
         print(
             f"fastincentive {args.command}: note: nothing in {args.model} is random, "
-            "--seed has no effect",
+            "--rng has no effect",
             file=sys.stderr,
         )
     return build(**chosen)
@@ -207,7 +207,7 @@ def audit(args: argparse.Namespace) -> int:
     parameterization = Direct() if args.temperature is None else Softmax(args.temperature)
     began = time.perf_counter()
     audit = audit_gradients(
-        problem, None, parameterization, trajectories=args.trajectories, seed=args.seed or 0
+        problem, None, parameterization, trajectories=args.trajectories, rng=args.rng or 0
     )
     seconds = time.perf_counter() - began
     if args.out is not None:

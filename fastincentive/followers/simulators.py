@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
+from fastincentive._random import Rng, renamed_seed
 from fastincentive.errors import InputError, invalid
 from fastincentive.followers.followers import Followers
 from fastincentive.followers.mdp import TabularMDP
@@ -104,7 +105,8 @@ def estimate_mdp(
     discount: float = 0.95,
     *,
     max_steps: int = 1000,
-    seed: int = 0,
+    rng: Rng = 0,
+    seed: int | None = None,
 ) -> EstimatedMDP:
     """Estimate the model of a follower that can only be simulated.
 
@@ -120,7 +122,11 @@ def estimate_mdp(
         The follower's own.
     max_steps : int
         Episodes that last longer are started anew; that is no end of them either.
-    seed : int
+    rng : None, int or numpy.random.Generator
+        Seed of the first states, and what a ``Simulator`` draws from: the default of 0 gives the
+        same samples in every run, None others each time. A generator is drawn from.
+    seed : int, optional
+        The old name of ``rng``, still accepted with a DeprecationWarning.
 
     Returns
     -------
@@ -138,11 +144,12 @@ def estimate_mdp(
     but one that falls like the variance of an estimate), and 1 for ever where a pair was never
     tried.
     """
+    rng = renamed_seed(rng, seed)
     source = _source(simulator)
     for name, number, least in (("samples", samples, 1), ("max_steps", max_steps, 1)):
         if number < least:
             raise invalid(name, "a positive integer", number)
-    rng = np.random.default_rng(seed)
+    generator = np.random.default_rng(rng)
     states, actions = source.n_states, source.n_actions
     seen: dict[tuple[int, int, int, bool], list[float]] = {}
     visits = np.zeros((states, actions), np.int64)
@@ -152,7 +159,7 @@ def estimate_mdp(
     every = max(1, samples // PLANS)
     for k in range(samples):
         if state < 0:
-            state, age = _checked(source.reset(rng), states, "the reset"), 0
+            state, age = _checked(source.reset(generator), states, "the reset"), 0
             starts[state] += 1
         if k % every == 0:
             ahead = _plan(seen, visits, starts)

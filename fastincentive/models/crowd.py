@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 
+from fastincentive._random import Rng, check_rng
 from fastincentive.errors import invalid
 from fastincentive.followers.followers import Followers
 from fastincentive.leader.congestion import CongestionReward
@@ -39,7 +40,7 @@ def city_map(size: int) -> str:
 
 def crowd(
     n: int = 100,
-    rng: int | np.random.Generator | None = 0,
+    rng: Rng = 0,
     *,
     size: int = 9,
     slip: float = 0.05,
@@ -97,6 +98,7 @@ def crowd(
     >>> crowd(1_000_000, types=50).followers.population
     1000000
     """
+    check_rng(rng)
     if n < 1:
         raise invalid("n", "a positive integer", n)
     drawn = n if types is None else int(types)

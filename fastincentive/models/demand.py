@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastincentive._random import Rng, check_rng
 from fastincentive.errors import invalid
 from fastincentive.followers.followers import Followers
 from fastincentive.followers.mdp import TabularMDP
@@ -24,7 +25,7 @@ IDLE, CONSUME = 0, 1
 def demand_response(
     n: int = 100,
     slots: int = 24,
-    rng: int | np.random.Generator | None = 0,
+    rng: Rng = 0,
     *,
     work: int = 3,
     shared: bool = True,
@@ -73,6 +74,7 @@ def demand_response(
     >>> problem.followers.shape, problem.payments.size
     ((10, 19, 2), 6)
     """
+    check_rng(rng)
     for name, value in (("n", n), ("slots", slots), ("work", work)):
         if value < 1:
             raise invalid(name, "a positive integer", value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from fastincentive._random import Rng, check_rng
 from fastincentive.errors import invalid
 from fastincentive.followers.followers import Followers
 from fastincentive.followers.mdp import TabularMDP
@@ -25,7 +26,7 @@ def random_problem(
     n_states: int = 10,
     n_actions: int = 3,
     branching: int = 3,
-    rng: int | np.random.Generator | None = None,
+    rng: Rng = None,
     *,
     discounts: tuple[float, float] = (0.8, 0.95),
     leader_discount: float = 0.9,
@@ -78,6 +79,7 @@ def random_problem(
     IncentiveProblem(n=3, n_states=10, n_actions=3, n_payments=6, leader_discount=0.9, \
 cost_weight=0.1)
     """
+    check_rng(rng)
     for name, value in (
         ("n", n),
         ("n_states", n_states),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastincentive._progress import progress_bar
+from fastincentive._random import check_rng
 from fastincentive.errors import InputError, invalid
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.solver.loop import solve
@@ -111,6 +112,7 @@ def sweep(
         )
     if threads_per_item is not None and threads_per_item < 1:
         raise invalid("threads_per_item", "a positive integer", threads_per_item)
+    check_rng(common.get("rng"))
     each, own = _paired(problems, settings)
     chosen = _seeded(own, common)
     _check(solve, each, chosen, common)
