@@ -74,11 +74,11 @@ def problem():
     return fi.models.random_problem(2, 3, 2, rng=0)
 
 
-def estimated(**settings):
+def estimated(_, **settings):
     return fi.estimate_mdp(Coin(), 100, 0.9, **settings).mdp.dense_transition()
 
 
-def uncertain(problem, **settings):
+def uncertain(_, **settings):
     mdps = [fi.estimate_mdp(Coin(), 100, 0.9) for _ in range(2)]
     drawn = fi.IncentiveProblem(
         [each.mdp for each in mdps],
@@ -95,12 +95,10 @@ def audited(problem, **settings):
     return audit.estimates["total return"].gradient
 
 
-@pytest.mark.parametrize("name", ["estimated", "uncertain", "audited"])
-def test_every_function_takes_all_kinds(name, problem):
+@pytest.mark.parametrize("function", [estimated, uncertain, audited])
+def test_every_function_takes_all_kinds(function, problem):
     def call(**settings):
-        return (
-            estimated(**settings) if name == "estimated" else globals()[name](problem, **settings)
-        )
+        return function(problem, **settings)
 
     np.testing.assert_array_equal(call(), call(rng=0))
     with pytest.warns(DeprecationWarning, match="seed is now called rng"):
