@@ -13,7 +13,6 @@ from fastincentive.certificates.bounds import beyond, upper_bound
 from fastincentive.certificates.mixing import Mixing, search_mixing
 from fastincentive.certificates.value_vertices import vertex_lines
 from fastincentive.errors import invalid
-from fastincentive.methods.regime_ascent import RegimeAscent
 from fastincentive.problem.costs import ExpectedSpend, LinearCost, QuadraticCost
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.responses.menus import Menus, check_unshared, collect, coordinate_lines
@@ -21,6 +20,9 @@ from fastincentive.responses.search import Search
 from fastincentive.responses.ties import broken_ties
 
 __all__ = ["GlobalOptimum", "RunnerUp", "global_optimum"]
+
+#: Random starts of the local search whose answers branch and bound has to beat.
+RANDOM_STARTS = 8
 
 
 @dataclass(frozen=True)
@@ -289,7 +291,7 @@ class _Tree:
         first, last = search.menus.first[:-1], search.menus.first[1:]
         cheapest = search.nearest(search.problem.payments.lower, None)
         self._insert(search.objective(cheapest), cheapest)
-        for _ in range(RegimeAscent().starts):
+        for _ in range(RANDOM_STARTS):
             if self._late():
                 break
             pick, value = search.climb(rng.integers(first, last), True, [])
