@@ -57,6 +57,7 @@ def reproduce_paper(args: argparse.Namespace) -> int:
 def solve_model(args: argparse.Namespace) -> int:
     """Solve a model of the package."""
     from fastincentive import solve
+    from fastincentive._files import json_text
     from fastincentive.followers.parameterization import Direct, Softmax
     from fastincentive.methods import BilevelAscent, RegimeAscent
     from fastincentive.reports import solve_report as report
@@ -97,7 +98,7 @@ def solve_model(args: argparse.Namespace) -> int:
         "start": start,
     }
     found = report.found(args.model, settings, problem, solution, seconds)
-    print(report.as_json(found) if args.json else report.as_table(found))
+    print(json_text(found) if args.json else report.as_table(found))
     return SOLVED if solution.success else NOT_CONVERGED
 
 
@@ -152,6 +153,7 @@ def _problem(args: argparse.Namespace) -> IncentiveProblem:
 def optimum(args: argparse.Namespace) -> int:
     """Certify the best payments of a model."""
     from fastincentive import global_optimum
+    from fastincentive._files import json_text
     from fastincentive.reports import solve_report as report
 
     problem = _problem(args)
@@ -160,13 +162,14 @@ def optimum(args: argparse.Namespace) -> int:
         optimum = global_optimum(problem)
     _tell(args, caught)
     found = report.optimum_found(args.model, problem, optimum)
-    print(report.as_json(found) if args.json else report.optimum_table(found))
+    print(json_text(found) if args.json else report.optimum_table(found))
     return SOLVED if optimum.complete else NOT_CONVERGED
 
 
 def pareto_front(args: argparse.Namespace) -> int:
     """Trace value against cost."""
     from fastincentive import pareto
+    from fastincentive._files import json_text
     from fastincentive.reports import solve_report as report
 
     if args.weight is not None and args.budgets is None:
@@ -187,7 +190,7 @@ def pareto_front(args: argparse.Namespace) -> int:
         title = f"{args.model}: value against cost"
         _draw(args.out, lambda ax: plot_pareto(front, ax).set_title(title))
     if args.json:
-        print(report.as_json(report.front_found(args.model, problem, front, seconds)))
+        print(json_text(report.front_found(args.model, problem, front, seconds)))
     else:
         print(f"{front}\n\n{front.costs.size} points in {seconds:.1f} s")
         if args.out is not None:

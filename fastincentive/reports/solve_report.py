@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +17,7 @@ from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.solution import Solution
 from fastincentive.studies.pareto_front import ParetoFront
 
-__all__ = ["as_json", "as_table", "found", "front_found", "optimum_found", "optimum_table"]
+__all__ = ["as_table", "found", "front_found", "optimum_found", "optimum_table"]
 
 #: The table shows at most this many payments.
 _MOST_PAYMENTS = 20
@@ -215,11 +214,6 @@ def _rows(columns: dict[str, dict[str, Any]]) -> list[list[str]]:
     return rows
 
 
-def as_json(found: dict[str, Any]) -> str:
-    """Write it as JSON; what JSON cannot say, infinities and NaN, becomes null."""
-    return json.dumps(_finite(found), indent=2, allow_nan=False)
-
-
 def optimum_found(model: str, problem: IncentiveProblem, optimum: GlobalOptimum) -> dict[str, Any]:
     """Return what ``fastincentive optimum`` prints, as plain data."""
     second, mixing = optimum.runner_up, optimum.mixing
@@ -334,12 +328,3 @@ def _payment_table(payments: list[dict[str, Any]]) -> str:
         rows.append([f"and {left_out} more (--json shows all)", *([""] * len(names))])
     titles = [_TITLES.get(name, name) for name in names]
     return text_table(("payment", *titles), rows, "l" + "r" * len(names))
-
-
-def _finite(value: Any) -> Any:
-    """Replace what JSON cannot say, infinities and NaN, by null."""
-    if isinstance(value, dict):
-        return {name: _finite(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

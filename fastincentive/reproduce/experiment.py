@@ -16,6 +16,7 @@ import numpy as np
 from fastincentive import solve
 from fastincentive._arrays import FloatArray
 from fastincentive._files import write_atomically
+from fastincentive._progress import progress_bar
 from fastincentive.certificates.optimum import GlobalOptimum, global_optimum
 from fastincentive.errors import ConvergenceWarning, invalid, missing_extra
 from fastincentive.followers.parameterization import Direct, Parameterization, Softmax
@@ -281,14 +282,8 @@ class _Progress:
     """A bar over the parts of the experiment, or nothing."""
 
     def __init__(self, total: int, shown: bool) -> None:
-        self._bar: Any = None
+        self._bar = progress_bar(total, form=_BAR) if shown else None
         self._count = 0
-        if shown:
-            try:
-                from tqdm import tqdm
-            except ImportError:
-                raise missing_extra("tqdm", "progress") from None
-            self._bar = tqdm(total=total, leave=False, bar_format=_BAR)
 
     def __enter__(self) -> _Progress:
         """Return itself."""

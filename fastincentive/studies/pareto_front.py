@@ -170,7 +170,7 @@ def pareto(
         limits = None
         weighed = finder.weights() if weights is None else _numbers("weights", weights)
         variants = [problem.replace(cost_weight=w) for w in weighed.tolist()]
-    bar = progress_bar(len(variants), 0) if progress else None
+    bar = progress_bar(len(variants)) if progress else None
     try:
         for variant in variants:
             finder.search(variant)

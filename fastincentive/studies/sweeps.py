@@ -123,7 +123,7 @@ def sweep(
         for problem, arguments in zip(each, chosen, strict=True)
     )
     outcomes: dict[int, Outcome] = {}
-    bar = progress_bar(len(each), 0) if progress else None
+    bar = progress_bar(len(each)) if progress else None
     runs = run_here(tasks) if executor is None else run_elsewhere(executor, tasks)
     try:
         for j, outcome in runs:
