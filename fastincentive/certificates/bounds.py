@@ -18,6 +18,7 @@ from fastincentive.certificates.majorants import majorant, parts_of
 from fastincentive.errors import InputError
 from fastincentive.followers.followers import Followers
 from fastincentive.followers.mdp import TabularMDP
+from fastincentive.followers.policies import uniform_over
 from fastincentive.problem.costs import ExpectedSpend, LinearCost, QuadraticCost
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.responses.menus import Menus, collect, coordinate_lines
@@ -230,11 +231,11 @@ def reference_labels(
     share: float,
 ) -> FloatArray:
     """Discounted label frequencies (n, L) of actions (n, S), mixed with a share of uniform ones."""
-    policies = np.eye(problem.followers.n_actions)[actions]
+    policies = problem.followers.deterministic_policies(actions)
     gamma = problem.leader_discount
     marginals = problem.forward(policies, REFERENCE_STEPS).marginals
     seen = np.einsum("t,til->il", gamma ** np.arange(len(marginals)), marginals)
-    uniform = possible / possible.sum(axis=1, keepdims=True)
+    uniform = uniform_over(possible)
     return (1.0 - share) * seen / seen.sum(axis=1, keepdims=True) + share * uniform
 
 

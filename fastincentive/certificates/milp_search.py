@@ -27,7 +27,7 @@ from fastincentive.kernels import regimes as kernels
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.responses.cheapest import cheapest_payments
 from fastincentive.responses.regimes import repeat
-from fastincentive.responses.ties import break_ties, is_proper
+from fastincentive.responses.ties import break_ties
 
 __all__ = ["Search"]
 
@@ -147,7 +147,7 @@ class Search:
         for value, action in zip(values, actions, strict=True):
             if np.isfinite(value).all() and action.tobytes() not in seen:
                 seen.add(action.tobytes())
-                yield np.eye(mdp.n_actions)[action][None]
+                yield problem.followers.deterministic_policies(action[None])
 
     def _sampled_policies(self) -> Iterator[FloatArray]:
         """Yield the most promising of the best responses to random payments, most of them small."""
@@ -165,7 +165,7 @@ class Search:
         bounded = np.isfinite(values).all(axis=1)
         points, actions = points[bounded], actions[bounded]
         policies, first = np.unique(actions, axis=0, return_index=True)
-        choices = np.eye(followers.n_actions)[policies]
+        choices = followers.deterministic_policies(policies)
         worth = self._leader_values(choices) - problem.cost_weight * (
             points[first] @ prices_of(problem)
         )
@@ -193,7 +193,7 @@ class Search:
     def _policies(self, chosen: FloatArray) -> FloatArray:
         """(1, S, A) from y (M,); where it never comes the follower does as without payments."""
         pairs = self.pairs
-        alone = np.eye(self.problem.followers.n_actions)[self._alone]
+        alone = self.problem.followers.deterministic_policies(self._alone)
         choice = alone.copy()
         for s in np.flatnonzero(pairs.reached):
             at = np.flatnonzero(pairs.state == s)
@@ -213,7 +213,7 @@ class Search:
         """Verify a policy at its cheapest payments, or what the follower does at the others."""
         problem = self.problem
         payments = problem.payments.project(otherwise)
-        if is_proper(problem, policies):
+        if problem.followers.is_proper(policies):
             with suppress(InfeasiblePolicyError):
                 payments = cheapest_payments(problem, policies).payments
         response = break_ties(problem, payments, 1.0, start=policies)

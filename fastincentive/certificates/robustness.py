@@ -13,7 +13,7 @@ from fastincentive.kernels.packed import TIE
 from fastincentive.problem.evaluation import Evaluation
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.responses.regimes import alike, repeat, walk
-from fastincentive.responses.ties import broken_ties, unit_of_reward
+from fastincentive.responses.ties import broken_ties
 
 __all__ = ["PaymentRanges", "StackelbergValues", "payment_ranges", "stackelberg_values"]
 
@@ -123,7 +123,7 @@ def payment_ranges(
     held = followers.evaluate(rewards, chosen)
     best = followers.best_responses(rewards)
     gap = followers.start_values(best.values) - followers.start_values(held.values)
-    if (gap > 20.0 * TIE * unit_of_reward(problem, x)).any():
+    if (gap > 20.0 * TIE * best.unit).any():
         i = int(np.argmax(gap))
         raise invalid(
             "policies", "best responses to the payments", f"a gap of {gap[i]:.3g}", f"follower {i}"

@@ -292,7 +292,7 @@ class _Limits:
         except InputError:
             # At discount 1 such payments would be earned for ever: the kink is not there.
             return np.zeros(followers.n, bool)
-        reply = np.eye(followers.n_actions)[answer.actions]
+        reply = followers.deterministic_policies(answer.actions)
         here = followers.evaluate(self._rewards, reply)
         slopes = self._problem.payments.compress(here.visits[:, :, None] * reply)
         return self._add(slopes, followers.start_values(here.values))

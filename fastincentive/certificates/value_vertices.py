@@ -120,7 +120,7 @@ def _responses(
             "upper: expected payments that cannot be earned for ever at discount 1, got some "
             "that can; set smaller upper bounds"
         )
-    policies = np.eye(actions)[best]
+    policies = followers.deterministic_policies(best)
     visits = np.empty((count, states))
     bellman.evaluate_policies(
         packed, rewards, policies, values, q_values, visits, np.empty(count, np.int64)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
 from fastincentive.followers.evaluation import constant_lengths, direct_cost, evaluate_follower
+from fastincentive.followers.policies import deterministic_policies, uniform_over
 from fastincentive.followers.transition import TransitionModel
 from fastincentive.kernels import bellman, sweeps
 from fastincentive.kernels.jacobi import mixing_response
@@ -259,14 +260,14 @@ def iterate_policies(
     """
     states, n_actions = rewards.shape
     available = model.available
-    uniform = available / available.sum(axis=1, keepdims=True)
+    uniform = uniform_over(available)
     largest = float(np.abs(rewards[available]).max())
     each = np.arange(states)
     visits = np.empty(states)
     count = 0
     while True:
         count += 1
-        policy = np.where(actions[:, None] < 0, uniform, np.eye(n_actions)[actions])
+        policy = np.where(actions[:, None] < 0, uniform, deterministic_policies(actions, n_actions))
         out = (values, q_values, visits)
         if evaluate_follower(model, packed, i, rewards, policy, out, "auto", 0.0) >= 0:
             return math.inf, -1

@@ -127,7 +127,7 @@ def menu_costs(problem: IncentiveProblem, menus: Menus, budget: bool = True) -> 
         prices = np.broadcast_to(cost.prices, bound.size)
         rates = side_payments(problem, menus.owner, np.where(paid, prices[reach], 0) * menus.spread)
         payable = bound.index[menus.owner] >= 0
-        policies = np.eye(followers.n_actions)[menus.actions]
+        policies = followers.deterministic_policies(menus.actions)
         spent = expected_payouts(many, rates, payable, policies, problem.leader_discount)
         return _Separable(problem, menus, spent.values * followers.counts[menus.owner], limit)
     if isinstance(cost, (LinearCost, QuadraticCost)):

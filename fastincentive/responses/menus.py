@@ -289,7 +289,7 @@ def label_marginals(
     followers, leader = problem.followers, problem.leader
     gamma = problem.leader_discount
     packed = repeat(followers.packed, owner)
-    policies = np.eye(followers.n_actions)[actions]
+    policies = followers.deterministic_policies(actions)
     labels = np.ascontiguousarray(leader.labels[owner])
     pattern = problem.passes.pattern
     chains = room(packed, pattern)

@@ -136,7 +136,7 @@ class Search:
 
     def policies(self, pick: NDArray[np.int64]) -> FloatArray:
         """Policies (n, S, A) of these entries."""
-        return np.asarray(np.eye(self.problem.followers.n_actions)[self.menus.actions[pick]])
+        return self.problem.followers.deterministic_policies(self.menus.actions[pick])
 
     def from_starts(
         self,

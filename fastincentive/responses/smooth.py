@@ -219,7 +219,7 @@ def answer(
     best = followers.best_responses(rewards)
     policies = np.empty(followers.shape)
     bellman.boltzmann_policies(packed, best.q_values, temperature, policies)
-    greedy = np.eye(followers.n_actions)[best.actions]
+    greedy = followers.deterministic_policies(best.actions)
     still = np.zeros(gone.shape, bool)
     return Answer(policies, best.values, best.q_values, greedy, still)
 

@@ -69,7 +69,7 @@ class SupportTask:
         rewards = self.problem.rewards(x) + np.where(who[:, None, None], self.bonus, 0.0)
         held = self.followers.evaluate(rewards, self.policies)
         best = self.followers.best_responses(rewards)
-        answer = np.eye(self.followers.n_actions)[best.actions]
+        answer = self.followers.deterministic_policies(best.actions)
         other = self.followers.evaluate(rewards, answer)
         gap = self.followers.start_values(other.values - held.values)
         occupancy = held.visits[:, :, None] * self.policies - other.visits[:, :, None] * answer

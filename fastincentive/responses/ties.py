@@ -17,7 +17,7 @@ from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.responses.menus import Lines, Menus, collect
 from fastincentive.responses.search import Search
 
-__all__ = ["TieBreak", "break_ties", "broken_ties", "is_proper", "unit_of_reward"]
+__all__ = ["TieBreak", "break_ties", "broken_ties", "unit_of_reward"]
 
 #: All combinations of the followers' tied responses are priced up to this many.
 ENUMERATED = 4096
@@ -85,7 +85,7 @@ def broken_ties(
 
 
 def _policies(problem: IncentiveProblem, menus: Menus, pick: NDArray[np.int64]) -> FloatArray:
-    return np.asarray(np.eye(problem.followers.n_actions)[menus.actions[pick]])
+    return problem.followers.deterministic_policies(menus.actions[pick])
 
 
 def _net(
@@ -134,12 +134,10 @@ def _restrict(
     followers = problem.followers
     rewards = problem.rewards(payments)
     best = followers.best_responses(rewards)
-    unit = unit_of_reward(problem, payments)
-    tied = best.q_values >= best.q_values.max(axis=2, keepdims=True) - TIE * unit[:, None, None]
+    unit = best.unit
+    taken = np.where(best.optimal_actions(), start, 0.0)
     kept = np.empty(followers.shape)
-    bellman.near_greedy_policies(
-        best.q_values, best.q_values.max(axis=2), TIE * unit, np.where(tied, start, 0.0), kept
-    )
+    bellman.near_greedy_policies(best.q_values, best.q_values.max(axis=2), TIE * unit, taken, kept)
     try:
         values = followers.start_values(followers.evaluate(rewards, kept).values)
     except ImproperPolicyError:
@@ -150,15 +148,4 @@ def _restrict(
 
 def unit_of_reward(problem: IncentiveProblem, payments: FloatArray) -> FloatArray:
     """Each follower's unit of reward (n,): the size of its values and rewards, at least 1e-9."""
-    best = problem.followers.best_responses(problem.rewards(payments))
-    finite = np.where(np.isfinite(best.q_values), np.abs(best.q_values), 0.0)
-    return np.maximum(finite.max(axis=(1, 2)), 1e-9)
-
-
-def is_proper(problem: IncentiveProblem, policies: FloatArray) -> bool:
-    """Whether followers with discount 1 are absorbed under these policies (n, S, A)."""
-    try:
-        problem.followers.evaluate(problem.followers.rewards, policies)
-    except ImproperPolicyError:
-        return False
-    return True
+    return problem.followers.best_responses(problem.rewards(payments)).unit

@@ -107,7 +107,7 @@ def model_uncertainty(
         drawn = problem.replace(followers=Followers(mdps, problem.followers.counts))
         held = drawn.evaluate(x, checked)
         best = drawn.followers.best_responses(drawn.rewards(x))
-        answer = np.eye(drawn.followers.n_actions)[best.actions]
+        answer = drawn.followers.deterministic_policies(best.actions)
         value = drawn.leader_pass(answer, gradient=False).value
         cost = drawn.cost_pass(x, answer, gradient=False).value
         found[:, k] = held.feasibility, held.objective, drawn.net(value, cost)
