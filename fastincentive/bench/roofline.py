@@ -203,9 +203,9 @@ def _improvement(size: int) -> Trial:
     states, actions, widest = successor.shape
     reward = mdp.reward[ordered.order[0]]
     values, before = np.empty(states), _values(states)
-    held = np.zeros(states, np.int64)
+    chosen = np.zeros(states, np.int64)
     scratch = (np.empty((states, widest), np.uint32), np.empty((states, widest)), np.empty(states))
-    moved = float(successor.nbytes + probability.nbytes + reward.nbytes + held.nbytes)
+    moved = float(successor.nbytes + probability.nbytes + reward.nbytes + chosen.nbytes)
     moved += 2.0 * values.nbytes
 
     def prepare() -> None:
@@ -213,7 +213,7 @@ def _improvement(size: int) -> Trial:
 
     def run(_: None) -> FloatArray:
         lengths = constant_lengths(actions, widest)
-        improve(successor, probability, reward, _GAMMA, np.inf, values, held, *scratch, *lengths)
+        improve(successor, probability, reward, _GAMMA, np.inf, values, chosen, *scratch, *lengths)
         return values
 
     def error(answer: FloatArray) -> float:

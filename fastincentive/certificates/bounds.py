@@ -95,12 +95,12 @@ def upper_bound(problem: IncentiveProblem, *, mixed: bool = False) -> float:
     multipliers, reached = _multipliers(problem)
     allowed = np.where(reached[:, None, None], problem.followers.available, losses.tied)
     if affordable(problem):
-        bound = _joint(problem, losses, allowed, multipliers)
+        least = _joint(problem, losses, allowed, multipliers)
     else:
-        bound = _separate(problem, losses, allowed, multipliers)
+        least = _separate(problem, losses, allowed, multipliers)
     if not mixed:
-        bound = min(bound, _listed(problem))
-    return bound
+        least = min(least, _listed(problem))
+    return least
 
 
 def beyond(problem: IncentiveProblem, menus: Menus) -> float:
@@ -118,17 +118,17 @@ def beyond(problem: IncentiveProblem, menus: Menus) -> float:
 
 def _multipliers(problem: IncentiveProblem) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Least cost (n,) of a unit of each follower's loss, and (n,) whom payments reach at all."""
-    bound, weight = problem.payments, problem.cost_weight
+    payments, weight = problem.payments, problem.cost_weight
     visits = _most_visits(problem)
     reached = np.asarray((visits > 0.0).any(axis=1))
     out = np.zeros(problem.n)
     if isinstance(problem.cost, ExpectedSpend):
-        prices = np.broadcast_to(problem.cost.prices, bound.size)
+        prices = np.broadcast_to(problem.cost.prices, payments.size)
         patient = problem.leader_discount >= problem.followers.packed.discount
         for i in np.flatnonzero(reached & patient):
             out[i] = weight * prices[visits[i] > 0.0].min()
     elif isinstance(problem.cost, (LinearCost, QuadraticCost)):
-        prices = problem.cost.gradient(bound.lower)
+        prices = problem.cost.gradient(payments.lower)
         for i in np.flatnonzero(reached):
             k = visits[i] > 0.0
             # Shared payments are split by what the followers could make of them.
@@ -138,15 +138,15 @@ def _multipliers(problem: IncentiveProblem) -> tuple[FloatArray, NDArray[np.bool
 
 def _most_visits(problem: IncentiveProblem) -> FloatArray:
     """Most discounted visits (n, k) that any policy pays to each payment, inf if unbounded."""
-    bound, followers = problem.payments, problem.followers
-    visits = np.zeros((problem.n, bound.size))
-    for column in bound.reach.T:
-        rewards = ((bound.index == column[:, None, None]) & (bound.index >= 0)).astype(float)
+    payments, followers = problem.payments, problem.followers
+    visits = np.zeros((problem.n, payments.size))
+    for column in payments.reach.T:
+        rewards = ((payments.index == column[:, None, None]) & (payments.index >= 0)).astype(float)
         most = np.array(
             [_most(followers[i], each) if column[i] >= 0 else 0.0 for i, each in enumerate(rewards)]
         )
-        held = column >= 0
-        visits[held, column[held]] = most[held]
+        paid = column >= 0
+        visits[paid, column[paid]] = most[paid]
     return visits
 
 
@@ -184,7 +184,7 @@ def _separate(
     multipliers: FloatArray,
 ) -> float:
     possible, lasting = label_masks(problem, allowed)
-    bound = np.inf
+    least = np.inf
     mixtures = MIXTURES if parts_of(problem.leader, problem.n) is None else (1.0,)
     for share in mixtures:
         reference = reference_labels(problem, losses.actions, possible, share)
@@ -203,8 +203,8 @@ def _separate(
                 allowed,
             )
             total += control.maximum(multipliers[i : i + 1])[0]
-        bound = min(bound, total)
-    return bound
+        least = min(least, total)
+    return least
 
 
 def label_masks(

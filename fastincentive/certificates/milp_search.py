@@ -152,15 +152,15 @@ class Search:
     def _sampled_policies(self) -> Iterator[FloatArray]:
         """Yield the most promising of the best responses to random payments, most of them small."""
         problem = self.problem
-        followers, bound = problem.followers, problem.payments
+        followers, payments = problem.followers, problem.payments
         most = payment_range(problem, self.pairs, self.bound, self.objective).most
         rng = np.random.default_rng(0)
         count = min(SAMPLES, int(OPERATIONS / followers.n_states**3) + 1)
-        shape = (count, bound.size)
+        shape = (count, payments.size)
         paid = rng.random(shape) < rng.random((count, 1))
         points = np.where(paid, most * rng.random(shape) ** 3, 0.0)
-        points = np.stack([bound.project(x) for x in points])
-        rewards = followers.rewards + np.concatenate([bound.side_payments(x) for x in points])
+        points = np.stack([payments.project(x) for x in points])
+        rewards = followers.rewards + np.concatenate([payments.side_payments(x) for x in points])
         values, actions = leader_control(problem, rewards, followers[0].discount)
         bounded = np.isfinite(values).all(axis=1)
         points, actions = points[bounded], actions[bounded]

@@ -97,13 +97,13 @@ def _climb(
 ) -> FloatArray:
     """Projected gradient ascent with backtracking over the simplices of the tied actions."""
     which = np.arange(problem.n)
-    held = policies
-    value = _value(problem, payments, held)
+    current = policies
+    value = _value(problem, payments, current)
     step = 1.0
     for _ in range(60):
-        slope = problem.leader_pass(held).gradient
+        slope = problem.leader_pass(current).gradient
         assert slope is not None  # for the type checker
-        paid = problem.cost_pass(payments, held).policies
+        paid = problem.cost_pass(payments, current).policies
         if paid is not None:
             slope = slope - problem.cost_weight * paid
         size = float(np.abs(np.where(tied, slope, 0.0)).max())
@@ -111,17 +111,17 @@ def _climb(
             break
         moved = False
         while step > 1e-8:
-            trial = np.empty(held.shape)
-            simplex.project_rows(held + step / size * slope, tied, which, trial)
+            trial = np.empty(current.shape)
+            simplex.project_rows(current + step / size * slope, tied, which, trial)
             following = _value(problem, payments, trial)
             if following > value + 1e-12 * max(1.0, abs(following)):
-                held, value, moved = trial, following, True
+                current, value, moved = trial, following, True
                 step *= 2.0
                 break
             step *= 0.25
         if not moved:
             break
-    return held
+    return current
 
 
 def _value(problem: IncentiveProblem, payments: FloatArray, policies: FloatArray) -> float:
@@ -134,8 +134,8 @@ def _value(problem: IncentiveProblem, payments: FloatArray, policies: FloatArray
         return -np.inf
     rewards = problem.rewards(payments)
     best = problem.followers.best_responses(rewards)
-    held = problem.followers.evaluate(rewards, policies).values
-    gap = problem.followers.start_values(best.values) - problem.followers.start_values(held)
+    values = problem.followers.evaluate(rewards, policies).values
+    gap = problem.followers.start_values(best.values) - problem.followers.start_values(values)
     if (np.abs(gap) > 100.0 * TIE * best.unit).any():
         return -np.inf
     return problem.net(problem.leader_pass(policies, gradient=False).value, cost)

@@ -112,8 +112,8 @@ def global_optimum(
     """Find the best payments over all deterministic best responses, with a certificate.
 
     Each follower's best responses to all payments are listed exactly: by parametric policy
-    iteration for one payment, as the pieces of its optimal value for several. With two followers
-    every combination is priced; with more, branch and bound excludes most of them.
+    iteration for one payment, as the linear pieces of its optimal value for several. With two
+    followers every combination is priced; with more, branch and bound excludes most of them.
 
     A best response is optimal in every state that it visits, also where a follower's discount of 0
     lets its value from the start forget them. A ``CustomCost`` is taken to grow with every payment;
@@ -199,11 +199,11 @@ def _grows(problem: IncentiveProblem, menus: Menus) -> bool:
     """
     if isinstance(problem.cost, (LinearCost, QuadraticCost, ExpectedSpend)):
         return True
-    bound = problem.payments
+    payments = problem.payments
     for owner, spread in zip(menus.owner, menus.spread, strict=True):
-        x = bound.lower.copy()
-        paid = bound.reach[owner] >= 0
-        x[bound.reach[owner, paid]] = spread[paid]
+        x = payments.lower.copy()
+        paid = payments.reach[owner] >= 0
+        x[payments.reach[owner, paid]] = spread[paid]
         if (problem.cost.gradient(x) < 0.0).any():
             return False
     return True
@@ -343,11 +343,11 @@ class _Tree:
             (self._bound({**dict(enumerate(fixed)), level: int(c)}), int(c))
             for c in self._alive[level]
         ]
-        for bound, entry in sorted(bounds, reverse=True):
-            if bound < self._cutoff():
+        for upper, entry in sorted(bounds, reverse=True):
+            if upper < self._cutoff():
                 break
             if self._late():
-                self.bound = max(self.bound, bound)
+                self.bound = max(self.bound, upper)
                 self.done = False
                 break
             self._visit([*fixed, entry])

@@ -1,4 +1,4 @@
-"""Best responses of followers with many states, and what the last answer tells about the next."""
+"""Best responses of followers with many states, and a memory that predicts the next ones."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ __all__ = [
 ]
 
 #: Best responses change from sweeps to policy iteration after the cost of so many factorisations.
-PATIENCE = 10.0
+PATIENCE_FACTORISATIONS = 10.0
 #: Graphs of so few levels mix soon, if anything does; below this discount nothing is gained by it.
-FEW_LEVELS, PATIENT = 12, 0.98
+FEW_LEVELS, PATIENT_DISCOUNT = 12, 0.98
 #: Rounds of policy iteration after which gains near rounding are left.
 MOST_ROUNDS = 50
 
@@ -78,7 +78,7 @@ def sweepable(packed: Packed, models: Sequence[TransitionModel]) -> Sweepable | 
     breadth = [1 if width == 1 else model.breadth for model in models]
     return Sweepable(
         ordered,
-        PATIENCE * np.array([direct_cost(states, breadth[m]) for m in packed.model]),
+        PATIENCE_FACTORISATIONS * np.array([direct_cost(states, breadth[m]) for m in packed.model]),
         packed.successor.size == count * states * actions * width,
         constant_lengths(actions, width),
     )
@@ -87,11 +87,11 @@ def sweepable(packed: Packed, models: Sequence[TransitionModel]) -> Sweepable | 
 def mixes_soon(packed: Packed, models: Sequence[TransitionModel]) -> bool:
     """Whether to begin with Jacobi sweeps and bounds: patient followers on graphs of few levels."""
     levels = max(model.available.shape[0] / model.breadth for model in models)
-    return bool(packed.discount.min() >= PATIENT and levels <= FEW_LEVELS)
+    return bool(packed.discount.min() >= PATIENT_DISCOUNT and levels <= FEW_LEVELS)
 
 
 class ResponseMemory:
-    """What earlier best responses tell about the next: values, policies, and how values respond.
+    """Memory of earlier best responses, which predicts the next: values, policies, derivatives.
 
     Pass the same object to ``Followers.best_responses`` each time. While policies stay, values are
     linear in the rewards: once rewards have moved along a direction, the next move along it is

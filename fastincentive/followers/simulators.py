@@ -154,7 +154,7 @@ def estimate_mdp(
     seen: dict[tuple[int, int, int, bool], list[float]] = {}
     visits = np.zeros((states, actions), np.int64)
     starts = np.zeros(states, np.int64)
-    ahead = np.zeros((states, actions))  # of the plan: what comes after the pair
+    continuation = np.zeros((states, actions))  # of the plan: what comes after the pair
     state, age = -1, 0
     every = max(1, samples // PLANS)
     for k in range(samples):
@@ -162,16 +162,16 @@ def estimate_mdp(
             state, age = _checked(source.reset(generator), states, "the reset"), 0
             starts[state] += 1
         if k % every == 0:
-            ahead = _plan(seen, visits, starts)
-        action = int(np.argmax(1.0 / np.maximum(visits[state], 1) + ahead[state]))
+            continuation = _plan(seen, visits, starts)
+        action = int(np.argmax(1.0 / np.maximum(visits[state], 1) + continuation[state]))
         found, reward, ended, cut = source.step(action)
         following = _checked(found, states, f"the step from state {state}, action {action}")
         if not np.isfinite(reward):
             where = f"action {action} in state {state}"
             raise invalid("simulator", "finite rewards", reward, where)
-        held = seen.setdefault((state, action, following, bool(ended)), [0, 0.0])
-        held[0] += 1
-        held[1] += reward
+        tally = seen.setdefault((state, action, following, bool(ended)), [0, 0.0])
+        tally[0] += 1
+        tally[1] += reward
         visits[state, action] += 1
         age += 1
         state = -1 if ended or cut or age >= max_steps else following
@@ -229,7 +229,7 @@ def mdp_from_gymnasium(env: Any, discount: float = 0.95) -> TabularMDP:
 
 
 class _Source(Protocol):
-    """A simulator that also tells episodes that were cut from those that ended."""
+    """A simulator that also says whether an episode was cut rather than ended."""
 
     n_states: int
     n_actions: int

@@ -69,7 +69,7 @@ def _cpu_model() -> str:
 
 
 def _usable_cores() -> int | None:
-    """Return the number of cores this process may run on, where the system tells."""
+    """Return the number of cores this process may run on, where the system says."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count()

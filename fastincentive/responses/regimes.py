@@ -102,14 +102,14 @@ def walk(
         if most <= capacity:
             break
         capacity = most
-    held = np.arange(capacity) < found[:, :1]
-    furthest = np.where(held, above, -np.inf).max(axis=1)
+    listed = np.arange(capacity) < found[:, :1]
+    furthest = np.where(listed, above, -np.inf).max(axis=1)
     return Responses(
-        line=np.nonzero(held)[0],
-        lower=lower[held],
-        upper=above[held],
-        laws=laws[held],
-        actions=full[held],
+        line=np.nonzero(listed)[0],
+        lower=lower[listed],
+        upper=above[listed],
+        laws=laws[listed],
+        actions=full[listed],
         complete=found[:, 3] != 0,
         bounded=found[:, 2] == 0,
         ends=np.where(found[:, 4] != 0, furthest, upper),

@@ -58,10 +58,9 @@ def broken_ties(
     (n, S, A), deterministic or not, is kept if it is a best response and nothing does better.
     """
     which = np.arange(problem.n)
-    bound = problem.payments
-    held = bound.spread(payments)
+    spread = problem.payments.spread(payments)
     # A line of no length: the responses that are optimal at its only point.
-    menus = collect(problem, Lines(which, held, np.zeros(held.shape)))
+    menus = collect(problem, Lines(which, spread, np.zeros(spread.shape)))
     sizes = np.diff(menus.first)
     if menus.owner.size == problem.n:
         pick, exact = menus.first[:-1], menus.complete
@@ -70,16 +69,16 @@ def broken_ties(
     else:
         search = Search(problem, menus, sign)
         few = not problem.has_types and float(np.log(sizes).sum()) <= math.log(ENUMERATED) + 1e-9
-        pick = _compare(search, sizes) if few else _take_turns(search)
+        pick = _best_combination(search, sizes) if few else _take_turns(search)
         exact = menus.complete and bool(few)
     chosen = _policies(problem, menus, pick)
     if start is not None:
-        kept = _restrict(problem, payments, start)
+        kept = _on_optimal_actions(problem, payments, start)
         if kept is not None:
             # The leader does not choose what it cannot afford.
             budget = sign > 0.0
-            ahead = _net(problem, payments, chosen, budget) - _net(problem, payments, kept, budget)
-            if not sign * ahead > 1e-13 * max(1.0, abs(ahead)):
+            gain = _net(problem, payments, chosen, budget) - _net(problem, payments, kept, budget)
+            if not sign * gain > 1e-13 * max(1.0, abs(gain)):
                 chosen = kept
     return TieBreak(chosen, exact)
 
@@ -98,7 +97,7 @@ def _net(
     return problem.net(problem.leader_pass(policies, gradient=False).value, cost)
 
 
-def _compare(search: Search, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+def _best_combination(search: Search, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
     """Price every combination, two followers at a time."""
     first = search.menus.first[:-1]
     many = np.argsort(-sizes, kind="stable")[:2]
@@ -127,7 +126,7 @@ def _take_turns(search: Search) -> NDArray[np.int64]:
     return max(found, key=lambda each: each[1])[0]
 
 
-def _restrict(
+def _on_optimal_actions(
     problem: IncentiveProblem, payments: FloatArray, start: FloatArray
 ) -> FloatArray | None:
     """``start`` on its optimal actions, if that makes it a best response."""

@@ -105,12 +105,12 @@ def model_uncertainty(
             for mdp, each in zip(problem.followers, estimates, strict=True)
         ]
         drawn = problem.replace(followers=Followers(mdps, problem.followers.counts))
-        held = drawn.evaluate(x, checked)
+        fixed = drawn.evaluate(x, checked)
         best = drawn.followers.best_responses(drawn.rewards(x))
         answer = drawn.followers.deterministic_policies(best.actions)
         value = drawn.leader_pass(answer, gradient=False).value
         cost = drawn.cost_pass(x, answer, gradient=False).value
-        found[:, k] = held.feasibility, held.objective, drawn.net(value, cost)
+        found[:, k] = fixed.feasibility, fixed.objective, drawn.net(value, cost)
     return ModelUncertainty(*found)
 
 
