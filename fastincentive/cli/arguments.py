@@ -60,7 +60,18 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"fastincentive {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_reproduce(commands)
+    _add_solve(commands)
+    _add_optimum(commands)
+    _add_pareto(commands)
+    _add_audit(commands)
+    add_bench(commands, lambda: terminal.on_terminal() and terminal.installed("tqdm"))
+    part = commands.add_parser("info", help="print versions, threads and CPU")
+    part.set_defaults(run=info)
+    return parser
 
+
+def _add_reproduce(commands: Any) -> None:
     part = commands.add_parser(
         "reproduce",
         help="run the paper's experiment and write a report",
@@ -78,6 +89,8 @@ def build_parser() -> argparse.ArgumentParser:
     part.add_argument("--no-progress", action="store_true", help="no progress bar on a terminal")
     part.set_defaults(run=reproduce_paper)
 
+
+def _add_solve(commands: Any) -> None:
     part = commands.add_parser(
         "solve",
         help="solve a model of the package",
@@ -122,6 +135,8 @@ def build_parser() -> argparse.ArgumentParser:
     part.add_argument("--progress", action="store_true", help="a progress bar on a terminal")
     part.set_defaults(run=solve_model)
 
+
+def _add_optimum(commands: Any) -> None:
     part = commands.add_parser(
         "optimum",
         help="find the certified optimum of a model of the package",
@@ -133,6 +148,8 @@ def build_parser() -> argparse.ArgumentParser:
     _model_arguments(part)
     part.set_defaults(run=optimum)
 
+
+def _add_pareto(commands: Any) -> None:
     part = commands.add_parser(
         "pareto",
         help="trace the trade-off between the leader's value and the cost",
@@ -149,6 +166,8 @@ def build_parser() -> argparse.ArgumentParser:
     part.add_argument("--progress", action="store_true", help="a progress bar on a terminal")
     part.set_defaults(run=pareto_front)
 
+
+def _add_audit(commands: Any) -> None:
     part = commands.add_parser(
         "audit",
         help="compare exact and estimated gradients of a model of the package",
@@ -169,12 +188,6 @@ def build_parser() -> argparse.ArgumentParser:
     )
     part.add_argument("--out", metavar="FILE.png", help="draw the errors into this file")
     part.set_defaults(run=audit)
-
-    add_bench(commands, lambda: terminal.on_terminal() and terminal.installed("tqdm"))
-
-    part = commands.add_parser("info", help="print versions, threads and CPU")
-    part.set_defaults(run=info)
-    return parser
 
 
 def _model_arguments(part: argparse.ArgumentParser, json: bool = True) -> None:

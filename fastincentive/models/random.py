@@ -99,17 +99,8 @@ cost_weight=0.1)
     mdps = []
     sites = []
     for stream in streams[1:]:
-        available = _availability(stream, n_states, n_actions, unavailable)
-        mdps.append(
-            TabularMDP.from_successors(
-                stream.integers(n_states, size=(n_states, n_actions, branching)),
-                stream.dirichlet(np.ones(branching), size=(n_states, n_actions)),
-                stream.random((n_states, n_actions)),
-                discount=float(stream.uniform(low, high)),
-                initial=stream.dirichlet(np.ones(n_states)),
-                available=available,
-            )
-        )
+        shape = (n_states, n_actions, branching)
+        mdps.append(_follower(stream, shape, discounts, unavailable))
         sites.append(np.sort(stream.choice(n_states, n_payments, replace=False)).tolist())
     return IncentiveProblem(
         Followers(mdps),
@@ -117,6 +108,25 @@ cost_weight=0.1)
         Payments.at_states(sites),
         leader_discount=leader_discount,
         cost_weight=cost_weight,
+    )
+
+
+def _follower(
+    stream: np.random.Generator,
+    shape: tuple[int, int, int],
+    discounts: tuple[float, float],
+    unavailable: float,
+) -> TabularMDP:
+    """Draw a follower with (S, A) rows of so many successors."""
+    n_states, n_actions, branching = shape
+    available = _availability(stream, n_states, n_actions, unavailable)
+    return TabularMDP.from_successors(
+        stream.integers(n_states, size=shape),
+        stream.dirichlet(np.ones(branching), size=(n_states, n_actions)),
+        stream.random((n_states, n_actions)),
+        discount=float(stream.uniform(*discounts)),
+        initial=stream.dirichlet(np.ones(n_states)),
+        available=available,
     )
 
 

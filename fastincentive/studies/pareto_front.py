@@ -159,8 +159,8 @@ def pareto(
         raise InputError(f"method: expected a RegimeAscent, got {type(method).__name__}")
     if weights is not None and budgets is not None:
         raise InputError("budgets: expected weights or budgets, got both")
-    bound = problem.payments
-    first = bound.lower if start is None else bound.check_bounds(start, "start")
+    payments = problem.payments
+    first = payments.lower if start is None else payments.check_bounds(start, "start")
     finder = _Finder(problem, method, first)
     if budgets is not None:
         limits = _numbers("budgets", budgets)
@@ -179,10 +179,21 @@ def pareto(
     finally:
         if bar is not None:
             bar.close()
+    return _front(problem, weighed, limits, variants, finder)
+
+
+def _front(
+    problem: IncentiveProblem,
+    weights: FloatArray,
+    budgets: FloatArray | None,
+    variants: list[IncentiveProblem],
+    finder: _Finder,
+) -> ParetoFront:
+    """Put the best point of each variant together."""
     chosen = [finder.best(variant) for variant in variants]
     return ParetoFront(
-        weights=weighed,
-        budgets=limits,
+        weights=weights,
+        budgets=budgets,
         payments=np.array([point.payments for point in chosen]),
         leader_values=np.array([point.value for point in chosen]),
         costs=np.array([point.cost for point in chosen]),
@@ -289,11 +300,13 @@ class _Finder:
         answer = recover(free, payments, found, polish=False)
         worst = answer.pessimistic.leader_value
         # What is best for the leader without a budget may break it, what was found does not.
-        for each, held in (
+        for each, evaluation in (
             (answer.policies, answer.evaluation),
             (found, free.evaluate(payments, found)),
         ):
-            self._points.append(_Point(payments, each, held.leader_value, held.cost, worst))
+            self._points.append(
+                _Point(payments, each, evaluation.leader_value, evaluation.cost, worst)
+            )
 
 
 def _numbers(argument: str, values: ArrayLike) -> FloatArray:

@@ -15,7 +15,7 @@ from fastincentive.errors import InputError, invalid
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.solver.loop import solve
 from fastincentive.studies.sweep_items import Sweep, SweepItem
-from fastincentive.studies.sweep_workers import Outcome, Parcel, run_elsewhere, run_here
+from fastincentive.studies.sweep_workers import Outcome, Parcel, Runs, run_elsewhere, run_here
 
 __all__ = ["sweep"]
 
@@ -45,8 +45,8 @@ def sweep(
         ``MPIPoolExecutor``, dask's ``client.get_executor()``. By default they run in this process,
         one after the other. It is left open.
     solve : callable
-        Called as ``solve(problem, **settings)``; ``fi.solve``, or another function of a problem
-        such as ``fi.global_optimum``. For other processes it must be a function of a module.
+        Called as ``solve(problem, **settings)``, such as ``fi.solve`` or ``fi.global_optimum``.
+        For other processes it must be a function of a module.
     threads_per_item : int, optional
         Numba's threads for one item, no more than its worker has: by default one on an executor,
         all without.
@@ -67,29 +67,23 @@ def sweep(
     ------
     InputError
         If problems and settings do not pair up, ``solve`` does not take a setting, or the executor
-        is none.
+        or ``rng`` is none.
     KeyboardInterrupt
         Items that have not begun are cancelled first.
 
     Notes
     -----
     What an item raises is kept in ``item.error``; a worker that dies fails the items that a broken
-    pool leaves undone. Warnings are issued where the items run.
-
-    A problem is pickled once, without what can be derived from it (21 kB for the paper's), and
-    kept by each worker until the next one comes. Compiled kernels are read from numba's cache on
-    disk. Processes should be started by "spawn" or "forkserver": one forked after numba has
-    started threads is killed at its first threaded kernel. NumPy's linear algebra has threads of
-    its own: set ``OPENBLAS_NUM_THREADS=1`` (and ``NUMBA_NUM_THREADS``, if a worker should never
-    have more) in the environment that the workers inherit.
+    pool leaves undone. Warnings are issued where the items run. A problem is pickled once, and kept
+    by each worker until the next one comes. Start processes by "spawn" or "forkserver": one forked
+    after numba has started threads is killed at its first threaded kernel. NumPy's linear algebra
+    has threads of its own: set ``OPENBLAS_NUM_THREADS=1`` in the environment of the workers.
 
     Examples
     --------
-    Three starts, of which the second cannot work:
-
     >>> import fastincentive as fi
     >>> problem = fi.models.example1()
-    >>> starts = [{"initial_payments": x} for x in (0.0, [1.0], 2.0)]
+    >>> starts = [{"initial_payments": x} for x in (0.0, [1.0], 2.0)]  # the second cannot work
     >>> found = fi.sweep(problem, starts, method=fi.RegimeAscent())
     >>> [item.error is None for item in found.items]
     [True, False, True]
@@ -102,16 +96,7 @@ def sweep(
         with ProcessPoolExecutor(2, mp_context=spawn) as pool:
             print(fi.sweep(problem, starts, executor=pool))
     """
-    if executor is not None and not isinstance(executor, Executor):
-        raise invalid(
-            "executor",
-            "a concurrent.futures.Executor",
-            type(executor).__name__,
-            None,
-            "A dask client has one: client.get_executor().",
-        )
-    if threads_per_item is not None and threads_per_item < 1:
-        raise invalid("threads_per_item", "a positive integer", threads_per_item)
+    _check_executor(executor, threads_per_item)
     check_rng(common.get("rng"))
     each, own = _paired(problems, settings)
     chosen = _seeded(own, common)
@@ -122,9 +107,27 @@ def sweep(
         (solve, shared or Parcel(problem), arguments, threads)
         for problem, arguments in zip(each, chosen, strict=True)
     )
-    outcomes: dict[int, Outcome] = {}
-    bar = progress_bar(len(each)) if progress else None
     runs = run_here(tasks) if executor is None else run_elsewhere(executor, tasks)
+    outcomes = _collect(runs, progress_bar(len(each)) if progress else None)
+    return Sweep(tuple(SweepItem(j, arguments, *outcomes[j]) for j, arguments in enumerate(chosen)))
+
+
+def _check_executor(executor: object, threads: int | None) -> None:
+    if executor is not None and not isinstance(executor, Executor):
+        raise invalid(
+            "executor",
+            "a concurrent.futures.Executor",
+            type(executor).__name__,
+            None,
+            "A dask client has one: client.get_executor().",
+        )
+    if threads is not None and threads < 1:
+        raise invalid("threads_per_item", "a positive integer", threads)
+
+
+def _collect(runs: Runs, bar: Any) -> dict[int, Outcome]:
+    """Run all items, in whatever order they end; the bar, if there is one, is closed."""
+    outcomes: dict[int, Outcome] = {}
     try:
         for j, outcome in runs:
             outcomes[j] = outcome
@@ -134,7 +137,7 @@ def sweep(
         runs.close()
         if bar is not None:
             bar.close()
-    return Sweep(tuple(SweepItem(j, arguments, *outcomes[j]) for j, arguments in enumerate(chosen)))
+    return outcomes
 
 
 def _paired(
