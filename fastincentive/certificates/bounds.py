@@ -95,15 +95,15 @@ def upper_bound(problem: IncentiveProblem, *, mixed: bool = False) -> float:
     multipliers, reached = _multipliers(problem)
     allowed = np.where(reached[:, None, None], problem.followers.available, losses.tied)
     if affordable(problem):
-        least = _joint(problem, losses, allowed, multipliers)
+        least = _bound_jointly(problem, losses, allowed, multipliers)
     else:
-        least = _separate(problem, losses, allowed, multipliers)
+        least = _bound_separately(problem, losses, allowed, multipliers)
     if not mixed:
-        least = min(least, _listed(problem))
+        least = min(least, _bound_by_lists(problem))
     return least
 
 
-def beyond(problem: IncentiveProblem, menus: Menus) -> float:
+def bound_beyond(problem: IncentiveProblem, menus: Menus) -> float:
     """Bound on the objective of all responses to payments beyond those that menus list."""
     if menus.unseen == np.inf:
         return -np.inf
@@ -143,14 +143,17 @@ def _most_visits(problem: IncentiveProblem) -> FloatArray:
     for column in payments.reach.T:
         rewards = ((payments.index == column[:, None, None]) & (payments.index >= 0)).astype(float)
         most = np.array(
-            [_most(followers[i], each) if column[i] >= 0 else 0.0 for i, each in enumerate(rewards)]
+            [
+                _largest_value(mdp, each) if number >= 0 else 0.0
+                for mdp, each, number in zip(followers, rewards, column, strict=True)
+            ]
         )
         paid = column >= 0
         visits[paid, column[paid]] = most[paid]
     return visits
 
 
-def _most(mdp: TabularMDP, rewards: FloatArray) -> float:
+def _largest_value(mdp: TabularMDP, rewards: FloatArray) -> float:
     alone = Followers([mdp])
     try:
         return float(alone.start_values(alone.best_responses(rewards[None]).values)[0])
@@ -159,7 +162,7 @@ def _most(mdp: TabularMDP, rewards: FloatArray) -> float:
         return np.inf
 
 
-def _joint(
+def _bound_jointly(
     problem: IncentiveProblem,
     losses: Losses,
     allowed: NDArray[np.bool_],
@@ -177,7 +180,7 @@ def _joint(
     return control.maximum(multipliers)[0]
 
 
-def _separate(
+def _bound_separately(
     problem: IncentiveProblem,
     losses: Losses,
     allowed: NDArray[np.bool_],
@@ -239,13 +242,13 @@ def reference_labels(
     return (1.0 - share) * seen / seen.sum(axis=1, keepdims=True) + share * uniform
 
 
-def _listed(problem: IncentiveProblem) -> float:
+def _bound_by_lists(problem: IncentiveProblem) -> float:
     """Bound by lists of all deterministic best responses, inf if they cannot be listed."""
     known = isinstance(problem.cost, (ExpectedSpend, LinearCost, QuadraticCost))
     if problem.payments.shared or problem.payments.reach.shape[1] > 1 or not known:
         return np.inf
     menus = collect(problem, coordinate_lines(problem, problem.payments.lower))
-    far = beyond(problem, menus)
+    far = bound_beyond(problem, menus)
     if not menus.complete or far == np.inf:
         return np.inf
     search = Search(problem, menus)
@@ -254,11 +257,11 @@ def _listed(problem: IncentiveProblem) -> float:
     elif problem.n == 2:
         near = float(search.pair_values(menus.first[:-1], 0, 1).max()) + menus.tail
     else:
-        near = _relaxed(search, menus)
+        near = _bound_relaxed(search, menus)
     return max(near, far)
 
 
-def _relaxed(search: Search, menus: Menus) -> float:
+def _bound_relaxed(search: Search, menus: Menus) -> float:
     """Largest bound over the entries of the follower with most, the others' choice relaxed."""
     problem, costs = search.problem, search.costs
     weights = np.asarray(search.weights, float)

@@ -59,7 +59,7 @@ class Pairs:
         self.reached = reached
         #: (S,) number of actions to choose from.
         self.count = keep.sum(axis=1)
-        #: (S,) closed classes, in which a discount of 1 stops the clock.
+        #: (S,) closed classes, in which nothing is counted at discount 1.
         self.absorbing = mdp.transition.absorbing
         #: (M, S) 1 at each pair's own state.
         self.own = selector(self.state, states)

@@ -63,9 +63,9 @@ class Search:
         #: No policy is worth more to the leader.
         self.bound = self._value_bound()
         for policies in self._first_policies():
-            self._try(policies, problem.payments.lower)
+            self._verify(policies, problem.payments.lower)
         for policies in self._sampled_policies():
-            self._try(policies, problem.payments.lower)
+            self._verify(policies, problem.payments.lower)
         objective = self.objective
         self._range = payment_range(problem, pairs, self.bound, objective)
         counted = [problem.leader_discount]
@@ -98,7 +98,7 @@ class Search:
             left = self.deadline - time.perf_counter()
             if left <= 0:
                 return f"time limit reached, gap {self.bound - self.objective:.3g}"
-            answer = self._programme.maximise(self._gain(), left)
+            answer = self._programme.maximise(self._objective_terms(), left)
             self.nodes += answer.nodes
             if answer.status == 2:
                 # Every policy that could do better has been excluded.
@@ -110,14 +110,14 @@ class Search:
             if answer.columns is None:
                 continue
             policies = self._policies(answer.columns["y"])
-            self._try(policies, answer.columns["x"] * self._unit)
+            self._verify(policies, answer.columns["x"] * self._unit)
             if not self.closed:
                 excluded += 1
                 if not self._exclude(policies):
                     self.bound = self.objective
         return f"optimal; {excluded} policies excluded" if excluded else "optimal"
 
-    def _gain(self) -> dict[str, FloatArray]:
+    def _objective_terms(self) -> dict[str, FloatArray]:
         """Return the objective; the solver's tolerances are absolute, so the stake counts as 10."""
         problem, pairs = self.problem, self.pairs
         scale = 10.0 / self._stake
@@ -199,17 +199,17 @@ class Search:
             at = np.flatnonzero(pairs.state == s)
             choice[s] = 0.0
             choice[s, pairs.action[at[np.argmax(chosen[at])]]] = 1.0
-        met = self._met(choice)
+        met = self._met_states(choice)
         return np.where(met[:, None], choice, alone)[None]
 
-    def _met(self, policy: FloatArray) -> NDArray[np.bool_]:
+    def _met_states(self, policy: FloatArray) -> NDArray[np.bool_]:
         """(S,) the states that a policy (S, A) comes to."""
         met = np.empty(policy.shape[0], bool)
         packed = self.problem.followers.packed
         kernels.reach(packed, 0, policy > 0, met, np.empty(met.size, np.int64))
         return met
 
-    def _try(self, policies: FloatArray, otherwise: FloatArray) -> None:
+    def _verify(self, policies: FloatArray, otherwise: FloatArray) -> None:
         """Verify a policy at its cheapest payments, or what the follower does at the others."""
         problem = self.problem
         payments = problem.payments.project(otherwise)
@@ -225,7 +225,7 @@ class Search:
     def _exclude(self, policies: FloatArray) -> bool:
         """Rule out what a policy does where it comes; False if nothing else is left."""
         pairs = self.pairs
-        met = self._met(policies[0])
+        met = self._met_states(policies[0])
         taken = (policies[0, pairs.state, pairs.action] > 0) & met[pairs.state]
         taken &= pairs.count[pairs.state] > 1
         if not taken.any():

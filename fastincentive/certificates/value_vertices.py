@@ -137,7 +137,7 @@ def _envelope_vertices(slopes: FloatArray, constants: FloatArray) -> FloatArray:
     """Vertices (m, K) of the upper envelope of lines in the unit box, of values up to about 1."""
     size = slopes.shape[1]
     top = float((slopes.clip(0.0).sum(axis=1) + constants).max()) + 1.0
-    # Rows of a . (x, v) + b <= 0: above every line, inside the box, below a lid.
+    # Rows of a . (x, v) + b <= 0: above every line, inside the box, below a cap.
     eye = np.eye(size)
     zero = np.zeros((size, 1))
     rows = np.concatenate(

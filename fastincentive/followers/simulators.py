@@ -21,7 +21,7 @@ from fastincentive.followers.mdp import TabularMDP
 __all__ = ["EstimatedMDP", "Simulator", "Triples", "estimate_mdp", "mdp_from_gymnasium"]
 
 #: Discount of the plans that decide where to sample.
-FORESIGHT = 0.99
+PLAN_DISCOUNT = 0.99
 #: Such a plan is made anew this many times.
 PLANS = 200
 
@@ -96,7 +96,7 @@ class EstimatedMDP:
         seen = np.flatnonzero(self.starts)
         initial[seen] = rng.dirichlet(self.starts[seen])
         share = weights / total[pairs]
-        return _model(self.visits, self.triples, share, initial, self.mdp.discount)
+        return _build_model(self.visits, self.triples, share, initial, self.mdp.discount)
 
 
 def estimate_mdp(
@@ -145,7 +145,7 @@ def estimate_mdp(
     tried.
     """
     rng = renamed_seed(rng, seed)
-    source = _source(simulator)
+    source = _as_source(simulator)
     for name, number, least in (("samples", samples, 1), ("max_steps", max_steps, 1)):
         if number < least:
             raise invalid(name, "a positive integer", number)
@@ -159,13 +159,13 @@ def estimate_mdp(
     every = max(1, samples // PLANS)
     for k in range(samples):
         if state < 0:
-            state, age = _checked(source.reset(generator), states, "the reset"), 0
+            state, age = _checked_state(source.reset(generator), states, "the reset"), 0
             starts[state] += 1
         if k % every == 0:
-            continuation = _plan(seen, visits, starts)
+            continuation = _plan_values(seen, visits, starts)
         action = int(np.argmax(1.0 / np.maximum(visits[state], 1) + continuation[state]))
         found, reward, ended, cut = source.step(action)
-        following = _checked(found, states, f"the step from state {state}, action {action}")
+        following = _checked_state(found, states, f"the step from state {state}, action {action}")
         if not np.isfinite(reward):
             where = f"action {action} in state {state}"
             raise invalid("simulator", "finite rewards", reward, where)
@@ -175,7 +175,7 @@ def estimate_mdp(
         visits[state, action] += 1
         age += 1
         state = -1 if ended or cut or age >= max_steps else following
-    return _estimated(seen, visits, starts, discount)
+    return _build_estimate(seen, visits, starts, discount)
 
 
 def mdp_from_gymnasium(env: Any, discount: float = 0.95) -> TabularMDP:
@@ -216,7 +216,7 @@ def mdp_from_gymnasium(env: Any, discount: float = 0.95) -> TabularMDP:
         for p, following, reward, ended in table[s][a]
     ]
     s, a, following, ended, p, reward = (np.array(column) for column in zip(*rows, strict=True))
-    final = _final(states, s, following, ended)
+    final = _final_states(states, s, following, ended)
     transition = np.zeros((states + 1, actions, states + 1))
     earned = np.zeros((states + 1, actions))
     goes = np.where(ended & ~final[following], states, following)
@@ -239,7 +239,7 @@ class _Source(Protocol):
     def step(self, action: int) -> tuple[int, float, bool, bool]: ...
 
 
-class _Plain:
+class _PlainSource:
     def __init__(self, simulator: Simulator) -> None:
         self._simulator = simulator
         self.n_states, self.n_actions = simulator.n_states, simulator.n_actions
@@ -250,7 +250,7 @@ class _Plain:
         return state, float(reward), ended, False
 
 
-class _Gymnasium:
+class _GymnasiumSource:
     def __init__(self, env: Any) -> None:
         self._env = env
         sizes, first = [], []
@@ -276,25 +276,25 @@ class _Gymnasium:
         return int(state) - self._first_state, float(reward), bool(ended), bool(cut)
 
 
-def _source(simulator: Any) -> _Source:
+def _as_source(simulator: Any) -> _Source:
     if hasattr(simulator, "observation_space") and hasattr(simulator, "action_space"):
-        return _Gymnasium(simulator)
+        return _GymnasiumSource(simulator)
     for name in ("reset", "step", "n_states", "n_actions"):
         if not hasattr(simulator, name):
             raise InputError(
                 "simulator: expected reset(rng), step(action), n_states and n_actions, or a "
                 f"Gymnasium environment, got {type(simulator).__name__} without {name}"
             )
-    return _Plain(simulator)
+    return _PlainSource(simulator)
 
 
-def _checked(state: Any, states: int, where: str) -> int:
+def _checked_state(state: Any, states: int, where: str) -> int:
     if not (isinstance(state, (int, np.integer)) and 0 <= state < states):
         raise invalid("simulator", f"states 0..{states - 1}", repr(state), where)
     return int(state)
 
 
-def _final(
+def _final_states(
     states: int,
     origin: NDArray[np.int64],
     following: NDArray[np.int64],
@@ -308,7 +308,7 @@ def _final(
     return final
 
 
-def _plan(
+def _plan_values(
     seen: dict[tuple[int, int, int, bool], list[float]],
     visits: NDArray[np.int64],
     starts: NDArray[np.int64],
@@ -326,11 +326,11 @@ def _plan(
     transition /= np.maximum(visits, 1)[:, :, None]
     transition[untried] = np.eye(states)[np.nonzero(untried)[0]]
     bonus = 1.0 / np.maximum(visits, 1)
-    followers = Followers([TabularMDP(transition, bonus, FORESIGHT, begins)])
+    followers = Followers([TabularMDP(transition, bonus, PLAN_DISCOUNT, begins)])
     return np.asarray(followers.best_responses(followers.rewards).q_values[0] - bonus)
 
 
-def _estimated(
+def _build_estimate(
     seen: dict[tuple[int, int, int, bool], list[float]],
     visits: NDArray[np.int64],
     starts: NDArray[np.int64],
@@ -341,7 +341,7 @@ def _estimated(
     origin, action, following = (np.array([key[j] for key in keys]) for j in range(3))
     ended = np.array([key[3] for key in keys])
     count, total = (np.array([seen[key][j] for key in keys]) for j in range(2))
-    final = _final(states, origin, following, ended)
+    final = _final_states(states, origin, following, ended)
     triples = Triples(
         pairs=origin * actions + action,
         successors=np.where(ended & ~final[following], states, following),
@@ -350,11 +350,11 @@ def _estimated(
     )
     share = triples.counts / visits.reshape(-1)[triples.pairs]
     initial = np.append(starts / starts.sum(), 0.0)
-    mdp = _model(visits, triples, share, initial, discount)
+    mdp = _build_model(visits, triples, share, initial, discount)
     return EstimatedMDP(mdp, visits, starts, triples)
 
 
-def _model(
+def _build_model(
     visits: NDArray[np.int64],
     triples: Triples,
     share: FloatArray,

@@ -34,7 +34,7 @@ def environment() -> dict[str, Any]:
     versions |= {name: metadata.version(name) for name in _REQUIRED}
     return {
         "versions": versions,
-        "extras": {name: _version(name) for name in EXTRAS},
+        "extras": {name: version(name) for name in EXTRAS},
         "threads": {
             "numba_threads": int(setting["NUMBA_NUM_THREADS"]),
             "numba_threading_layer": str(setting["THREADING_LAYER"]),
@@ -48,7 +48,8 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _version(name: str) -> str | None:
+def version(name: str) -> str | None:
+    """Return the version of an installed package, None if it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from fastincentive import __version__
 from fastincentive._arrays import FloatArray
-from fastincentive._tables import small, text_table
+from fastincentive._tables import name_value_list, small, text_table
 from fastincentive.certificates.optimum import GlobalOptimum
 from fastincentive.problem.costs import ExpectedSpend
 from fastincentive.problem.problem import IncentiveProblem
@@ -181,7 +180,7 @@ def as_table(found: dict[str, Any]) -> str:
         columns["ascent's last iterate"] = ascent
     return "\n\n".join(
         [
-            _lined_up(head),
+            name_value_list(head),
             _payment_table(found["payments"]),
             "The payments as posted, answered by exact best responses"
             + ("; and the ascent itself" if ascent is not None else "")
@@ -280,11 +279,11 @@ def optimum_table(found: dict[str, Any]) -> str:
     ]
     return "\n\n".join(
         [
-            _lined_up(
+            name_value_list(
                 [("model", _model_line(found)), ("best over", "all deterministic best responses")]
             ),
             _payment_table(found["payments"]),
-            _lined_up(rows),
+            name_value_list(rows),
         ]
     )
 
@@ -310,12 +309,6 @@ def _model_line(found: dict[str, Any]) -> str:
     """Name a model, its sizes and the weight of the cost."""
     size = ", ".join(f"{count} {name}" for name, count in found["size"].items())
     return f"{found['model']}: {size}, w = {found['settings']['cost_weight']:g}"
-
-
-def _lined_up(rows: Sequence[tuple[str, str]]) -> str:
-    """Lay out names and what they stand for, one a line."""
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
 
 
 def _payment_table(payments: list[dict[str, Any]]) -> str:

@@ -100,7 +100,7 @@ def sweep(
     check_rng(common.get("rng"))
     each, own = _paired(problems, settings)
     chosen = _seeded(own, common)
-    _check(solve, each, chosen, common)
+    _check_settings(solve, each, chosen, common)
     threads = 1 if threads_per_item is None and executor is not None else threads_per_item
     shared = Parcel(problems) if isinstance(problems, IncentiveProblem) else None
     tasks = (
@@ -144,7 +144,7 @@ def _paired(
     problems: object, settings: object
 ) -> tuple[list[IncentiveProblem], list[dict[str, Any]]]:
     """Problems and settings item by item."""
-    each = [problems] if isinstance(problems, IncentiveProblem) else _listed("problems", problems)
+    each = [problems] if isinstance(problems, IncentiveProblem) else _as_list("problems", problems)
     for j, problem in enumerate(each):
         if not isinstance(problem, IncentiveProblem):
             raise invalid("problems", "IncentiveProblems", type(problem).__name__, f"item {j}")
@@ -153,7 +153,7 @@ def _paired(
     if settings is None or isinstance(settings, Mapping):
         given: list[Any] = [{} if settings is None else settings] * len(each)
     else:
-        given = _listed("settings", settings)
+        given = _as_list("settings", settings)
         if isinstance(problems, IncentiveProblem):
             each *= len(given)
     for j, arguments in enumerate(given):
@@ -172,7 +172,7 @@ def _paired(
     return each, [dict(arguments) for arguments in given]
 
 
-def _listed(argument: str, value: object) -> list[Any]:
+def _as_list(argument: str, value: object) -> list[Any]:
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise invalid(argument, "a sequence", type(value).__name__)
     return list(value)
@@ -202,7 +202,7 @@ def _seeds(rng: Any, count: int) -> list[int]:
     return [int(child.generate_state(1, np.uint64)[0]) for child in sequence.spawn(count)]
 
 
-def _check(
+def _check_settings(
     solve: Callable[..., Any],
     problems: list[IncentiveProblem],
     chosen: list[dict[str, Any]],
