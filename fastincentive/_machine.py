@@ -5,14 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fastincentive.errors import MemoryLimitError
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["available_memory", "check_memory", "text_size"]
 
