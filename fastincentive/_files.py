@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import secrets
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 
 from fastincentive.errors import InputError
 
-__all__ = ["load_arrays", "save_arrays", "write_atomically"]
+__all__ = ["json_text", "load_arrays", "save_arrays", "write_atomically"]
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
@@ -29,6 +30,19 @@ def write_atomically(path: str | Path, content: bytes) -> None:
     except BaseException:
         name.unlink(missing_ok=True)
         raise
+
+
+def json_text(value: Any, indent: int = 2) -> str:
+    """Write plain data as JSON; what JSON cannot say, infinities and NaN, becomes null."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def save_arrays(

@@ -5,18 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fastincentive.errors import MemoryLimitError
 
-if TYPE_CHECKING:
-    pass
-
 __all__ = ["available_memory", "check_memory", "text_size"]
 
-#: For less than this nobody looks what there is.
+#: For less than this the memory of the machine is not looked up.
 UNGUARDED = 2**30
 REMEDY = (
     "Fewer labels, a smaller max_horizon, a larger tail_tolerance or a smaller leader_discount "
@@ -27,7 +23,7 @@ REMEDY = (
 def available_memory(root: str | Path = "/") -> float:
     """Bytes that this process may still take: what the machine has left, or its cgroup.
 
-    Inf where the system does not tell. ``root`` is where /proc and /sys are looked for.
+    Inf where the system does not say. ``root`` is where /proc and /sys are looked for.
     """
     root = Path(root)
     return min(_machine_memory(root), *_cgroup_memory(root), np.inf)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["markdown_table", "small", "text_table"]
+__all__ = ["markdown_table", "name_value_list", "small", "text_table"]
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:
@@ -33,6 +33,12 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: 
     """Write a Markdown table; arguments as in ``text_table``."""
     rule = ["---" if side == "l" else "---:" for side in align]
     return "\n".join("| " + " | ".join(line) + " |" for line in [header, rule, *rows])
+
+
+def name_value_list(rows: Sequence[tuple[str, object]]) -> str:
+    """Lay out names and what they stand for, one a line, the values below each other."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
 def small(value: float, digits: int = 1) -> str:

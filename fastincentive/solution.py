@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastincentive._arrays import FloatArray
+from fastincentive._tables import name_value_list
 from fastincentive.errors import NotConvergedError
 
 __all__ = ["Ascent", "Ending", "History", "Refinement", "Solution", "Status"]
@@ -224,5 +225,4 @@ class Solution:
                 ("largest gap at theta", f"{self.ascent.follower_gaps.max():.3e}"),
                 ("stationarity K", f"{self.ascent.stationarity:.3e}"),
             ]
-        width = max(len(name) for name, _ in rows)
-        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+        return name_value_list(rows)

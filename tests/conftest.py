@@ -6,7 +6,7 @@ The generators return plain arrays, which `reference` and the package read alike
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 
 import numpy as np
 import reference
@@ -37,6 +37,27 @@ SWEEPS = 1e-8
 GRADIENT = 1e-6
 #: Standard errors that a Monte Carlo mean may be off: a chance of 6e-5 with a fixed seed.
 STANDARD_ERRORS = 4.0
+
+
+def assert_identical(one, two):
+    """Compare nested results bit by bit."""
+    if is_dataclass(one):
+        one, two = vars(one), vars(two)
+    if isinstance(one, dict):
+        assert one.keys() == two.keys()
+        one, two = list(one.values()), list(two.values())
+    if isinstance(one, (list, tuple)):
+        assert len(one) == len(two)
+        for left, right in zip(one, two, strict=True):
+            assert_identical(left, right)
+    elif isinstance(one, np.ndarray):
+        assert one.dtype == two.dtype
+        assert one.shape == two.shape
+        assert one.tobytes() == two.tobytes()
+    elif isinstance(one, float):
+        assert one.hex() == two.hex()
+    else:
+        assert one == two
 
 
 def assert_close(actual, expected, tolerance=EXACT, message=""):

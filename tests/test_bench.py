@@ -1,4 +1,7 @@
-"""The bench command: what it times, what it refuses to time, and what it writes."""
+"""The bench command: what it times, what it refuses to time, and what it writes.
+
+Single trials are built by the suites' private functions, at sizes smaller than any case has.
+"""
 
 import importlib
 import json

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from conftest import assert_close
 from scipy.optimize import linprog, minimize
+from twin import label_table
 
 import fastincentive as fi
 from fastincentive.responses.ties import break_ties
@@ -61,7 +62,7 @@ def tariff(base):
 
 def paper_everywhere():
     base = fi.models.paper_gridworld()
-    leader = fi.LabelReward(base.leader.labels[:, :, 0], base.leader._table)
+    leader = fi.LabelReward(base.leader.labels[:, :, 0], label_table(base))
     return fi.IncentiveProblem(base.followers, leader, fi.Payments.everywhere())
 
 

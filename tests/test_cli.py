@@ -110,7 +110,7 @@ BAD = [
         ["solve", "--model", "example1", "--parameterization", "softmax", "--temperature", "0"],
         "temperature: expected a number > 0",
     ),
-    (["solve", "--model", "random", "--seed", "-1"], "--seed: expected an integer >= 0, got -1"),
+    (["solve", "--model", "random", "--rng", "-1"], "--rng: expected an integer >= 0, got -1"),
     (
         ["solve", "--model", "example1", "--method", "regime-ascent", "--max-iter", "5"],
         "--max-iter needs --method bilevel-ascent",
@@ -119,7 +119,7 @@ BAD = [
         ["solve", "--model", "example1", "--method", "regime-ascent", "--no-refine"],
         "--no-refine needs --method bilevel-ascent",
     ),
-    (["optimum", "--model", "example1", "--seed", "x"], "invalid int value"),
+    (["optimum", "--model", "example1", "--rng", "x"], "invalid int value"),
     (["pareto", "--model", "example1", "--weights", "1", "--budgets", "1"], "not allowed with"),
     (["pareto", "--model", "example1", "--weights", "-1"], "weights: expected finite numbers"),
     (["pareto", "--model", "example1", "--budgets", "nan"], "budgets: expected finite numbers"),
@@ -351,16 +351,24 @@ def test_no_bar_unless_on_a_terminal(seen, capsys):
     assert seen[0]["progress"] is False
 
 
-def test_seed_of_random_models(seen, capsys):
-    for args in ([], ["--seed", "0"], ["--seed", "1"]):
+def test_rng_of_random_models(seen, capsys):
+    for args in ([], ["--rng", "0"], ["--rng", "1"]):
         assert run(capsys, "solve", "--model", "random", *args)[2] == ""
     rewards = [call["problem"].followers.rewards for call in seen]
     np.testing.assert_array_equal(rewards[0], rewards[1])
     assert (rewards[0] != rewards[2]).all()
 
 
-def test_seed_of_models_without_chance_is_noted(seen, capsys):
-    _, _, err = run(capsys, "solve", "--model", "gridworld", "--seed", "5")
+def test_seed_is_the_old_name_of_rng(seen, capsys):
+    for name in ("--rng", "--seed"):
+        _, _, err = run(capsys, "solve", "--model", "random", name, "4")
+    assert err == "fastincentive solve: warning: --seed is now called --rng\n"
+    rewards = [call["problem"].followers.rewards for call in seen]
+    np.testing.assert_array_equal(rewards[0], rewards[1])
+
+
+def test_rng_of_models_without_chance_is_noted(seen, capsys):
+    _, _, err = run(capsys, "solve", "--model", "gridworld", "--rng", "5")
     assert "nothing in gridworld is random" in err
 
 

@@ -361,7 +361,7 @@ def test_what_cannot_be_sampled_is_refused():
 
 def test_an_audit_says_how_far_estimates_are_off():
     game = small_game(9)
-    audit = fi.audit_gradients(game.problem(), game.policies, trajectories=3000, seed=2)
+    audit = fi.audit_gradients(game.problem(), game.policies, trajectories=3000, rng=2)
     assert list(audit.estimates) == list(FORMS)
     assert_close(audit.exact, centred(game.gradient(), game.available), EXACT)
     assert audit.value == pytest.approx(game.value(), rel=1e-10)

@@ -201,3 +201,29 @@ def test_the_improper_follower_is_named():
         followers.evaluate(followers.rewards, policies)
     policies[1, 1] = [0.0, 1.0]
     followers.evaluate(followers.rewards, policies)  # one way out is enough
+
+
+def test_proper_policies_are_those_that_are_absorbed():
+    # One action stays in state 0, the other goes to the sink.
+    moves = np.zeros((2, 2, 2))
+    moves[0, 0, 0] = moves[0, 1, 1] = moves[1, :, 1] = 1.0
+    for discount in (1.0, 0.9):
+        followers = Followers([TabularMDP(moves, np.zeros((2, 2)), discount)])
+        stays, goes = (followers.deterministic_policies(np.full((1, 2), a)) for a in (0, 1))
+        assert followers.is_proper(goes)
+        assert followers.is_proper(stays) == (discount < 1.0)
+
+
+def test_optimal_actions_are_within_a_tie_in_units_of_reward():
+    moves = np.zeros((2, 3, 2))
+    moves[:, :, 1] = 1.0
+    for size in (1.0, 1e6):
+        reward = np.zeros((2, 3))
+        reward[0] = size * np.array([1.0, 1.0 - 1e-12, 1.0 - 1e-9])
+        available = np.array([[True, True, True], [True, False, False]])
+        followers = Followers([TabularMDP(moves, reward, 0.5, available=available)])
+        best = followers.best_responses(followers.rewards)
+        assert_close(best.unit, [size])
+        assert best.optimal_actions()[0].tolist() == [[True, True, False], [True, False, False]]
+    nothing = followers.best_responses(np.zeros(followers.shape))
+    assert nothing.unit.tolist() == [1e-9]

@@ -1,4 +1,7 @@
-"""The paper's models as printed, gridworlds from maps, and random problems."""
+"""The paper's models as printed, gridworlds from maps, and random problems.
+
+Where a move leads on a map is looked up in ``maps._neighbours``, before chance comes in.
+"""
 
 import inspect
 import itertools
@@ -7,11 +10,11 @@ import numpy as np
 import pytest
 from conftest import assert_close
 
+import fastincentive as fi
 from fastincentive.errors import InputError
 from fastincentive.followers.followers import Followers
 from fastincentive.followers.parameterization import Softmax
 from fastincentive.followers.single import best_response, evaluate_policy, soft_best_response
-from fastincentive.methods._starts import best_response_policies
 from fastincentive.models import (
     EXAMPLE_MAP,
     MODELS,
@@ -445,8 +448,8 @@ def test_crowds_grow_and_have_types():
 
 def test_payments_move_a_crowd():
     problem = crowd(6)
-    paid = problem.evaluate(3.0, best_response_policies(problem, 3.0))
-    nothing = problem.evaluate(0.0, best_response_policies(problem, 0.0))
+    paid = problem.evaluate(3.0, fi.best_response_policies(problem, 3.0))
+    nothing = problem.evaluate(0.0, fi.best_response_policies(problem, 0.0))
     assert paid.leader_value > nothing.leader_value + 0.1
 
 

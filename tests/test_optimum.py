@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import reference
 from conftest import Arrays, assert_close
+from twin import label_table
 
 import fastincentive as fi
 from fastincentive.certificates.mixing import search_mixing
@@ -436,7 +437,7 @@ def test_mixing_where_one_waits_and_leaves(waiters):
         [each.transition for each in arrays],
         [each.initial for each in arrays],
         list(optimum.mixing.policies),
-        problem.leader._table,
+        label_table(problem),
         0.9,
     )
     assert_close(optimum.mixing.objective, value)
@@ -651,7 +652,7 @@ def test_a_start_is_kept_if_nothing_is_better():
     paid = np.array([0.0, 1.0])
     problem = fi.IncentiveProblem(
         problem.followers,
-        fi.JointReward(problem.leader._table),
+        fi.JointReward(label_table(problem)),
         fi.Payments.at_states([[1], [1]]),
         0.9,
     )

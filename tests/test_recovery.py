@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from conftest import assert_close
+from twin import label_table
 
 import fastincentive as fi
 from fastincentive.responses.cheapest import supporting_payments
@@ -60,7 +61,7 @@ def test_several_payments_by_linear_programme(seed):
 def test_shared_payments_and_a_budget_by_one_programme(paper):
     index = np.full(paper.followers.shape, -1)
     index[:, 29], index[:, 10] = 0, 1
-    leader = fi.LabelReward(paper.leader.labels[:, :, 0], paper.leader._table)
+    leader = fi.LabelReward(paper.leader.labels[:, :, 0], label_table(paper))
     posted = np.array([9.5, 5.6])
     problem = fi.IncentiveProblem(paper.followers, leader, fi.Payments.from_index(index))
     target = fi.best_response_policies(problem, posted)

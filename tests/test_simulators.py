@@ -109,7 +109,7 @@ def test_draws_vary_as_estimates_do():
     def value(mdp):
         return float(mdp.initial @ fi.evaluate_policy(mdp, policy)[0])
 
-    estimates = [fi.estimate_mdp(Chain(slip=0.5), 400, 0.9, seed=seed) for seed in range(40)]
+    estimates = [fi.estimate_mdp(Chain(slip=0.5), 400, 0.9, rng=seed) for seed in range(40)]
     spread = np.std([value(each.mdp) for each in estimates])
     rng = np.random.default_rng(0)
     drawn = [np.std([value(each.resample(rng)) for _ in range(40)]) for each in estimates[:10]]
@@ -233,7 +233,7 @@ def test_black_boxes_are_solved_like_their_tables(name, build, discount, seeds):
     table = build(fi.mdp_from_gymnasium(env, discount))
     exact = fi.solve(table, initial_payments=0.1)
     for seed in range(seeds):
-        estimate = fi.estimate_mdp(env, 50_000, discount, seed=seed)
+        estimate = fi.estimate_mdp(env, 50_000, discount, rng=seed)
         problem = table.replace(followers=[estimate.mdp])
         found, seen = fi.solve_estimated(problem, [estimate], initial_payments=0.1)
         # What the payments earn from the true follower, ties against the leader.

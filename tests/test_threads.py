@@ -1,11 +1,9 @@
 """Results are the same to the last bit without threads, with one and with two."""
 
-import dataclasses
-
 import numba
 import numpy as np
 import pytest
-from conftest import random_policy
+from conftest import assert_identical, random_policy
 
 import fastincentive as fi
 from fastincentive.followers.best_responses import empty_recall, sweepable
@@ -37,27 +35,6 @@ def runs(monkeypatch):
 def assert_all_identical(results):
     for other in results[1:]:
         assert_identical(results[0], other)
-
-
-def assert_identical(one, two):
-    """Compare nested results bit by bit."""
-    if dataclasses.is_dataclass(one):
-        one, two = vars(one), vars(two)
-    if isinstance(one, dict):
-        assert one.keys() == two.keys()
-        one, two = list(one.values()), list(two.values())
-    if isinstance(one, (list, tuple)):
-        assert len(one) == len(two)
-        for left, right in zip(one, two, strict=True):
-            assert_identical(left, right)
-    elif isinstance(one, np.ndarray):
-        assert one.dtype == two.dtype
-        assert one.shape == two.shape
-        assert one.tobytes() == two.tobytes()
-    elif isinstance(one, float):
-        assert one.hex() == two.hex()
-    else:
-        assert one == two
 
 
 def test_the_comparison_sees_the_last_bit():

@@ -9,11 +9,19 @@ import numpy as np
 from fastincentive.problem.problem import IncentiveProblem
 
 
+def label_table(problem: IncentiveProblem) -> np.ndarray:
+    """Reward over the followers' joint labels (L,)*n: what it expects of certain labels."""
+    n, count = problem.n, problem.leader.n_labels
+    joint = np.indices((count,) * n).reshape(n, -1).T
+    rewards, _ = problem.leader.expectations(np.eye(count)[joint])
+    return rewards.reshape((count,) * n)
+
+
 def leader_table(problem: IncentiveProblem) -> np.ndarray:
     """Reward over joint states (S,)*n of a problem whose leader sees states only."""
     states = problem.followers.n_states
     labels = problem.leader.labels[:, :, 0]
-    table = problem.leader._table  # the bound table over labels
+    table = label_table(problem)
     return table[np.ix_(*labels)].reshape((states,) * problem.n)
 
 

@@ -49,7 +49,6 @@ __all__ = [
     "random_graph",
     "robot_grid",
     "stacked",
-    "uniform",
 ]
 
 #: Problem -> checksum of the inputs.
@@ -406,12 +405,6 @@ def _inputs(problem: IncentiveProblem) -> list[np.ndarray]:
     packed = problem.followers.packed
     names = "row_start successor probability available absorbing sink model discount initial"
     return [*(getattr(packed, name) for name in names.split()), problem.followers.rewards]
-
-
-def uniform(problem: IncentiveProblem) -> FloatArray:
-    """Uniform policies over the available actions."""
-    available = problem.followers.available
-    return np.asarray(available / available.sum(axis=2, keepdims=True))
 
 
 def answers(problem: IncentiveProblem) -> FloatArray:

@@ -12,7 +12,7 @@ _SUITES = ("kernels", "solvers", "scaling", "estimators", "methods", "peers")
 
 
 def add_command(commands: Any, shows_bar: Callable[[], bool]) -> None:
-    """Add the command to the parser's; ``shows_bar`` tells whether a bar can be shown."""
+    """Add the command to the parser's; ``shows_bar`` returns whether a bar can be shown."""
     part = commands.add_parser(
         "bench",
         help="measure speed, beside other packages if installed",

@@ -39,13 +39,13 @@ def conditional_rewards(table: FloatArray, laws: FloatArray) -> FloatArray:
     if len(laws) == 2:
         return np.stack([laws[1] @ table.T, laws[0] @ table])
     states = table.shape[0]
-    held = (laws[0] @ table.reshape(states, -1)).reshape(-1, states, states)
+    pairwise = (laws[0] @ table.reshape(states, -1)).reshape(-1, states, states)
     last = (laws[2] @ table.reshape(-1, states).T).reshape(-1, states, states)
     return np.stack(
         [
             np.matmul(last, laws[1][:, :, None])[:, :, 0],
-            np.matmul(held, laws[2][:, :, None])[:, :, 0],
-            np.matmul(laws[1][:, None, :], held)[:, 0, :],
+            np.matmul(pairwise, laws[2][:, :, None])[:, :, 0],
+            np.matmul(laws[1][:, None, :], pairwise)[:, 0, :],
         ]
     )
 
@@ -70,11 +70,11 @@ def twin(case: LeaderCase, gradient: bool = True, horizon: int | None = None) ->
     slopes = np.zeros((n, states, actions))
     for i in range(n):
         pairs = pair_matrix(problem.followers[i])
-        ahead = np.zeros(states)
+        following = np.zeros(states)
         for t in reversed(range(horizon)):
-            later = gamma * (pairs @ ahead).reshape(states, actions)
+            later = gamma * (pairs @ following).reshape(states, actions)
             slopes[i] += (weights[t] * laws[i, t])[:, None] * (earned[i, t][:, None] + later)
-            ahead = earned[i, t] + gamma * (moves[i] @ ahead)
+            following = earned[i, t] + gamma * (moves[i] @ following)
     return LeaderAnswer(value, slopes)
 
 
@@ -89,11 +89,11 @@ def leader_error(expected: LeaderAnswer, answer: LeaderAnswer) -> float:
 
 def joint_residual(case: LeaderCase, values: FloatArray) -> float:
     """Sup norm of W - R - gamma (P_1 x ... x P_n) W, relative to the largest |W|, at least 1."""
-    ahead = values
+    expected = values
     for i, policy in enumerate(case.policies):
         move = policy_matrix(case.problem.followers[i], policy)
-        front = np.moveaxis(ahead, i, 0)
+        front = np.moveaxis(expected, i, 0)
         moved = (move @ front.reshape(front.shape[0], -1)).reshape(front.shape)
-        ahead = np.moveaxis(moved, 0, i)
-    residual = values - case.table - case.problem.leader_discount * ahead
+        expected = np.moveaxis(moved, 0, i)
+    residual = values - case.table - case.problem.leader_discount * expected
     return float(np.abs(residual).max() / max(1.0, np.abs(values).max()))

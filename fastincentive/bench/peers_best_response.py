@@ -75,23 +75,23 @@ def policy_iteration(mdp: TabularMDP) -> Contender:
     identity = eye_array(states, format="csc")
 
     def solve() -> Any:
-        held = rewards.argmax(axis=1)
+        policy = rewards.argmax(axis=1)
         for _ in range(1000):
-            moves = csc_array(pairs[each * actions + held])
+            moves = csc_array(pairs[each * actions + policy])
             factors = splu(
                 csc_array(identity - mdp.discount * moves),
                 permc_spec="MMD_AT_PLUS_A",
                 diag_pivot_thresh=0.0,
                 options={"SymmetricMode": True},
             )
-            values = factors.solve(rewards[each, held])
-            ahead = rewards + mdp.discount * (pairs @ values).reshape(states, actions)
-            best = ahead.argmax(axis=1)
-            gain = ahead[each, best] - ahead[each, held]
+            values = factors.solve(rewards[each, policy])
+            q_values = rewards + mdp.discount * (pairs @ values).reshape(states, actions)
+            best = q_values.argmax(axis=1)
+            gain = q_values[each, best] - q_values[each, policy]
             if gain.max() <= 1e-12 * max(1.0, float(np.abs(values).max())):
                 break
-            held = np.where(gain > 0.0, best, held)
-        return values, held
+            policy = np.where(gain > 0.0, best, policy)
+        return values, policy
 
     return Contender("SciPy policy iteration", solve)
 

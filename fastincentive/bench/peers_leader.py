@@ -86,8 +86,8 @@ def jax_recursion(case: LeaderCase, horizon: int, form: str, gradient: bool = Tr
         if n == 2:
             earned = ((laws[:, 0] @ table) * laws[:, 1]).sum(axis=1)
         else:
-            held = (laws[:, 0] @ table.reshape(states, -1)).reshape(-1, states, states)
-            earned = numpy.einsum("tbc,tb,tc->t", held, laws[:, 1], laws[:, 2])
+            pairwise = (laws[:, 0] @ table.reshape(states, -1)).reshape(-1, states, states)
+            earned = numpy.einsum("tbc,tb,tc->t", pairwise, laws[:, 1], laws[:, 2])
         return weights @ earned
 
     compiled = jax.jit(jax.value_and_grad(value) if gradient else value)
@@ -154,10 +154,10 @@ def _krylov(moves: list[csr_array], table: FloatArray, gamma: float) -> FloatArr
     """Bicgstab with products along each axis."""
 
     def apply(flat: FloatArray) -> FloatArray:
-        ahead = flat.reshape(table.shape)
+        expected = flat.reshape(table.shape)
         for axis, move in enumerate(moves):
-            ahead = _along(move, ahead, axis)
-        return flat - gamma * ahead.reshape(-1)
+            expected = _along(move, expected, axis)
+        return flat - gamma * expected.reshape(-1)
 
     operator = sparse.LinearOperator((table.size, table.size), matvec=apply, dtype=float)
     right = table.reshape(-1)

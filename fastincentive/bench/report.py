@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-from importlib import metadata
 from typing import Any
 
 from fastincentive._tables import text_table
 from fastincentive.bench.suite_methods import SUITE as METHODS
 from fastincentive.bench.suite_methods import method_rows
 from fastincentive.bench.timing import OK, Outcome, quartiles
-from fastincentive.reports.environment import environment
+from fastincentive.reports.environment import environment, version
 
 __all__ = ["PEERS", "as_table", "as_text", "duration", "record", "surroundings"]
 
@@ -33,16 +32,9 @@ METHODS_LEGEND = (
 def surroundings() -> dict[str, Any]:
     """Versions, threads and CPU, those of the peers included."""
     found = environment()
-    found["peers"] = {name: _version(name) for name in PEERS}
+    found["peers"] = {name: version(name) for name in PEERS}
     found["threads"] |= {name: os.environ.get(name) for name in _THREADS}
     return found
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def record(

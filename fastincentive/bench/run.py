@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from fastincentive._files import write_atomically
+from fastincentive._files import json_text, write_atomically
+from fastincentive._progress import progress_bar
 from fastincentive.bench import report
 from fastincentive.bench.case import Case, chosen
 from fastincentive.bench.roofline import copy_bandwidth
@@ -17,7 +17,7 @@ from fastincentive.bench.suite_methods import gain_shares
 from fastincentive.bench.suite_scaling import exponents
 from fastincentive.bench.suites import SUITES
 from fastincentive.bench.timing import FAILED, race
-from fastincentive.errors import invalid, missing_extra
+from fastincentive.errors import invalid
 
 __all__ = ["ROUNDS", "run"]
 
@@ -87,7 +87,7 @@ def run(
         "gain_shares": {},
         "copy_bytes_per_second": None,
     }
-    bar = _bar(len(picked)) if progress else None
+    bar = progress_bar(len(picked), form=_BAR) if progress else None
     for suite, case in picked:
         if bar is not None:
             bar.set_description_str(f"{suite}/{case.name}")
@@ -95,8 +95,7 @@ def run(
         found["exponents"] = exponents(found["results"])
         found["gain_shares"] = gain_shares(found["results"])
         if path is not None:
-            text_form = json.dumps(_finite(found), indent=1, allow_nan=False)
-            write_atomically(path, text_form.encode())
+            write_atomically(path, json_text(found, indent=1).encode())
         if bar is not None:
             bar.update()
     if bar is not None:
@@ -118,20 +117,3 @@ def _add(found: dict[str, Any], suite: str, case: Case, rounds: int, budget: flo
     found["results"].append(each)
     if outcomes[0].status == FAILED:
         found["failed"].append(f"{suite}/{case.name}")
-
-
-def _bar(total: int) -> Any:
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        raise missing_extra("tqdm", "progress") from None
-    return tqdm(total=total, leave=False, bar_format=_BAR)
-
-
-def _finite(value: Any) -> Any:
-    """Replace what JSON cannot say, infinities and NaN, by null."""
-    if isinstance(value, dict):
-        return {name: _finite(each) for name, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and value - value != 0.0 else value

@@ -118,10 +118,10 @@ def _exact(problem: IncentiveProblem, table: FloatArray, policies: FloatArray) -
     values, visits = np.zeros(keep.size), np.zeros(keep.size)
     values[keep] = np.linalg.solve(matrix, table.reshape(-1)[keep])
     visits[keep] = np.linalg.solve(matrix.T, start[keep])
-    ahead, where = values.reshape(table.shape), visits.reshape(table.shape)
+    joint_values, where = values.reshape(table.shape), visits.reshape(table.shape)
     found = np.empty((n, states, actions))
     for i in range(n):
-        following = ahead
+        following = joint_values
         for j in range(n):
             if j != i:  # the others move by their policies
                 following = np.moveaxis(np.tensordot(each[j], following, axes=(1, j)), 0, j)

@@ -16,6 +16,7 @@ from fastincentive.certificates.joint_control import (
 from fastincentive.errors import InputError
 from fastincentive.followers.followers import Followers
 from fastincentive.followers.mdp import TabularMDP
+from fastincentive.followers.policies import uniform_over
 from fastincentive.problem.costs import ExpectedSpend, LinearCost, QuadraticCost
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.responses.menus import Menus, collect, coordinate_lines
@@ -92,15 +93,15 @@ def upper_bound(problem: IncentiveProblem, *, mixed: bool = False) -> float:
     multipliers, reached = _multipliers(problem)
     allowed = np.where(reached[:, None, None], problem.followers.available, losses.tied)
     if affordable(problem):
-        bound = _joint(problem, losses, allowed, multipliers)
+        least = _bound_jointly(problem, losses, allowed, multipliers)
     else:
-        bound = _separate(problem, losses, allowed, multipliers)
+        least = _bound_separately(problem, losses, allowed, multipliers)
     if not mixed:
-        bound = min(bound, _listed(problem))
-    return bound
+        least = min(least, _bound_by_lists(problem))
+    return least
 
 
-def beyond(problem: IncentiveProblem, menus: Menus) -> float:
+def bound_beyond(problem: IncentiveProblem, menus: Menus) -> float:
     """Bound on the objective of all responses to payments beyond those that menus list."""
     if menus.unseen == np.inf:
         return -np.inf
@@ -115,17 +116,17 @@ def beyond(problem: IncentiveProblem, menus: Menus) -> float:
 
 def _multipliers(problem: IncentiveProblem) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Least cost (n,) of a unit of each follower's loss, and (n,) whom payments reach at all."""
-    bound, weight = problem.payments, problem.cost_weight
+    payments, weight = problem.payments, problem.cost_weight
     visits = _most_visits(problem)
     reached = np.asarray((visits > 0.0).any(axis=1))
     out = np.zeros(problem.n)
     if isinstance(problem.cost, ExpectedSpend):
-        prices = np.broadcast_to(problem.cost.prices, bound.size)
+        prices = np.broadcast_to(problem.cost.prices, payments.size)
         patient = problem.leader_discount >= problem.followers.packed.discount
         for i in np.flatnonzero(reached & patient):
             out[i] = weight * prices[visits[i] > 0.0].min()
     elif isinstance(problem.cost, (LinearCost, QuadraticCost)):
-        prices = problem.cost.gradient(bound.lower)
+        prices = problem.cost.gradient(payments.lower)
         for i in np.flatnonzero(reached):
             k = visits[i] > 0.0
             # Shared payments are split by what the followers could make of them.
@@ -135,19 +136,22 @@ def _multipliers(problem: IncentiveProblem) -> tuple[FloatArray, NDArray[np.bool
 
 def _most_visits(problem: IncentiveProblem) -> FloatArray:
     """Most discounted visits (n, k) that any policy pays to each payment, inf if unbounded."""
-    bound, followers = problem.payments, problem.followers
-    visits = np.zeros((problem.n, bound.size))
-    for column in bound.reach.T:
-        rewards = ((bound.index == column[:, None, None]) & (bound.index >= 0)).astype(float)
+    payments, followers = problem.payments, problem.followers
+    visits = np.zeros((problem.n, payments.size))
+    for column in payments.reach.T:
+        rewards = ((payments.index == column[:, None, None]) & (payments.index >= 0)).astype(float)
         most = np.array(
-            [_most(followers[i], each) if column[i] >= 0 else 0.0 for i, each in enumerate(rewards)]
+            [
+                _largest_value(mdp, each) if number >= 0 else 0.0
+                for mdp, each, number in zip(followers, rewards, column, strict=True)
+            ]
         )
-        held = column >= 0
-        visits[held, column[held]] = most[held]
+        paid = column >= 0
+        visits[paid, column[paid]] = most[paid]
     return visits
 
 
-def _most(mdp: TabularMDP, rewards: FloatArray) -> float:
+def _largest_value(mdp: TabularMDP, rewards: FloatArray) -> float:
     alone = Followers([mdp])
     try:
         return float(alone.start_values(alone.best_responses(rewards[None]).values)[0])
@@ -156,7 +160,7 @@ def _most(mdp: TabularMDP, rewards: FloatArray) -> float:
         return np.inf
 
 
-def _joint(
+def _bound_jointly(
     problem: IncentiveProblem,
     losses: Losses,
     allowed: NDArray[np.bool_],
@@ -174,14 +178,14 @@ def _joint(
     return control.maximum(multipliers)[0]
 
 
-def _separate(
+def _bound_separately(
     problem: IncentiveProblem,
     losses: Losses,
     allowed: NDArray[np.bool_],
     multipliers: FloatArray,
 ) -> float:
     possible, lasting = label_masks(problem, allowed)
-    bound = np.inf
+    least = np.inf
     mixtures = MIXTURES if problem.leader.additive_parts() is None else (1.0,)
     for share in mixtures:
         reference = reference_labels(problem, losses.actions, possible, share)
@@ -200,8 +204,8 @@ def _separate(
                 allowed,
             )
             total += control.maximum(multipliers[i : i + 1])[0]
-        bound = min(bound, total)
-    return bound
+        least = min(least, total)
+    return least
 
 
 def label_masks(
@@ -228,21 +232,21 @@ def reference_labels(
     share: float,
 ) -> FloatArray:
     """Discounted label frequencies (n, L) of actions (n, S), mixed with a share of uniform ones."""
-    policies = np.eye(problem.followers.n_actions)[actions]
+    policies = problem.followers.deterministic_policies(actions)
     gamma = problem.leader_discount
     marginals = problem.forward(policies, REFERENCE_STEPS).marginals
     seen = np.einsum("t,til->il", gamma ** np.arange(len(marginals)), marginals)
-    uniform = possible / possible.sum(axis=1, keepdims=True)
+    uniform = uniform_over(possible)
     return (1.0 - share) * seen / seen.sum(axis=1, keepdims=True) + share * uniform
 
 
-def _listed(problem: IncentiveProblem) -> float:
+def _bound_by_lists(problem: IncentiveProblem) -> float:
     """Bound by lists of all deterministic best responses, inf if they cannot be listed."""
     known = isinstance(problem.cost, (ExpectedSpend, LinearCost, QuadraticCost))
     if problem.payments.shared or problem.payments.reach.shape[1] > 1 or not known:
         return np.inf
     menus = collect(problem, coordinate_lines(problem, problem.payments.lower))
-    far = beyond(problem, menus)
+    far = bound_beyond(problem, menus)
     if not menus.complete or far == np.inf:
         return np.inf
     search = Search(problem, menus)
@@ -251,11 +255,11 @@ def _listed(problem: IncentiveProblem) -> float:
     elif problem.n == 2:
         near = float(search.pair_values(menus.first[:-1], 0, 1).max()) + menus.tail
     else:
-        near = _relaxed(search, menus)
+        near = _bound_relaxed(search, menus)
     return max(near, far)
 
 
-def _relaxed(search: Search, menus: Menus) -> float:
+def _bound_relaxed(search: Search, menus: Menus) -> float:
     """Largest bound over the entries of the follower with most, the others' choice relaxed."""
     problem, costs = search.problem, search.costs
     weights = np.asarray(search.weights, float)

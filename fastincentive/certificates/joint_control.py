@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from fastincentive._arrays import FloatArray
 from fastincentive.followers.followers import Followers
 from fastincentive.kernels import joint_control as kernels
-from fastincentive.kernels.packed import TIE
 from fastincentive.problem.problem import IncentiveProblem
 
 __all__ = ["Control", "Losses", "affordable", "find_losses", "lasting_pairs"]
@@ -175,14 +174,13 @@ def find_losses(problem: IncentiveProblem, rewards: FloatArray) -> Losses:
     best = followers.best_responses(rewards)
     there = followers.available
     q_values = np.where(there, best.q_values, 0.0)
-    unit = np.maximum(np.abs(q_values).max(axis=(1, 2)), 1e-9)
     top = best.q_values.max(axis=2, keepdims=True)
     return Losses(
         loss=np.where(there, top - q_values, 0.0),
-        tied=best.q_values >= top - TIE * unit[:, None, None],
+        tied=best.optimal_actions(),
         actions=best.actions,
         best=followers.start_values(best.values),
-        unit=unit,
+        unit=best.unit,
     )
 
 

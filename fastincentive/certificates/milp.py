@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastincentive._arrays import FloatArray
+from fastincentive._tables import name_value_list
 from fastincentive.certificates.milp_search import Search
 from fastincentive.errors import invalid
 from fastincentive.problem.costs import LinearCost
@@ -77,8 +78,7 @@ class SingleFollowerOptimum:
             ("nodes", f"{self.nodes}"),
             ("status", self.message),
         ]
-        width = max(len(name) for name, _ in rows)
-        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+        return name_value_list(rows)
 
 
 def single_follower_optimum(

@@ -33,7 +33,7 @@ SLACK = 1e-9
 
 
 class Pairs:
-    """The reachable states, and the actions there that anybody can tell apart, as M pairs."""
+    """The reachable states, and the actions there that differ to follower or leader, as M pairs."""
 
     def __init__(self, problem: IncentiveProblem) -> None:
         from scipy.sparse import csr_array
@@ -61,7 +61,7 @@ class Pairs:
         self.reached = reached
         #: (S,) number of actions to choose from.
         self.count = keep.sum(axis=1)
-        #: (S,) closed classes, in which a discount of 1 stops the clock.
+        #: (S,) closed classes, in which nothing is counted at discount 1.
         self.absorbing = mdp.transition.absorbing
         #: (M, S) 1 at each pair's own state.
         self.own = selector(self.state, states)
@@ -93,12 +93,12 @@ def follower_kinds(problem: IncentiveProblem) -> NDArray[np.int64]:
 
     Of two actions that differ only by payments that nothing else has, one is enough.
     """
-    bound = problem.payments
-    single = np.bincount(bound.index[bound.index >= 0], minlength=bound.size) == 1
-    terms = np.column_stack([prices_of(problem), bound.upper])
+    payments = problem.payments
+    single = np.bincount(payments.index[payments.index >= 0], minlength=payments.size) == 1
+    terms = np.column_stack([prices_of(problem), payments.upper])
     _, kind = np.unique(terms, axis=0, return_inverse=True)
-    names = np.where(single, bound.size + kind.reshape(-1), np.arange(bound.size))
-    return np.where(bound.index >= 0, names[bound.index], -1)
+    names = np.where(single, payments.size + kind.reshape(-1), np.arange(payments.size))
+    return np.where(payments.index >= 0, names[payments.index], -1)
 
 
 def prices_of(problem: IncentiveProblem) -> FloatArray:
@@ -183,7 +183,7 @@ def payment_range(
     problem: IncentiveProblem, pairs: Pairs, value_bound: float, objective: float
 ) -> Range:
     """Bound the payments and values that an optimum can have."""
-    bound, weight, prices = problem.payments, problem.cost_weight, prices_of(problem)
+    payments, weight, prices = problem.payments, problem.cost_weight, prices_of(problem)
     used = pairs.used_payments()
     total = np.inf if problem.budget is None else problem.budget
     if weight > 0:
@@ -191,7 +191,7 @@ def payment_range(
     total *= 1.0 + SLACK
     priced = (prices > 0) & (total < np.inf)
     alone = np.where(priced, total / np.where(prices > 0, prices, 1.0), np.inf)
-    most = np.where(used, np.minimum(bound.upper, alone), 0.0)
+    most = np.where(used, np.minimum(payments.upper, alone), 0.0)
     if (most == np.inf).any():
         k = int(np.argmax(most))
         raise invalid(
@@ -207,8 +207,10 @@ def payment_range(
     single = np.flatnonzero(priced & used)
     corners = free + np.zeros((single.size + 1, 1))
     corners[np.arange(single.size), single] = alone[single]
-    points = np.vstack([bound.lower, most, corners])
-    rewards = problem.followers.rewards + np.concatenate([bound.side_payments(x) for x in points])
+    points = np.vstack([payments.lower, most, corners])
+    rewards = problem.followers.rewards + np.concatenate(
+        [payments.side_payments(x) for x in points]
+    )
     values, _ = leader_control(problem, rewards, problem.followers[0].discount)
     high = np.minimum(values[1], values[2:].max(axis=0))
     if not np.isfinite(high[pairs.reached]).all():

@@ -81,8 +81,8 @@ class _Programme:
             at = np.cumsum(list(sizes.values()))[:-1]
             split = dict(zip(sizes, np.split(result.x, at), strict=True))
         dual = result.mip_dual_bound
-        bound = np.inf if dual is None or not np.isfinite(dual) else -float(dual)
-        return _Answer(split, bound, int(result.status), int(result.mip_node_count or 0))
+        upper = np.inf if dual is None or not np.isfinite(dual) else -float(dual)
+        return _Answer(split, upper, int(result.status), int(result.mip_node_count or 0))
 
 
 def build_programme(
@@ -138,14 +138,16 @@ def _add_choices(
     running = pairs.running(discount)[pairs.state]
     rows = np.flatnonzero(running & (pairs.count[pairs.state] > 1))
     single = np.flatnonzero(running & (pairs.count[pairs.state] == 1))
-    ahead = (pairs.own - discount * pairs.moves).tocsr()
+    bellman_rows = (pairs.own - discount * pairs.moves).tocsr()
     reward = pairs.reward / unit
     for at, upper in ((rows, np.inf), (single, reward[single])):
-        programme.require(reward[at], upper, V=ahead[at], x=-pairs.paid[at])
+        programme.require(reward[at], upper, V=bellman_rows[at], x=-pairs.paid[at])
     most = range_.high[pairs.state] - discount * (pairs.moves @ range_.low) - pairs.reward
     spread = (np.maximum(most, 0.0) / unit)[rows]
     switch = diags_array(spread) @ selector(rows, pairs.size)
-    programme.require(-np.inf, reward[rows] + spread, V=ahead[rows], x=-pairs.paid[rows], y=switch)
+    programme.require(
+        -np.inf, reward[rows] + spread, V=bellman_rows[rows], x=-pairs.paid[rows], y=switch
+    )
     # A payment that reaches every action of some state is chosen whatever happens.
     at_state = (pairs.own.T @ pairs.paid).toarray()
     sure = ((at_state == pairs.count[:, None]) & pairs.reached[:, None]).any(axis=0)
@@ -169,7 +171,8 @@ def _add_visits(
     """Discounted visits of the pairs: what flows in flows on, by chosen actions only.
 
     A follower that discounts may settle for ever in a loop where the leader earns nothing. At
-    leader discount 1 what enters such a loop drains away.
+    leader discount 1 visits to such a loop are not finite: what flows into it may leave the
+    balance there, as ``outflow``.
     """
     from scipy.sparse import diags_array
 
@@ -183,22 +186,24 @@ def _add_visits(
     parts = {name: (pairs.own - discount * pairs.moves).T.tocsr()[active]}
     if discount == 1.0 > problem.followers[0].discount:
         states = pairs.reached.size
-        programme.columns("drain", np.zeros(states), pairs.running(1.0).astype(float))
-        parts["drain"] = selector(active, states)
+        programme.columns("outflow", np.zeros(states), pairs.running(1.0).astype(float))
+        parts["outflow"] = selector(active, states)
         if (pairs.leader_reward < 0).any():
-            # Else nobody gains by draining too early.
+            # Else nobody gains by an outflow that comes too early.
             _add_settled(programme, pairs)
     initial = problem.followers.packed.initial[0][active]
     programme.require(initial, initial, **parts)
 
 
 def _add_settled(programme: _Programme, pairs: Pairs) -> None:
-    """Let visits drain only from states from where the leader never earns or loses again."""
+    """Allow an outflow only at states from where the leader never earns or loses again."""
     states = pairs.reached.size
     active = pairs.running(1.0)
     programme.columns("settled", np.zeros(states), active.astype(float))
     every = np.flatnonzero(active)
-    programme.require(-np.inf, 0.0, drain=selector(every, states), settled=-selector(every, states))
+    programme.require(
+        -np.inf, 0.0, outflow=selector(every, states), settled=-selector(every, states)
+    )
     earning = np.flatnonzero((pairs.leader_reward != 0) & active[pairs.state])
     choose = selector(earning, pairs.size)
     programme.require(-np.inf, 1.0, settled=selector(pairs.state[earning], states), y=choose)

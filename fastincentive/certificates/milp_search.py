@@ -27,7 +27,7 @@ from fastincentive.kernels import regimes as kernels
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.responses.cheapest import cheapest_payments
 from fastincentive.responses.regimes import repeat
-from fastincentive.responses.ties import break_ties, is_proper
+from fastincentive.responses.ties import break_ties
 
 __all__ = ["Search"]
 
@@ -63,9 +63,9 @@ class Search:
         #: No policy is worth more to the leader.
         self.bound = self._value_bound()
         for policies in self._first_policies():
-            self._try(policies, problem.payments.lower)
+            self._verify(policies, problem.payments.lower)
         for policies in self._sampled_policies():
-            self._try(policies, problem.payments.lower)
+            self._verify(policies, problem.payments.lower)
         objective = self.objective
         self._range = payment_range(problem, pairs, self.bound, objective)
         counted = [problem.leader_discount]
@@ -98,7 +98,7 @@ class Search:
             left = self.deadline - time.perf_counter()
             if left <= 0:
                 return f"time limit reached, gap {self.bound - self.objective:.3g}"
-            answer = self._programme.maximise(self._gain(), left)
+            answer = self._programme.maximise(self._objective_terms(), left)
             self.nodes += answer.nodes
             if answer.status == 2:
                 # Every policy that could do better has been excluded.
@@ -110,14 +110,14 @@ class Search:
             if answer.columns is None:
                 continue
             policies = self._policies(answer.columns["y"])
-            self._try(policies, answer.columns["x"] * self._unit)
+            self._verify(policies, answer.columns["x"] * self._unit)
             if not self.closed:
                 excluded += 1
                 if not self._exclude(policies):
                     self.bound = self.objective
         return f"optimal; {excluded} policies excluded" if excluded else "optimal"
 
-    def _gain(self) -> dict[str, FloatArray]:
+    def _objective_terms(self) -> dict[str, FloatArray]:
         """Return the objective; the solver's tolerances are absolute, so the stake counts as 10."""
         problem, pairs = self.problem, self.pairs
         scale = 10.0 / self._stake
@@ -147,25 +147,25 @@ class Search:
         for value, action in zip(values, actions, strict=True):
             if np.isfinite(value).all() and action.tobytes() not in seen:
                 seen.add(action.tobytes())
-                yield np.eye(mdp.n_actions)[action][None]
+                yield problem.followers.deterministic_policies(action[None])
 
     def _sampled_policies(self) -> Iterator[FloatArray]:
         """Yield the most promising of the best responses to random payments, most of them small."""
         problem = self.problem
-        followers, bound = problem.followers, problem.payments
+        followers, payments = problem.followers, problem.payments
         most = payment_range(problem, self.pairs, self.bound, self.objective).most
         rng = np.random.default_rng(0)
         count = min(SAMPLES, int(OPERATIONS / followers.n_states**3) + 1)
-        shape = (count, bound.size)
+        shape = (count, payments.size)
         paid = rng.random(shape) < rng.random((count, 1))
         points = np.where(paid, most * rng.random(shape) ** 3, 0.0)
-        points = np.stack([bound.project(x) for x in points])
-        rewards = followers.rewards + np.concatenate([bound.side_payments(x) for x in points])
+        points = np.stack([payments.project(x) for x in points])
+        rewards = followers.rewards + np.concatenate([payments.side_payments(x) for x in points])
         values, actions = leader_control(problem, rewards, followers[0].discount)
         bounded = np.isfinite(values).all(axis=1)
         points, actions = points[bounded], actions[bounded]
         policies, first = np.unique(actions, axis=0, return_index=True)
-        choices = np.eye(followers.n_actions)[policies]
+        choices = followers.deterministic_policies(policies)
         worth = self._leader_values(choices) - problem.cost_weight * (
             points[first] @ prices_of(problem)
         )
@@ -193,27 +193,27 @@ class Search:
     def _policies(self, chosen: FloatArray) -> FloatArray:
         """(1, S, A) from y (M,); where it never comes the follower does as without payments."""
         pairs = self.pairs
-        alone = np.eye(self.problem.followers.n_actions)[self._alone]
+        alone = self.problem.followers.deterministic_policies(self._alone)
         choice = alone.copy()
         for s in np.flatnonzero(pairs.reached):
             at = np.flatnonzero(pairs.state == s)
             choice[s] = 0.0
             choice[s, pairs.action[at[np.argmax(chosen[at])]]] = 1.0
-        met = self._met(choice)
+        met = self._met_states(choice)
         return np.where(met[:, None], choice, alone)[None]
 
-    def _met(self, policy: FloatArray) -> NDArray[np.bool_]:
+    def _met_states(self, policy: FloatArray) -> NDArray[np.bool_]:
         """(S,) the states that a policy (S, A) comes to."""
         met = np.empty(policy.shape[0], bool)
         packed = self.problem.followers.packed
         kernels.mark_reachable(packed, 0, policy > 0, met, np.empty(met.size, np.int64))
         return met
 
-    def _try(self, policies: FloatArray, otherwise: FloatArray) -> None:
+    def _verify(self, policies: FloatArray, otherwise: FloatArray) -> None:
         """Verify a policy at its cheapest payments, or what the follower does at the others."""
         problem = self.problem
         payments = problem.payments.project(otherwise)
-        if is_proper(problem, policies):
+        if problem.followers.is_proper(policies):
             with suppress(InfeasiblePolicyError):
                 payments = cheapest_payments(problem, policies).payments
         response = break_ties(problem, payments, 1.0, start=policies)
@@ -225,7 +225,7 @@ class Search:
     def _exclude(self, policies: FloatArray) -> bool:
         """Rule out what a policy does where it comes; False if nothing else is left."""
         pairs = self.pairs
-        met = self._met(policies[0])
+        met = self._met_states(policies[0])
         taken = (policies[0, pairs.state, pairs.action] > 0) & met[pairs.state]
         taken &= pairs.count[pairs.state] > 1
         if not taken.any():

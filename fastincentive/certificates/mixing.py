@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
+from fastincentive.followers.policies import uniform_over
 from fastincentive.kernels import simplex
 from fastincentive.kernels.packed import TIE
 from fastincentive.problem.problem import IncentiveProblem
-from fastincentive.responses.ties import is_proper, unit_of_reward
 
 __all__ = ["Mixing", "search_mixing"]
 
@@ -70,7 +71,7 @@ def search_mixing(
         if not (tied.sum(axis=2) > 1).any():
             continue
         searched += 1
-        even = tied / tied.sum(axis=2, keepdims=True)
+        even = uniform_over(tied)
         # Half way between, mixtures are on both sides.
         for start in (policies, 0.5 * policies + 0.5 * even):
             mixed = _climb(problem, payments, tied, start)
@@ -80,30 +81,29 @@ def search_mixing(
     return Mixing(searched, best[0] - objective, best[1], best[2], best[0])
 
 
-def _tied(problem: IncentiveProblem, payments: FloatArray, policies: FloatArray) -> FloatArray:
+def _tied(
+    problem: IncentiveProblem, payments: FloatArray, policies: FloatArray
+) -> NDArray[np.bool_]:
     """(n, S, A) bool: optimal actions in states that tied actions can lead to, else the policy."""
     followers = problem.followers
     rewards = problem.rewards(payments)
-    best = followers.best_responses(rewards)
-    unit = unit_of_reward(problem, payments)
-    tied = best.q_values >= best.q_values.max(axis=2, keepdims=True) - TIE * unit[:, None, None]
-    tied |= policies > 0.0
-    visits = followers.evaluate(rewards, tied / tied.sum(axis=2, keepdims=True)).visits
+    tied = followers.best_responses(rewards).optimal_actions() | (policies > 0.0)
+    visits = followers.evaluate(rewards, uniform_over(tied)).visits
     return np.where((visits > 0.0)[:, :, None], tied, policies > 0.0)
 
 
 def _climb(
-    problem: IncentiveProblem, payments: FloatArray, tied: FloatArray, policies: FloatArray
+    problem: IncentiveProblem, payments: FloatArray, tied: NDArray[np.bool_], policies: FloatArray
 ) -> FloatArray:
     """Projected gradient ascent with backtracking over the simplices of the tied actions."""
     which = np.arange(problem.n)
-    held = policies
-    value = _value(problem, payments, held)
+    current = policies
+    value = _value(problem, payments, current)
     step = 1.0
     for _ in range(60):
-        slope = problem.leader_pass(held).gradient
+        slope = problem.leader_pass(current).gradient
         assert slope is not None  # for the type checker
-        paid = problem.cost_pass(payments, held).policies
+        paid = problem.cost_pass(payments, current).policies
         if paid is not None:
             slope = slope - problem.cost_weight * paid
         size = float(np.abs(np.where(tied, slope, 0.0)).max())
@@ -111,17 +111,17 @@ def _climb(
             break
         moved = False
         while step > 1e-8:
-            trial = np.empty(held.shape)
-            simplex.project_rows(held + step / size * slope, tied, which, trial)
+            trial = np.empty(current.shape)
+            simplex.project_rows(current + step / size * slope, tied, which, trial)
             following = _value(problem, payments, trial)
             if following > value + 1e-12 * max(1.0, abs(following)):
-                held, value, moved = trial, following, True
+                current, value, moved = trial, following, True
                 step *= 2.0
                 break
             step *= 0.25
         if not moved:
             break
-    return held
+    return current
 
 
 def _value(problem: IncentiveProblem, payments: FloatArray, policies: FloatArray) -> float:
@@ -130,12 +130,12 @@ def _value(problem: IncentiveProblem, payments: FloatArray, policies: FloatArray
     At discount 1 tied actions can make a follower wait for ever, or so long that its value is lost.
     """
     cost = problem.cost_pass(payments, policies, gradient=False).value
-    if not (problem.affords(cost) and is_proper(problem, policies)):
+    if not (problem.affords(cost) and problem.followers.is_proper(policies)):
         return -np.inf
     rewards = problem.rewards(payments)
-    best = problem.followers.best_responses(rewards).values
-    held = problem.followers.evaluate(rewards, policies).values
-    gap = problem.followers.start_values(best) - problem.followers.start_values(held)
-    if (np.abs(gap) > 100.0 * TIE * unit_of_reward(problem, payments)).any():
+    best = problem.followers.best_responses(rewards)
+    values = problem.followers.evaluate(rewards, policies).values
+    gap = problem.followers.start_values(best.values) - problem.followers.start_values(values)
+    if (np.abs(gap) > 100.0 * TIE * best.unit).any():
         return -np.inf
     return problem.net(problem.leader_pass(policies, gradient=False).value, cost)

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
-from fastincentive.certificates.bounds import beyond, upper_bound
+from fastincentive._tables import name_value_list
+from fastincentive.certificates.bounds import bound_beyond, upper_bound
 from fastincentive.certificates.mixing import Mixing, search_mixing
 from fastincentive.certificates.value_vertices import vertex_lines
 from fastincentive.errors import invalid
-from fastincentive.methods.regime_ascent import RegimeAscent
 from fastincentive.problem.costs import ExpectedSpend, LinearCost, QuadraticCost
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.responses.menus import Menus, check_unshared, collect, coordinate_lines
@@ -21,6 +21,9 @@ from fastincentive.responses.search import Search
 from fastincentive.responses.ties import broken_ties
 
 __all__ = ["GlobalOptimum", "RunnerUp", "global_optimum"]
+
+#: Random starts of the local search whose answers branch and bound has to beat.
+RANDOM_STARTS = 8
 
 
 @dataclass(frozen=True)
@@ -96,8 +99,7 @@ class GlobalOptimum:
             ("mixing adds", f"{self.mixing.gain:.3g}"),
             ("complete", "yes" if self.complete else "no"),
         ]
-        width = max(len(name) for name, _ in rows)
-        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+        return name_value_list(rows)
 
 
 def global_optimum(
@@ -110,8 +112,8 @@ def global_optimum(
     """Find the best payments over all deterministic best responses, with a certificate.
 
     Each follower's best responses to all payments are listed exactly: by parametric policy
-    iteration for one payment, as the pieces of its optimal value for several. With two followers
-    every combination is priced; with more, branch and bound excludes most of them.
+    iteration for one payment, as the linear pieces of its optimal value for several. With two
+    followers every combination is priced; with more, branch and bound excludes most of them.
 
     A best response is optimal in every state that it visits, also where a follower's discount of 0
     lets its value from the start forget them. A ``CustomCost`` is taken to grow with every payment;
@@ -183,31 +185,31 @@ def global_optimum(
             listed
             and menus.complete
             and tree.done
-            and _grows(problem, menus)
-            and beyond(problem, menus) < best_value
+            and _cost_grows(problem, menus)
+            and bound_beyond(problem, menus) < best_value
         ),
         seconds=time.perf_counter() - began,
     )
 
 
-def _grows(problem: IncentiveProblem, menus: Menus) -> bool:
+def _cost_grows(problem: IncentiveProblem, menus: Menus) -> bool:
     """Whether C grows with each payment, as far as its gradient at the entries shows.
 
     Then each response is cheapest where it begins, which is where it was priced.
     """
     if isinstance(problem.cost, (LinearCost, QuadraticCost, ExpectedSpend)):
         return True
-    bound = problem.payments
+    payments = problem.payments
     for owner, spread in zip(menus.owner, menus.spread, strict=True):
-        x = bound.lower.copy()
-        paid = bound.reach[owner] >= 0
-        x[bound.reach[owner, paid]] = spread[paid]
+        x = payments.lower.copy()
+        paid = payments.reach[owner] >= 0
+        x[payments.reach[owner, paid]] = spread[paid]
         if (problem.cost.gradient(x) < 0.0).any():
             return False
     return True
 
 
-def _priced(problem: IncentiveProblem) -> bool:
+def _all_priced(problem: IncentiveProblem) -> bool:
     """Whether every payment without an upper bound has a price."""
     free = problem.cost_weight * problem.payments.prices == 0.0
     return (
@@ -224,7 +226,7 @@ def _finite_upper(problem: IncentiveProblem) -> FloatArray:
     upper = problem.payments.upper
     if np.isfinite(upper).all():
         return upper
-    if not _priced(problem):
+    if not _all_priced(problem):
         raise invalid("upper", "an upper bound for every payment that costs nothing", "none")
     none = problem.payments.lower
     nothing = problem.evaluate(none, broken_ties(problem, none, 1.0).policies).objective
@@ -263,10 +265,10 @@ class _Tree:
             self._add(values, lambda index: np.array(index))
         else:
             if n > 2:
-                self._start()
-                self._thin()
-            if not self._late() or n == 2:
-                self._visit([])
+                self._insert_local_optima()
+                self._exclude_entries()
+            if not self._out_of_time() or n == 2:
+                self._branch([])
             else:
                 self.bound = self._bound({})
                 self.done = False
@@ -279,18 +281,18 @@ class _Tree:
             )
         self.bound = max(self.bound, self.best[0][0])
 
-    def _late(self) -> bool:
+    def _out_of_time(self) -> bool:
         return time.perf_counter() > self._deadline
 
-    def _start(self) -> None:
+    def _insert_local_optima(self) -> None:
         """Take the local search's answer as the first combination to beat."""
         search = self._search
         rng = np.random.default_rng(0)
         first, last = search.menus.first[:-1], search.menus.first[1:]
         cheapest = search.nearest(search.problem.payments.lower, None)
         self._insert(search.objective(cheapest), cheapest)
-        for _ in range(RegimeAscent().starts):
-            if self._late():
+        for _ in range(RANDOM_STARTS):
+            if self._out_of_time():
                 break
             pick, value = search.climb(rng.integers(first, last), True, [])
             self._insert(value, pick)
@@ -301,14 +303,14 @@ class _Tree:
             return -np.inf
         return self.best[1][0]
 
-    def _thin(self) -> None:
+    def _exclude_entries(self) -> None:
         """Drop entries that no combination with them can save."""
         n = self._search.problem.n
         changed = True
         while changed:
             changed = False
             for i in range(n):
-                if self._late():
+                if self._out_of_time():
                     return
                 bounds = np.array([self._bound({i: int(c)}) for c in self._alive[i]])
                 keep = bounds >= self._cutoff()
@@ -330,27 +332,27 @@ class _Tree:
         cost = sum(search.costs.least(entries) for entries in chosen)
         return search.problem.leader.relaxed(candidates, self._weights) - cost
 
-    def _visit(self, fixed: list[int]) -> None:
+    def _branch(self, fixed: list[int]) -> None:
         """Branch on the next follower, or price the last two."""
         n = self._search.problem.n
         level = len(fixed)
         if level == n - 2:
-            self._price(fixed)
+            self._price_last_two(fixed)
             return
         bounds = [
             (self._bound({**dict(enumerate(fixed)), level: int(c)}), int(c))
             for c in self._alive[level]
         ]
-        for bound, entry in sorted(bounds, reverse=True):
-            if bound < self._cutoff():
+        for upper, entry in sorted(bounds, reverse=True):
+            if upper < self._cutoff():
                 break
-            if self._late():
-                self.bound = max(self.bound, bound)
+            if self._out_of_time():
+                self.bound = max(self.bound, upper)
                 self.done = False
                 break
-            self._visit([*fixed, entry])
+            self._branch([*fixed, entry])
 
-    def _price(self, fixed: list[int]) -> None:
+    def _price_last_two(self, fixed: list[int]) -> None:
         search = self._search
         first = search.menus.first
         n = search.problem.n

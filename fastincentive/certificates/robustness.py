@@ -13,7 +13,7 @@ from fastincentive.kernels.packed import TIE
 from fastincentive.problem.evaluation import Evaluation
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.responses.regimes import alike, repeat, walk
-from fastincentive.responses.ties import broken_ties, unit_of_reward
+from fastincentive.responses.ties import broken_ties
 
 __all__ = ["PaymentRanges", "StackelbergValues", "payment_ranges", "stackelberg_values"]
 
@@ -111,8 +111,8 @@ def payment_ranges(
     InputError
         If the policies are not deterministic, or not best responses to the payments.
     """
-    bound, followers = problem.payments, problem.followers
-    x = bound.check(payments)
+    followers = problem.followers
+    x = problem.payments.check(payments)
     if policies is None:
         chosen = broken_ties(problem, x, 1.0).policies
     else:
@@ -120,21 +120,23 @@ def payment_ranges(
     if (chosen.max(axis=2) < 1.0).any():
         raise invalid("policies", "deterministic policies", "a mixture")
     rewards = problem.rewards(x)
-    held = followers.evaluate(rewards, chosen)
+    evaluated = followers.evaluate(rewards, chosen)
     best = followers.best_responses(rewards)
-    gap = followers.start_values(best.values) - followers.start_values(held.values)
-    if (gap > 20.0 * TIE * unit_of_reward(problem, x)).any():
+    gap = followers.start_values(best.values) - followers.start_values(evaluated.values)
+    if (gap > 20.0 * TIE * best.unit).any():
         i = int(np.argmax(gap))
         raise invalid(
             "policies", "best responses to the payments", f"a gap of {gap[i]:.3g}", f"follower {i}"
         )
-    equals = alike(followers, bound.index, problem.leader.labels)
+    equals = alike(followers, problem.payments.index, problem.leader.labels)
     actions = np.take_along_axis(equals, np.argmax(chosen, axis=2)[:, :, None], axis=2)[:, :, 0]
-    laws = np.where(held.visits > 0.0, actions, -1)
+    laws = np.where(evaluated.visits > 0.0, actions, -1)
     return PaymentRanges(
         x,
-        np.maximum(x - _stretch(problem, rewards, equals, laws, -1.0, x - bound.lower), 0.0),
-        x + _stretch(problem, rewards, equals, laws, 1.0, bound.upper - x),
+        np.maximum(
+            x - _stretch(problem, rewards, equals, laws, -1.0, x - problem.payments.lower), 0.0
+        ),
+        x + _stretch(problem, rewards, equals, laws, 1.0, problem.payments.upper - x),
     )
 
 
@@ -147,9 +149,9 @@ def _stretch(
     room: FloatArray,
 ) -> FloatArray:
     """How far (k,) each payment can move in one direction before a reached follower changes."""
-    bound, followers = problem.payments, problem.followers
-    owner, variable = bound.owners, bound.owned
-    direction = sign * (bound.index[owner] == variable[:, None, None])
+    payments, followers = problem.payments, problem.followers
+    owner, variable = payments.owners, payments.owned
+    direction = sign * (payments.index[owner] == variable[:, None, None])
     found = walk(
         repeat(followers.packed, owner),
         rewards[owner],
@@ -157,8 +159,8 @@ def _stretch(
         equals[owner],
         room[variable],
     )
-    held = laws[owner[found.line]]
-    same = ((found.laws == held) | (held < 0)).all(axis=1) & (found.lower == 0.0)
+    wanted = laws[owner[found.line]]
+    same = ((found.laws == wanted) | (wanted < 0)).all(axis=1) & (found.lower == 0.0)
     each = np.zeros(owner.size)
     np.maximum.at(each, found.line[same], found.upper[same])
     out = room.copy()

@@ -92,7 +92,7 @@ def stationarity(
         basis = np.zeros((1, pi.size + x.size))
         for i in range(problem.n):
             basis[0] += limits.basis([i], every, everybody)[0][0]
-        residual, weights, _ = _minimise(cone, limits.ahead(everybody, every), basis)
+        residual, weights, _ = _minimise(cone, limits.objective_gradient(everybody, every), basis)
         multipliers[:] = weights[0]
     else:
         # Followers without a common payment or budget are judged apart.
@@ -108,8 +108,10 @@ def stationarity(
             for k, (group, variables) in enumerate(parts):
                 if new[group].any() or not group.size:
                     basis, owner = limits.basis(group, variables, group)
-                    ahead = limits.ahead(group, variables)
-                    norms[k], weights, rest = _minimise(cone.part(group, variables), ahead, basis)
+                    gradient = limits.objective_gradient(group, variables)
+                    norms[k], weights, rest = _minimise(
+                        cone.part(group, variables), gradient, basis
+                    )
                     wish[variables] = rest[rest.size - variables.size :]
                     multipliers[group] = 0.0
                     np.add.at(multipliers, owner, weights)
@@ -128,9 +130,9 @@ def stationarity(
 
 
 def _minimise(
-    cone: _Cone, ahead: FloatArray, basis: FloatArray
+    cone: _Cone, gradient: FloatArray, basis: FloatArray
 ) -> tuple[float, FloatArray, FloatArray]:
-    """Minimise |T (ahead + lambda basis)| over lambda >= 0: the norm, lambda, and the vector.
+    """Minimise |T (gradient + lambda basis)| over lambda >= 0: the norm, lambda, and the vector.
 
     T is linear on the face that is active, so the non-negative least squares of the face is
     solved and the step to it taken as far as it helps (the squared norm is convex in lambda).
@@ -138,13 +140,13 @@ def _minimise(
     from scipy.optimize import nnls
 
     def at(weights: FloatArray) -> float:
-        return float(np.linalg.norm(cone.project(ahead + weights @ basis)[0]))
+        return float(np.linalg.norm(cone.project(gradient + weights @ basis)[0]))
 
     weights = np.zeros(len(basis))
     for _ in range(100 if len(basis) else 0):
-        projected, face = cone.project(ahead + weights @ basis)
+        projected, face = cone.project(gradient + weights @ basis)
         design = np.stack([face(pull) for pull in basis], axis=1)
-        change = nnls(design, -face(ahead))[0] - weights
+        change = nnls(design, -face(gradient))[0] - weights
         # The norm is convex along the step: halve it as long as that helps.
         length, size = 1.0, at(weights + change)
         for _ in range(11):
@@ -155,7 +157,7 @@ def _minimise(
         if size >= float(np.linalg.norm(projected)) * (1.0 - 1e-12):
             break
         weights = weights + length * change
-    projected, _ = cone.project(ahead + weights @ basis)
+    projected, _ = cone.project(gradient + weights @ basis)
     return float(np.linalg.norm(projected)), weights, projected
 
 
@@ -175,14 +177,14 @@ class _Cone:
         self._shape = policies.shape
         self._available = problem.followers.available
         self._at_zero = (policies <= NEAR_BOUND) & self._available
-        bound = problem.payments
+        payments = problem.payments
         near = NEAR_BOUND * (1.0 + np.abs(x))
-        self._low = x <= bound.lower + near
-        self._high = x >= bound.upper - near
-        self._slope = bound.budget_slope(x)
+        self._low = x <= payments.lower + near
+        self._high = x >= payments.upper - near
+        self._slope = payments.budget_slope(x)
         #: Whether the budget binds.
-        self.spent = bound.budget is not None and bound.budget_use(x) >= (
-            bound.budget - NEAR_BOUND * (1.0 + bound.budget)
+        self.spent = payments.budget is not None and payments.budget_use(x) >= (
+            payments.budget - NEAR_BOUND * (1.0 + payments.budget)
         )
 
     def part(self, group: NDArray[np.int64], variables: NDArray[np.int64]) -> _Cone:
@@ -255,29 +257,31 @@ class _Limits:
         x: FloatArray,
         policies: FloatArray,
     ) -> None:
-        followers, bound = problem.followers, problem.payments
+        followers, payments = problem.followers, problem.payments
         self._problem = problem
         self._rewards = problem.rewards(x)
-        held = followers.evaluate(self._rewards, policies)
+        evaluated = followers.evaluate(self._rewards, policies)
         best = followers.best_responses(self._rewards)
-        self._own = bound.compress(held.visits[:, :, None] * policies)
+        self._own = payments.compress(evaluated.visits[:, :, None] * policies)
         self._top = followers.start_values(best.values)
         self._scale = 1.0 + np.abs(best.values).max(axis=1)
-        slope = held.visits[:, :, None] * np.where(followers.available, held.q_values, 0.0)
+        slope = evaluated.visits[:, :, None] * np.where(
+            followers.available, evaluated.q_values, 0.0
+        )
         self._in_theta = parameterization.gradient(slope, policies)
         in_payments, in_policies = problem.cost_gradient(x, policies)
-        ahead = problem.leader_gradient(policies)
+        objective_gradient = problem.leader_gradient(policies)
         if in_policies is not None:
-            ahead = ahead - problem.cost_weight * in_policies
-        self._ahead = parameterization.gradient(ahead, policies)
+            objective_gradient = objective_gradient - problem.cost_weight * in_policies
+        self._objective_gradient = parameterization.gradient(objective_gradient, policies)
         self._price = -problem.cost_weight * in_payments
         #: How far to move each payment to see the other side of a kink.
         self.nudge = NEAR_KINK * (1.0 + np.abs(x))
         self._found: list[list[FloatArray]] = [[] for _ in range(followers.n)]
         self.look(x)
         # The policy's own occupancy is a limiting gradient where the policy is optimal.
-        self._add(self._own, followers.start_values(held.values))
-        for column in bound.reach.T:
+        self._add(self._own, followers.start_values(evaluated.values))
+        for column in payments.reach.T:
             which = np.unique(column[column >= 0])
             for sign in (1.0, -1.0):
                 moved = x.copy()
@@ -292,7 +296,7 @@ class _Limits:
         except InputError:
             # At discount 1 such payments would be earned for ever: the kink is not there.
             return np.zeros(followers.n, bool)
-        reply = np.eye(followers.n_actions)[answer.actions]
+        reply = followers.deterministic_policies(answer.actions)
         here = followers.evaluate(self._rewards, reply)
         slopes = self._problem.payments.compress(here.visits[:, :, None] * reply)
         return self._add(slopes, followers.start_values(here.values))
@@ -306,9 +310,11 @@ class _Limits:
                 new[i] = True
         return new
 
-    def ahead(self, group: NDArray[np.int64], variables: NDArray[np.int64]) -> FloatArray:
+    def objective_gradient(
+        self, group: NDArray[np.int64], variables: NDArray[np.int64]
+    ) -> FloatArray:
         """Grad f by the policies of some followers and some payments."""
-        return np.concatenate([self._ahead[group].reshape(-1), self._price[variables]])
+        return np.concatenate([self._objective_gradient[group].reshape(-1), self._price[variables]])
 
     def basis(
         self,
@@ -316,8 +322,8 @@ class _Limits:
         variables: NDArray[np.int64],
         group: NDArray[np.int64],
     ) -> tuple[FloatArray, NDArray[np.int64]]:
-        """Limiting gradients of the q_i of ``which``, as ``ahead``, and each one's follower."""
-        bound = self._problem.payments
+        """Limiting gradients of the q_i of ``which``, and the follower of each."""
+        payments = self._problem.payments
         size = self._in_theta[0].size
         owner = np.array([i for i in which for _ in self._found[i]], np.int64)
         out = np.zeros((owner.size, group.size * size + variables.size))
@@ -325,7 +331,7 @@ class _Limits:
         slopes = [slope for i in which for slope in self._found[i]]
         for row, i, k, slope in zip(out, owner, place, slopes, strict=True):
             row[k * size : (k + 1) * size] = self._in_theta[i].reshape(-1)
-            held = bound.reach[i] >= 0
-            columns = np.searchsorted(variables, bound.reach[i, held])
-            row[group.size * size + columns] = (self._own[i] - slope)[held]
+            paid = payments.reach[i] >= 0
+            columns = np.searchsorted(variables, payments.reach[i, paid])
+            row[group.size * size + columns] = (self._own[i] - slope)[paid]
         return out, owner

@@ -78,9 +78,9 @@ def smoothness_direct(discount: float, n_actions: int, reward_bound: float = 1.0
     InputError
         If the discount is 1, where no bound exists, or an argument is not as described.
     """
-    gamma = _discount("discount", discount)
-    count = _count("n_actions", n_actions)
-    return 2.0 * gamma * count * _bound(reward_bound) / (1.0 - gamma) ** 3
+    gamma = _checked_discount("discount", discount)
+    count = _checked_count("n_actions", n_actions)
+    return 2.0 * gamma * count * _checked_reward_bound(reward_bound) / (1.0 - gamma) ** 3
 
 
 def smoothness_softmax(
@@ -108,8 +108,9 @@ def smoothness_softmax(
     InputError
         If the discount is 1, where no bound exists, or an argument is not as described.
     """
-    gamma = _discount("discount", discount)
-    return 8.0 * _bound(reward_bound) / (_temperature(temperature) ** 2 * (1.0 - gamma) ** 3)
+    gamma = _checked_discount("discount", discount)
+    most, tau = _checked_reward_bound(reward_bound), _checked_temperature(temperature)
+    return 8.0 * most / (tau**2 * (1.0 - gamma) ** 3)
 
 
 def policy_constants(
@@ -145,8 +146,8 @@ def policy_constants(
     InputError
         If an argument is not as described.
     """
-    followers, actions = _count("n", n), _count("n_actions", n_actions)
-    tau = _temperature(temperature)
+    followers, actions = _checked_count("n", n), _checked_count("n_actions", n_actions)
+    tau = _checked_temperature(temperature)
     if source not in ("derived", "paper"):
         raise invalid("source", '"derived" or "paper"', repr(source))
     printed = source == "paper"
@@ -197,10 +198,11 @@ def leader_smoothness(
     InputError
         If the discount is 1, where no bound exists, or an argument is not as described.
     """
-    gamma = _discount("discount", discount)
+    gamma = _checked_discount("discount", discount)
     first, second = policy_constants(n, n_actions, parameterization, temperature, source)
     reach = 1.0 / (1.0 - gamma)
-    return _bound(reward_bound) * (second * reach**2 + 2.0 * gamma * first**2 * reach**3)
+    most = _checked_reward_bound(reward_bound)
+    return most * (second * reach**2 + 2.0 * gamma * first**2 * reach**3)
 
 
 def step_bound(
@@ -251,13 +253,13 @@ def step_bound(
         kind, tau = "softmax", parameterization.temperature
     else:
         kind, tau = "direct", 1.0
-    gamma = _discount("leader_discount", problem.leader_discount)
+    gamma = _checked_discount("leader_discount", problem.leader_discount)
     leader = leader_smoothness(gamma, n, actions, kind, tau, problem.leader.magnitude())
     bounds = _follower_reward_bounds(problem, payment_bound)
     first, _ = policy_constants(1, actions, kind, tau)
     curvature, mixed = [], []
     for i, mdp in enumerate(problem.followers):
-        gamma = _discount(f"discount of follower {i}", mdp.discount)
+        gamma = _checked_discount(f"discount of follower {i}", mdp.discount)
         curvature.append(leader_smoothness(gamma, 1, actions, kind, tau, bounds[i]))
         mixed.append(first / (1.0 - gamma) ** 2)
     h = max(curvature)
@@ -303,7 +305,7 @@ def _cost_smoothness(problem: IncentiveProblem, value: float | None) -> float:
     return float(value)
 
 
-def _discount(argument: str, discount: float) -> float:
+def _checked_discount(argument: str, discount: float) -> float:
     if discount == 1.0:
         raise invalid(
             argument,
@@ -317,19 +319,19 @@ def _discount(argument: str, discount: float) -> float:
     return float(discount)
 
 
-def _count(argument: str, value: int) -> int:
+def _checked_count(argument: str, value: int) -> int:
     if int(value) != value or value < 1:
         raise invalid(argument, "an integer >= 1", value)
     return int(value)
 
 
-def _temperature(temperature: float) -> float:
+def _checked_temperature(temperature: float) -> float:
     if not temperature > 0:
         raise invalid("temperature", "a number > 0", temperature)
     return float(temperature)
 
 
-def _bound(reward_bound: float) -> float:
+def _checked_reward_bound(reward_bound: float) -> float:
     if not (reward_bound >= 0 and np.isfinite(reward_bound)):
         raise invalid("reward_bound", "a finite number >= 0", reward_bound)
     return float(reward_bound)

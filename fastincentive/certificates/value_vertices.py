@@ -1,11 +1,11 @@
-"""All best responses of a follower to several payments: the pieces of its optimal value.
+"""All best responses of a follower to several payments: the linear pieces of its optimal value.
 
 The optimal value is a maximum of linear functions of the payments, one for each policy; it is
-averaged over all states that can be met, so that decisions in rare states show as well. Its pieces
-are found by refinement: the upper envelope of the known ones is compared with it at its vertices. A
-vertex above which the value lies shows a new piece; when there is none the two agree everywhere,
-because the value is convex. The cheapest payments for a response, at a linear cost, are at a
-vertex.
+averaged over all states that can be met, so that decisions in rare states show as well. Its linear
+pieces are found by refinement: the upper envelope of the known ones is compared with it at its
+vertices. A vertex above which the value lies shows a new piece; when there is none the two agree
+everywhere, because the value is convex. The cheapest payments for a response, at a linear cost, are
+at a vertex.
 """
 
 from __future__ import annotations
@@ -101,10 +101,10 @@ def _responses(
     problem: IncentiveProblem, i: int, points: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """Mean optimal value (m,) at payments (m, K), and its slope there (m, K)."""
-    followers, bound = problem.followers, problem.payments
+    followers, payments = problem.followers, problem.payments
     count = len(points)
     owner = np.full(count, i)
-    spread = np.zeros((count, bound.reach.shape[1]))
+    spread = np.zeros((count, payments.reach.shape[1]))
     spread[:, : points.shape[1]] = points
     start = followers.reachable(i) / followers.reachable(i).sum()
     packed = repeat(followers.packed, owner)._replace(initial=np.tile(start, (count, 1)))
@@ -120,15 +120,15 @@ def _responses(
             "upper: expected payments that cannot be earned for ever at discount 1, got some "
             "that can; set smaller upper bounds"
         )
-    policies = np.eye(actions)[best]
+    policies = followers.deterministic_policies(best)
     visits = np.empty((count, states))
     bellman.evaluate_policies(
         packed, rewards, policies, values, q_values, visits, np.empty(count, np.int64)
     )
     occupancy = (visits[:, :, None] * policies).reshape(count, -1)
-    index = bound.index[i].reshape(-1)
+    index = payments.index[i].reshape(-1)
     slope = np.stack(
-        [occupancy[:, index == k].sum(axis=1) for k in bound.reach[i][: points.shape[1]]], axis=1
+        [occupancy[:, index == k].sum(axis=1) for k in payments.reach[i][: points.shape[1]]], axis=1
     )
     return np.asarray(values @ start), slope
 
@@ -137,7 +137,7 @@ def _envelope_vertices(slopes: FloatArray, constants: FloatArray) -> FloatArray:
     """Vertices (m, K) of the upper envelope of lines in the unit box, of values up to about 1."""
     size = slopes.shape[1]
     top = float((slopes.clip(0.0).sum(axis=1) + constants).max()) + 1.0
-    # Rows of a . (x, v) + b <= 0: above every line, inside the box, below a lid.
+    # Rows of a . (x, v) + b <= 0: above every line, inside the box, below a cap.
     eye = np.eye(size)
     zero = np.zeros((size, 1))
     rows = np.concatenate(

@@ -164,11 +164,11 @@ class _Task:
 
     def joint(self) -> tuple[float, FloatArray, bool]:
         """Two followers, moved by one controller."""
-        return self._least(range(2), -self._problem.leader.label_table())
+        return self._least_value(range(2), -self._problem.leader.label_table())
 
     def separate(self, own: FloatArray) -> tuple[float, FloatArray, bool]:
         """Rewards (n, L) that add up; the last says whether all the gaps were closed."""
-        found = [self._least([i], -rewards[:, None]) for i, rewards in enumerate(own)]
+        found = [self._least_value([i], -rewards[:, None]) for i, rewards in enumerate(own)]
         values, multipliers, closed = zip(*found, strict=True)
         return float(sum(values)), np.concatenate(multipliers), all(closed)
 
@@ -220,7 +220,9 @@ class _Task:
             allowed,
         )
 
-    def _least(self, which: range | list[int], table: FloatArray) -> tuple[float, FloatArray, bool]:
+    def _least_value(
+        self, which: range | list[int], table: FloatArray
+    ) -> tuple[float, FloatArray, bool]:
         """Least value of followers ``which``: a lower bound, multipliers, whether it is exact.
 
         ``table`` is minus what the leader earns.
@@ -243,13 +245,13 @@ class _Task:
         optimal = np.zeros(self._allowed.shape, bool)
         np.put_along_axis(optimal, self._losses.actions[:, :, None], True, axis=2)
         attained = 0.0 - self._control(numbers, table, optimal).maximum(np.zeros(len(numbers)))[0]
-        best, rates, closed = _maximise(dual, value, slope, attained, slack)
+        best, rates, closed = _maximise_dual(dual, value, slope, attained, slack)
         multipliers[:] = 0.0
         multipliers[free] = rates
         return best, multipliers, closed
 
 
-def _maximise(
+def _maximise_dual(
     dual: Callable[[FloatArray], tuple[float, FloatArray]],
     value: float,
     slope: FloatArray,

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Any
 
 from fastincentive import __version__
 from fastincentive.bench.command import add_command as add_bench
-
-if TYPE_CHECKING:
-    pass
 from fastincentive.cli import terminal
 from fastincentive.cli.commands import (
     audit,
@@ -36,6 +34,23 @@ class _ModelNames:
         return any(name == known for known in self)
 
 
+class _OldName(argparse.Action):
+    """The old name of an argument: accepted, with a warning that says the new one."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Take the value for the new name."""
+        print(
+            f"{parser.prog}: warning: {option_string} is now called --{self.dest}", file=sys.stderr
+        )
+        setattr(namespace, self.dest, values)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     parser = argparse.ArgumentParser(
@@ -45,7 +60,18 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"fastincentive {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_reproduce(commands)
+    _add_solve(commands)
+    _add_optimum(commands)
+    _add_pareto(commands)
+    _add_audit(commands)
+    add_bench(commands, lambda: terminal.on_terminal() and terminal.installed("tqdm"))
+    part = commands.add_parser("info", help="print versions, threads and CPU")
+    part.set_defaults(run=info)
+    return parser
 
+
+def _add_reproduce(commands: Any) -> None:
     part = commands.add_parser(
         "reproduce",
         help="run the paper's experiment and write a report",
@@ -63,6 +89,8 @@ def build_parser() -> argparse.ArgumentParser:
     part.add_argument("--no-progress", action="store_true", help="no progress bar on a terminal")
     part.set_defaults(run=reproduce_paper)
 
+
+def _add_solve(commands: Any) -> None:
     part = commands.add_parser(
         "solve",
         help="solve a model of the package",
@@ -107,6 +135,8 @@ def build_parser() -> argparse.ArgumentParser:
     part.add_argument("--progress", action="store_true", help="a progress bar on a terminal")
     part.set_defaults(run=solve_model)
 
+
+def _add_optimum(commands: Any) -> None:
     part = commands.add_parser(
         "optimum",
         help="find the certified optimum of a model of the package",
@@ -118,6 +148,8 @@ def build_parser() -> argparse.ArgumentParser:
     _model_arguments(part)
     part.set_defaults(run=optimum)
 
+
+def _add_pareto(commands: Any) -> None:
     part = commands.add_parser(
         "pareto",
         help="trace the trade-off between the leader's value and the cost",
@@ -134,6 +166,8 @@ def build_parser() -> argparse.ArgumentParser:
     part.add_argument("--progress", action="store_true", help="a progress bar on a terminal")
     part.set_defaults(run=pareto_front)
 
+
+def _add_audit(commands: Any) -> None:
     part = commands.add_parser(
         "audit",
         help="compare exact and estimated gradients of a model of the package",
@@ -155,12 +189,6 @@ def build_parser() -> argparse.ArgumentParser:
     part.add_argument("--out", metavar="FILE.png", help="draw the errors into this file")
     part.set_defaults(run=audit)
 
-    add_bench(commands, lambda: terminal.on_terminal() and terminal.installed("tqdm"))
-
-    part = commands.add_parser("info", help="print versions, threads and CPU")
-    part.set_defaults(run=info)
-    return parser
-
 
 def _model_arguments(part: argparse.ArgumentParser, json: bool = True) -> None:
     """Add the arguments of every command that works on a model of the package."""
@@ -175,7 +203,8 @@ def _model_arguments(part: argparse.ArgumentParser, json: bool = True) -> None:
     part.add_argument(
         "--followers", type=int, metavar="N", help="how many, where the model leaves it open"
     )
-    part.add_argument("--seed", type=int, metavar="N", help="of a random model (default: 0)")
+    part.add_argument("--rng", type=int, metavar="N", help="seed of what is random (default: 0)")
+    part.add_argument("--seed", type=int, dest="rng", action=_OldName, help=argparse.SUPPRESS)
     if json:
         part.add_argument(
             "--json", action="store_true", help="print JSON, and nothing else, on stdout"

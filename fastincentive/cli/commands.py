@@ -57,6 +57,7 @@ def reproduce_paper(args: argparse.Namespace) -> int:
 def solve_model(args: argparse.Namespace) -> int:
     """Solve a model of the package."""
     from fastincentive import solve
+    from fastincentive._files import json_text
     from fastincentive.followers.parameterization import Direct, Softmax
     from fastincentive.methods import BilevelAscent, RegimeAscent
     from fastincentive.reports import solve_report as report
@@ -66,7 +67,7 @@ def solve_model(args: argparse.Namespace) -> int:
         _only_for_the_ascent(args)
     if args.temperature is not None and args.parameterization != "softmax":
         raise InputError("--temperature needs --parameterization softmax")
-    problem = _problem(args)
+    problem = _build_problem(args)
     method: BilevelAscent | RegimeAscent
     if by_regimes:
         method = RegimeAscent()
@@ -90,14 +91,14 @@ def solve_model(args: argparse.Namespace) -> int:
             progress=args.progress and terminal.on_terminal(),
         )
     seconds = time.perf_counter() - began
-    _tell(args, caught)
+    _print_warnings(args, caught)
     settings = {
         "method": args.method,
         "parameterization": None if by_regimes else args.parameterization or "direct",
         "start": start,
     }
     found = report.found(args.model, settings, problem, solution, seconds)
-    print(report.as_json(found) if args.json else report.as_table(found))
+    print(json_text(found) if args.json else report.as_table(found))
     return SOLVED if solution.success else NOT_CONVERGED
 
 
@@ -115,14 +116,14 @@ def _only_for_the_ascent(args: argparse.Namespace) -> None:
             raise InputError(f"{name} needs --method bilevel-ascent")
 
 
-def _tell(args: argparse.Namespace, caught: Sequence[warnings.WarningMessage]) -> None:
+def _print_warnings(args: argparse.Namespace, caught: Sequence[warnings.WarningMessage]) -> None:
     """Print each warning once, but not that a run did not converge: its status says so."""
     for text in dict.fromkeys(str(w.message) for w in caught if w.category != ConvergenceWarning):
         print(f"fastincentive {args.command}: warning: {text}", file=sys.stderr)
 
 
-def _problem(args: argparse.Namespace) -> IncentiveProblem:
-    """Build the model; only random ones take the seed, and some a number of followers."""
+def _build_problem(args: argparse.Namespace) -> IncentiveProblem:
+    """Build the model; only random ones draw numbers, and some take a number of followers."""
     from inspect import signature
 
     from fastincentive.models import MODELS
@@ -136,14 +137,14 @@ def _problem(args: argparse.Namespace) -> IncentiveProblem:
         if "n" not in known:
             raise InputError(f"--followers: expected none, because {args.model} has its own number")
         chosen["n"] = args.followers
+    if args.rng is not None and args.rng < 0:
+        raise InputError(f"--rng: expected an integer >= 0, got {args.rng}")
     if "rng" in known:
-        chosen["rng"] = 0 if args.seed is None else args.seed
-        if chosen["rng"] < 0:
-            raise InputError(f"--seed: expected an integer >= 0, got {args.seed}")
-    elif args.seed is not None:
+        chosen["rng"] = args.rng or 0
+    elif args.rng is not None:
         print(
             f"fastincentive {args.command}: note: nothing in {args.model} is random, "
-            "--seed has no effect",
+            "--rng has no effect",
             file=sys.stderr,
         )
     return build(**chosen)
@@ -152,27 +153,29 @@ def _problem(args: argparse.Namespace) -> IncentiveProblem:
 def optimum(args: argparse.Namespace) -> int:
     """Certify the best payments of a model."""
     from fastincentive import global_optimum
+    from fastincentive._files import json_text
     from fastincentive.reports import solve_report as report
 
-    problem = _problem(args)
+    problem = _build_problem(args)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         optimum = global_optimum(problem)
-    _tell(args, caught)
+    _print_warnings(args, caught)
     found = report.optimum_found(args.model, problem, optimum)
-    print(report.as_json(found) if args.json else report.optimum_table(found))
+    print(json_text(found) if args.json else report.optimum_table(found))
     return SOLVED if optimum.complete else NOT_CONVERGED
 
 
 def pareto_front(args: argparse.Namespace) -> int:
     """Trace value against cost."""
     from fastincentive import pareto
+    from fastincentive._files import json_text
     from fastincentive.reports import solve_report as report
 
     if args.weight is not None and args.budgets is None:
         raise InputError("--weight needs --budgets; without it the weight is what varies")
     _check_figure(args.out)
-    problem = _problem(args)
+    problem = _build_problem(args)
     began = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -180,14 +183,14 @@ def pareto_front(args: argparse.Namespace) -> int:
             problem, args.weights, args.budgets, progress=args.progress and terminal.on_terminal()
         )
     seconds = time.perf_counter() - began
-    _tell(args, caught)
+    _print_warnings(args, caught)
     if args.out is not None:
         from fastincentive.plotting.solutions import plot_pareto
 
         title = f"{args.model}: value against cost"
-        _draw(args.out, lambda ax: plot_pareto(front, ax).set_title(title))
+        _write_figure(args.out, lambda ax: plot_pareto(front, ax).set_title(title))
     if args.json:
-        print(report.as_json(report.front_found(args.model, problem, front, seconds)))
+        print(json_text(report.front_found(args.model, problem, front, seconds)))
     else:
         print(f"{front}\n\n{front.costs.size} points in {seconds:.1f} s")
         if args.out is not None:
@@ -203,17 +206,17 @@ def audit(args: argparse.Namespace) -> int:
     _check_figure(args.out)
     if args.trajectories < 2:
         raise InputError(f"--trajectories: expected at least 2, got {args.trajectories}")
-    problem = _problem(args)
+    problem = _build_problem(args)
     parameterization = Direct() if args.temperature is None else Softmax(args.temperature)
     began = time.perf_counter()
     audit = audit_gradients(
-        problem, None, parameterization, trajectories=args.trajectories, seed=args.seed or 0
+        problem, None, parameterization, trajectories=args.trajectories, rng=args.rng or 0
     )
     seconds = time.perf_counter() - began
     if args.out is not None:
         from fastincentive.plotting.solutions import plot_gradient_audit
 
-        _draw(args.out, lambda ax: plot_gradient_audit(audit, ax))
+        _write_figure(args.out, lambda ax: plot_gradient_audit(audit, ax))
     print(f"{audit}\n\n{seconds:.1f} s, compiling or loading included")
     if args.out is not None:
         print(f"Figure: {args.out}")
@@ -229,7 +232,7 @@ def _check_figure(name: str | None) -> None:
             raise missing_extra("matplotlib", "plot")
 
 
-def _draw(name: str, plot: Callable[[Any], Any]) -> None:
+def _write_figure(name: str, plot: Callable[[Any], Any]) -> None:
     """Write one plot into a file."""
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""Best responses of followers with many states, and what the last answer tells about the next."""
+"""Best responses of followers with many states, and a memory that predicts the next ones."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
 from fastincentive.followers.evaluation import constant_lengths, direct_cost, evaluate_follower
+from fastincentive.followers.policies import deterministic_policies, uniform_over
 from fastincentive.followers.transition import TransitionModel
 from fastincentive.kernels import bellman, sweeps
 from fastincentive.kernels.jacobi import jacobi_response
@@ -35,9 +36,9 @@ __all__ = [
 ]
 
 #: Best responses change from sweeps to policy iteration after the cost of so many factorisations.
-PATIENCE = 10.0
+PATIENCE_FACTORISATIONS = 10.0
 #: Graphs of so few levels mix soon, if anything does; below this discount nothing is gained by it.
-FEW_LEVELS, PATIENT = 12, 0.98
+FEW_LEVELS, PATIENT_DISCOUNT = 12, 0.98
 #: Rounds of policy iteration after which gains near rounding are left.
 MOST_ROUNDS = 50
 
@@ -77,7 +78,7 @@ def sweepable(packed: Packed, models: Sequence[TransitionModel]) -> Sweepable | 
     breadth = [1 if width == 1 else model.breadth for model in models]
     return Sweepable(
         ordered,
-        PATIENCE * np.array([direct_cost(states, breadth[m]) for m in packed.model]),
+        PATIENCE_FACTORISATIONS * np.array([direct_cost(states, breadth[m]) for m in packed.model]),
         packed.successor.size == count * states * actions * width,
         constant_lengths(actions, width),
     )
@@ -86,11 +87,11 @@ def sweepable(packed: Packed, models: Sequence[TransitionModel]) -> Sweepable | 
 def mixes_soon(packed: Packed, models: Sequence[TransitionModel]) -> bool:
     """Whether to begin with Jacobi sweeps and bounds: patient followers on graphs of few levels."""
     levels = max(model.available.shape[0] / model.breadth for model in models)
-    return bool(packed.discount.min() >= PATIENT and levels <= FEW_LEVELS)
+    return bool(packed.discount.min() >= PATIENT_DISCOUNT and levels <= FEW_LEVELS)
 
 
 class ResponseMemory:
-    """What earlier best responses tell about the next: values, policies, and how values respond.
+    """Memory of earlier best responses, which predicts the next: values, policies, derivatives.
 
     Pass the same object to ``Followers.best_responses`` each time. While policies stay, values are
     linear in the rewards: once rewards have moved along a direction, the next move along it is
@@ -254,14 +255,14 @@ def iterate_policies(
     """
     states, n_actions = rewards.shape
     available = model.available
-    uniform = available / available.sum(axis=1, keepdims=True)
+    uniform = uniform_over(available)
     largest = float(np.abs(rewards[available]).max())
     each = np.arange(states)
     visits = np.empty(states)
     count = 0
     while True:
         count += 1
-        policy = np.where(actions[:, None] < 0, uniform, np.eye(n_actions)[actions])
+        policy = np.where(actions[:, None] < 0, uniform, deterministic_policies(actions, n_actions))
         out = (values, q_values, visits)
         if evaluate_follower(model, packed, i, rewards, policy, out, "auto", 0.0) >= 0:
             return math.inf, -1

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +41,7 @@ MIXING, PER_LEVEL = 30.0, 6.0
 #: Entries of rows too long to be unrolled take so many times as long.
 LONG_ROWS = 2.5
 #: Sweeps give up after so many times the cost that was expected of them.
-PATIENCE = 2.0
+PATIENCE_EXPECTED_COSTS = 2.0
 #: The occupancy is swept at most so many times from its true residual.
 MOST_ROUNDS = 8
 #: Extrapolations after which sweeps give up: rounding may keep them from a goal near its level.
@@ -134,6 +134,7 @@ def evaluate_follower(
 ) -> int:
     """Write V (S,), Q (S,A) and occupancy (S,) of follower i; returns as ``evaluate_large``."""
     gamma = float(packed.discount[i])
+    task = _Task(model, packed, i, rewards, policy, out, tolerance)
     rows = None
     if gamma == 1.0:
         rows = _merged_rows(packed, i, policy)
@@ -146,10 +147,10 @@ def evaluate_follower(
         if route == "auto":
             budget = sweeps_cost(model, gamma)
             layout = _affordable(model, budget)
-            budget *= PATIENCE
+            budget *= PATIENCE_EXPECTED_COSTS
         while layout is None:
             rows = _merged_rows(packed, i, policy) if rows is None else rows
-            if _by_sweeps(model, packed, i, rewards, policy, rows, out, budget, tolerance):
+            if _by_sweeps(task, rows, budget):
                 return -1
             # Factors that cost no more than what was tried in vain, or more of the same.
             layout = _affordable(model, 1.5 * budget)
@@ -180,18 +181,21 @@ def _merged_rows(packed: Packed, i: int, policy: FloatArray) -> Any:
     return start, column[:end], weight[:end]
 
 
-def _by_sweeps(
-    model: TransitionModel,
-    packed: Packed,
-    i: int,
-    rewards: FloatArray,
-    policy: FloatArray,
-    merged: Any,
-    out: tuple[FloatArray, FloatArray, FloatArray],
-    budget: float,
-    tolerance: float,
-) -> bool:
+class _Task(NamedTuple):
+    """A policy of follower i to evaluate, and where V, Q and the occupancy go."""
+
+    model: TransitionModel
+    packed: Packed
+    i: int
+    rewards: FloatArray  # (S, A)
+    policy: FloatArray  # (S, A)
+    out: tuple[FloatArray, FloatArray, FloatArray]
+    tolerance: float
+
+
+def _by_sweeps(task: _Task, merged: Any, budget: float) -> bool:
     """Evaluate by sweeps over at most about ``budget`` row entries; returns whether these did."""
+    model, packed, i, rewards, policy, out, tolerance = task
     gamma = float(packed.discount[i])
     start, column, weight = merged
     order, _ = model.sweep_order

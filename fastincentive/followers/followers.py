@@ -22,10 +22,11 @@ from fastincentive.followers.best_responses import (
 )
 from fastincentive.followers.evaluation import ROUTES, evaluate_large
 from fastincentive.followers.mdp import TabularMDP, as_mdp
+from fastincentive.followers.policies import deterministic_policies
 from fastincentive.followers.transition import TransitionModel
 from fastincentive.kernels import bellman
 from fastincentive.kernels.jacobi import jacobi_response
-from fastincentive.kernels.packed import DENSE_STATES, Packed
+from fastincentive.kernels.packed import DENSE_STATES, TIE, Packed
 
 __all__ = ["Followers"]
 
@@ -49,6 +50,17 @@ class ResponseValues(NamedTuple):
     q_values: FloatArray  # (n, S, A) Q*, -inf for unavailable actions
     residual: FloatArray  # (n,) sup-norm Bellman residual
     iterations: NDArray[np.int64]  # (n,)
+
+    @property
+    def unit(self) -> FloatArray:
+        """Each follower's unit of reward (n,): the size of its action values, at least 1e-9."""
+        finite = np.where(np.isfinite(self.q_values), np.abs(self.q_values), 0.0)
+        return np.asarray(np.maximum(finite.max(axis=(1, 2)), 1e-9))
+
+    def optimal_actions(self) -> NDArray[np.bool_]:
+        """(n, S, A) bool: actions within ``TIE`` units of reward of the best in each state."""
+        best = self.q_values.max(axis=2, keepdims=True)
+        return np.asarray(self.q_values >= best - TIE * self.unit[:, None, None])
 
 
 class Followers:
@@ -222,6 +234,20 @@ class Followers:
                 f"follower {i}, state {s}",
             )
         return value
+
+    def deterministic_policies(self, actions: NDArray[np.int64]) -> FloatArray:
+        """Policies (..., S, A) that take these actions (..., S) for certain."""
+        return deterministic_policies(actions, self.n_actions)
+
+    def is_proper(self, policies: FloatArray) -> bool:
+        """Whether followers with discount 1 are absorbed under these policies (n, S, A)."""
+        if self._discounted:
+            return True
+        try:
+            self.evaluate(self.rewards, policies)
+        except ImproperPolicyError:
+            return False
+        return True
 
     def raise_improper(self, follower: int, state: int) -> None:
         """Raise the error for a policy that is never absorbed at discount 1."""

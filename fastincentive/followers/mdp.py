@@ -130,9 +130,9 @@ class TabularMDP:
     ) -> None:
         states, actions = model.available.shape
         self.transition = model
-        self.reward = _reward(reward, states, actions, model.available)
-        self.discount = _discount("discount", discount)
-        self.initial = _initial(initial, states)
+        self.reward = _checked_reward(reward, states, actions, model.available)
+        self.discount = _checked_discount("discount", discount)
+        self.initial = _checked_initial(initial, states)
         if self.discount == 1.0:
             check_absorbed_reward(model, self.reward, "reward")
 
@@ -187,7 +187,7 @@ def check_absorbed_reward(model: TransitionModel, reward: FloatArray, argument: 
         )
 
 
-def _discount(argument: str, discount: float) -> float:
+def _checked_discount(argument: str, discount: float) -> float:
     try:
         value = float(discount)
     except (TypeError, ValueError):
@@ -197,7 +197,7 @@ def _discount(argument: str, discount: float) -> float:
     return value
 
 
-def _reward(
+def _checked_reward(
     reward: ArrayLike, states: int, actions: int, available: NDArray[np.bool_]
 ) -> FloatArray:
     value = np.array(reward, float)
@@ -214,7 +214,7 @@ def _reward(
     return value
 
 
-def _initial(initial: Any, states: int) -> FloatArray:
+def _checked_initial(initial: Any, states: int) -> FloatArray:
     if initial is None:
         value = np.full(states, 1.0 / states)
     elif np.ndim(initial) == 0:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
+from fastincentive._random import Rng, renamed_seed
 from fastincentive.errors import InputError, invalid
 from fastincentive.followers.followers import Followers
 from fastincentive.followers.mdp import TabularMDP
@@ -20,7 +21,7 @@ from fastincentive.followers.mdp import TabularMDP
 __all__ = ["EstimatedMDP", "Simulator", "Triples", "estimate_mdp", "mdp_from_gymnasium"]
 
 #: Discount of the plans that decide where to sample.
-FORESIGHT = 0.99
+PLAN_DISCOUNT = 0.99
 #: Such a plan is made anew this many times.
 PLANS = 200
 
@@ -95,7 +96,7 @@ class EstimatedMDP:
         seen = np.flatnonzero(self.starts)
         initial[seen] = rng.dirichlet(self.starts[seen])
         share = weights / total[pairs]
-        return _model(self.visits, self.triples, share, initial, self.mdp.discount)
+        return _build_model(self.visits, self.triples, share, initial, self.mdp.discount)
 
 
 def estimate_mdp(
@@ -104,7 +105,8 @@ def estimate_mdp(
     discount: float = 0.95,
     *,
     max_steps: int = 1000,
-    seed: int = 0,
+    rng: Rng = 0,
+    seed: int | None = None,
 ) -> EstimatedMDP:
     """Estimate the model of a follower that can only be simulated.
 
@@ -120,7 +122,11 @@ def estimate_mdp(
         The follower's own.
     max_steps : int
         Episodes that last longer are started anew; that is no end of them either.
-    seed : int
+    rng : None, int or numpy.random.Generator
+        Seed of the first states, and what a ``Simulator`` draws from: the default of 0 gives the
+        same samples in every run, None others each time. A generator is drawn from.
+    seed : int, optional
+        The old name of ``rng``, still accepted with a DeprecationWarning.
 
     Returns
     -------
@@ -138,37 +144,38 @@ def estimate_mdp(
     but one that falls like the variance of an estimate), and 1 for ever where a pair was never
     tried.
     """
-    source = _source(simulator)
+    rng = renamed_seed(rng, seed)
+    source = _as_source(simulator)
     for name, number, least in (("samples", samples, 1), ("max_steps", max_steps, 1)):
         if number < least:
             raise invalid(name, "a positive integer", number)
-    rng = np.random.default_rng(seed)
+    generator = np.random.default_rng(rng)
     states, actions = source.n_states, source.n_actions
     seen: dict[tuple[int, int, int, bool], list[float]] = {}
     visits = np.zeros((states, actions), np.int64)
     starts = np.zeros(states, np.int64)
-    ahead = np.zeros((states, actions))  # of the plan: what comes after the pair
+    continuation = np.zeros((states, actions))  # of the plan: what comes after the pair
     state, age = -1, 0
     every = max(1, samples // PLANS)
     for k in range(samples):
         if state < 0:
-            state, age = _checked(source.reset(rng), states, "the reset"), 0
+            state, age = _checked_state(source.reset(generator), states, "the reset"), 0
             starts[state] += 1
         if k % every == 0:
-            ahead = _plan(seen, visits, starts)
-        action = int(np.argmax(1.0 / np.maximum(visits[state], 1) + ahead[state]))
+            continuation = _plan_values(seen, visits, starts)
+        action = int(np.argmax(1.0 / np.maximum(visits[state], 1) + continuation[state]))
         found, reward, ended, cut = source.step(action)
-        following = _checked(found, states, f"the step from state {state}, action {action}")
+        following = _checked_state(found, states, f"the step from state {state}, action {action}")
         if not np.isfinite(reward):
             where = f"action {action} in state {state}"
             raise invalid("simulator", "finite rewards", reward, where)
-        held = seen.setdefault((state, action, following, bool(ended)), [0, 0.0])
-        held[0] += 1
-        held[1] += reward
+        tally = seen.setdefault((state, action, following, bool(ended)), [0, 0.0])
+        tally[0] += 1
+        tally[1] += reward
         visits[state, action] += 1
         age += 1
         state = -1 if ended or cut or age >= max_steps else following
-    return _estimated(seen, visits, starts, discount)
+    return _build_estimate(seen, visits, starts, discount)
 
 
 def mdp_from_gymnasium(env: Any, discount: float = 0.95) -> TabularMDP:
@@ -209,7 +216,7 @@ def mdp_from_gymnasium(env: Any, discount: float = 0.95) -> TabularMDP:
         for p, following, reward, ended in table[s][a]
     ]
     s, a, following, ended, p, reward = (np.array(column) for column in zip(*rows, strict=True))
-    final = _final(states, s, following, ended)
+    final = _final_states(states, s, following, ended)
     transition = np.zeros((states + 1, actions, states + 1))
     earned = np.zeros((states + 1, actions))
     goes = np.where(ended & ~final[following], states, following)
@@ -222,7 +229,7 @@ def mdp_from_gymnasium(env: Any, discount: float = 0.95) -> TabularMDP:
 
 
 class _Source(Protocol):
-    """A simulator that also tells episodes that were cut from those that ended."""
+    """A simulator that also says whether an episode was cut rather than ended."""
 
     n_states: int
     n_actions: int
@@ -232,7 +239,7 @@ class _Source(Protocol):
     def step(self, action: int) -> tuple[int, float, bool, bool]: ...
 
 
-class _Plain:
+class _PlainSource:
     def __init__(self, simulator: Simulator) -> None:
         self._simulator = simulator
         self.n_states, self.n_actions = simulator.n_states, simulator.n_actions
@@ -243,7 +250,7 @@ class _Plain:
         return state, float(reward), ended, False
 
 
-class _Gymnasium:
+class _GymnasiumSource:
     def __init__(self, env: Any) -> None:
         self._env = env
         sizes, first = [], []
@@ -269,25 +276,25 @@ class _Gymnasium:
         return int(state) - self._first_state, float(reward), bool(ended), bool(cut)
 
 
-def _source(simulator: Any) -> _Source:
+def _as_source(simulator: Any) -> _Source:
     if hasattr(simulator, "observation_space") and hasattr(simulator, "action_space"):
-        return _Gymnasium(simulator)
+        return _GymnasiumSource(simulator)
     for name in ("reset", "step", "n_states", "n_actions"):
         if not hasattr(simulator, name):
             raise InputError(
                 "simulator: expected reset(rng), step(action), n_states and n_actions, or a "
                 f"Gymnasium environment, got {type(simulator).__name__} without {name}"
             )
-    return _Plain(simulator)
+    return _PlainSource(simulator)
 
 
-def _checked(state: Any, states: int, where: str) -> int:
+def _checked_state(state: Any, states: int, where: str) -> int:
     if not (isinstance(state, (int, np.integer)) and 0 <= state < states):
         raise invalid("simulator", f"states 0..{states - 1}", repr(state), where)
     return int(state)
 
 
-def _final(
+def _final_states(
     states: int,
     origin: NDArray[np.int64],
     following: NDArray[np.int64],
@@ -301,7 +308,7 @@ def _final(
     return final
 
 
-def _plan(
+def _plan_values(
     seen: dict[tuple[int, int, int, bool], list[float]],
     visits: NDArray[np.int64],
     starts: NDArray[np.int64],
@@ -319,11 +326,11 @@ def _plan(
     transition /= np.maximum(visits, 1)[:, :, None]
     transition[untried] = np.eye(states)[np.nonzero(untried)[0]]
     bonus = 1.0 / np.maximum(visits, 1)
-    followers = Followers([TabularMDP(transition, bonus, FORESIGHT, begins)])
+    followers = Followers([TabularMDP(transition, bonus, PLAN_DISCOUNT, begins)])
     return np.asarray(followers.best_responses(followers.rewards).q_values[0] - bonus)
 
 
-def _estimated(
+def _build_estimate(
     seen: dict[tuple[int, int, int, bool], list[float]],
     visits: NDArray[np.int64],
     starts: NDArray[np.int64],
@@ -334,7 +341,7 @@ def _estimated(
     origin, action, following = (np.array([key[j] for key in keys]) for j in range(3))
     ended = np.array([key[3] for key in keys])
     count, total = (np.array([seen[key][j] for key in keys]) for j in range(2))
-    final = _final(states, origin, following, ended)
+    final = _final_states(states, origin, following, ended)
     triples = Triples(
         pairs=origin * actions + action,
         successors=np.where(ended & ~final[following], states, following),
@@ -343,11 +350,11 @@ def _estimated(
     )
     share = triples.counts / visits.reshape(-1)[triples.pairs]
     initial = np.append(starts / starts.sum(), 0.0)
-    mdp = _model(visits, triples, share, initial, discount)
+    mdp = _build_model(visits, triples, share, initial, discount)
     return EstimatedMDP(mdp, visits, starts, triples)
 
 
-def _model(
+def _build_model(
     visits: NDArray[np.int64],
     triples: Triples,
     share: FloatArray,

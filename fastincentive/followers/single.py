@@ -11,6 +11,7 @@ from fastincentive._arrays import FloatArray
 from fastincentive.errors import invalid
 from fastincentive.followers.followers import Followers
 from fastincentive.followers.mdp import TabularMDP, as_mdp
+from fastincentive.followers.policies import uniform_over
 from fastincentive.kernels import bellman
 
 __all__ = [
@@ -115,7 +116,7 @@ def best_response(mdp: TabularMDP, tolerance: float = 0.0) -> BestResponse:
     followers = Followers([as_mdp("mdp", mdp)])
     result = followers.best_responses(followers.rewards, tolerance=tolerance)
     return BestResponse(
-        policy=np.eye(mdp.n_actions)[result.actions[0]],
+        policy=followers.deterministic_policies(result.actions[0]),
         values=result.values[0],
         q_values=result.q_values[0],
         residual=float(result.residual[0]),
@@ -152,8 +153,7 @@ def soft_best_response(mdp: TabularMDP, temperature: float) -> BestResponse:
 
 def uniform_policies(followers: Followers) -> FloatArray:
     """Return the uniform choice among the available actions (n, S, A)."""
-    available = followers.available
-    return np.asarray(available / available.sum(axis=2, keepdims=True))
+    return uniform_over(followers.available)
 
 
 def soft_responses(

@@ -5,19 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastincentive._arrays import FloatArray
 from fastincentive.errors import invalid
 from fastincentive.kernels.sparsity import Pattern, union_rows
 from fastincentive.kernels.sweep_order import Ordered, backward_order, count_pairs, ordered_rows
 from fastincentive.kernels.symbolic_factorization import Fronts, analyse
-
-if TYPE_CHECKING:
-    pass
-from fastincentive._arrays import FloatArray
 
 __all__ = [
     "ROW_SUM_TOLERANCE",

@@ -267,7 +267,7 @@ def _reprice(
     linear programme finds them.
     """
     problem, menus = search.problem, search.menus
-    marginals = search.held(pick)
+    marginals = search.marginals(pick)
     order: dict[int, NDArray[np.int64]] = {}
     for i, conditional in enumerate(problem.leader.turns(marginals)):
         if i in several:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+from numpy.typing import NDArray
 
+from fastincentive._random import Rng, check_rng
 from fastincentive.errors import invalid
 from fastincentive.followers.followers import Followers
+from fastincentive.followers.mdp import TabularMDP
 from fastincentive.leader.congestion import CongestionReward
-from fastincentive.models.maps import Grid, grid_mdp
+from fastincentive.models.maps import Cell, Grid, grid_mdp
 from fastincentive.problem.costs import LinearCost
 from fastincentive.problem.payments import Payments
 from fastincentive.problem.problem import IncentiveProblem
@@ -39,7 +42,7 @@ def city_map(size: int) -> str:
 
 def crowd(
     n: int = 100,
-    rng: int | np.random.Generator | None = 0,
+    rng: Rng = 0,
     *,
     size: int = 9,
     slip: float = 0.05,
@@ -97,6 +100,7 @@ def crowd(
     >>> crowd(1_000_000, types=50).followers.population
     1000000
     """
+    check_rng(rng)
     if n < 1:
         raise invalid("n", "a positive integer", n)
     drawn = n if types is None else int(types)
@@ -108,28 +112,33 @@ def crowd(
     grid = Grid.parse(city_map(size))
     streets = np.argwhere(grid.characters == ".")
     base = grid_mdp(grid, slip, streets[0].tolist(), discount)
-    goal = grid.state(grid.goals[0])
-    lesser = [grid.state(cell) for cell in grid.lesser_goals]
-    mdps, starts, paid = [], [], []
-    for stream in np.random.default_rng(rng).spawn(drawn):
-        start = streets[stream.integers(len(streets))]
-        reward = base.reward.copy()
-        reward[goal] = GOAL + SPREAD * stream.uniform(-1.0, 1.0)
-        reward[lesser] = LESSER_GOAL + SPREAD * stream.uniform(-1.0, 1.0, (2, 1))
-        distances = np.abs(start - np.array(grid.lesser_goals)).sum(axis=1)
-        mdps.append(base.replace(reward=reward, initial=grid.state(start.tolist())))
-        starts.append((int(start[0]), int(start[1])))
-        paid.append([lesser[int(np.argmin(distances))]])
+    streams = np.random.default_rng(rng).spawn(drawn)
+    each = [_draw(stream, grid, base, streets) for stream in streams]
+    mdps, starts, nearer = zip(*each, strict=True)
     counts = np.full(drawn, n // drawn) + (np.arange(drawn) < n % drawn)
     resources = np.full(grid.sink + 1, -1)
-    resources[lesser] = [0, 1]
+    resources[[grid.state(cell) for cell in grid.lesser_goals]] = [0, 1]
     problem = IncentiveProblem(
         Followers(mdps, counts),
         CongestionReward.polynomial(resources, [0.0, 1.0, -0.5 / most]),
-        Payments.at_states(paid),
+        Payments.at_states([[goal] for goal in nearer]),
         leader_discount=1.0,
         cost_weight=cost_weight,
         cost=LinearCost(counts),
     )
-    problem.grid = dataclasses.replace(grid, starts=tuple(starts))
+    problem.grid = dataclasses.replace(grid, starts=starts)
     return problem
+
+
+def _draw(
+    stream: np.random.Generator, grid: Grid, base: TabularMDP, streets: NDArray[np.int64]
+) -> tuple[TabularMDP, Cell, int]:
+    """Draw a follower: its model, its start, and the lesser goal nearer to it."""
+    lesser = [grid.state(cell) for cell in grid.lesser_goals]
+    start = streets[stream.integers(len(streets))]
+    reward = base.reward.copy()
+    reward[grid.state(grid.goals[0])] = GOAL + SPREAD * stream.uniform(-1.0, 1.0)
+    reward[lesser] = LESSER_GOAL + SPREAD * stream.uniform(-1.0, 1.0, (2, 1))
+    distances = np.abs(start - np.array(grid.lesser_goals)).sum(axis=1)
+    mdp = base.replace(reward=reward, initial=grid.state(start.tolist()))
+    return mdp, (int(start[0]), int(start[1])), lesser[int(np.argmin(distances))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastincentive._random import Rng, check_rng
 from fastincentive.errors import invalid
 from fastincentive.followers.followers import Followers
 from fastincentive.followers.mdp import TabularMDP
@@ -24,7 +25,7 @@ IDLE, CONSUME = 0, 1
 def demand_response(
     n: int = 100,
     slots: int = 24,
-    rng: int | np.random.Generator | None = 0,
+    rng: Rng = 0,
     *,
     work: int = 3,
     shared: bool = True,
@@ -73,6 +74,7 @@ def demand_response(
     >>> problem.followers.shape, problem.payments.size
     ((10, 19, 2), 6)
     """
+    check_rng(rng)
     for name, value in (("n", n), ("slots", slots), ("work", work)):
         if value < 1:
             raise invalid(name, "a positive integer", value)
@@ -80,37 +82,11 @@ def demand_response(
         raise invalid("work", f"at most the {slots} slots of a day", work)
     end = slots * (work + 1)
     slot, left = np.divmod(np.arange(end), work + 1)
-    successors = np.full((end + 1, 2, 1), end)
-    days = slot + 1 < slots
-    successors[:-1][days, IDLE, 0] = np.arange(end)[days] + work + 1
-    consuming = left > 0
-    successors[:-1][days & consuming, CONSUME, 0] = np.arange(end)[days & consuming] + work
-    available = np.ones((end + 1, 2), bool)
-    available[:-1, CONSUME] = consuming
-    available[-1, CONSUME] = False
-    base = TabularMDP.from_successors(
-        successors,
-        np.ones(successors.shape),
-        np.zeros((end + 1, 2)),
-        discount=1.0,
-        initial=0,
-        available=available,
-    )
-    mdps = []
-    for stream in np.random.default_rng(rng).spawn(n):
-        wanted = PEAK * slots + WIDTH * slots * stream.standard_normal()
-        impatience = DELAY * stream.uniform(0.5, 1.5)
-        late = np.maximum(slot - wanted, 0.0) + 0.5 * np.maximum(wanted - slot, 0.0)
-        reward = np.zeros((end + 1, 2))
-        reward[:-1, CONSUME] = np.where(consuming, WORTH - impatience * late, 0.0)
-        initial = np.zeros(end + 1)
-        # It begins the day with the work to do, or with one slot of it less.
-        share = stream.uniform(0.5, 1.0)
-        initial[work] += share
-        initial[work - 1] += 1.0 - share
-        mdps.append(base.replace(reward=reward, initial=initial))
+    day = _day(slots, work)
+    streams = np.random.default_rng(rng).spawn(n)
+    mdps = [_household(stream, day, slots, work) for stream in streams]
     resources = np.full((n, end + 1, 2), -1)
-    resources[:, :-1, CONSUME] = np.where(consuming, slot, -1)
+    resources[:, :-1, CONSUME] = np.where(left > 0, slot, -1)
     index = np.where(resources >= 0, resources, -1)
     if not shared:
         index = np.where(index >= 0, index + slots * np.arange(n)[:, None, None], -1)
@@ -122,3 +98,41 @@ def demand_response(
         cost_weight=cost_weight,
         cost=ExpectedSpend(),
     )
+
+
+def _day(slots: int, work: int) -> TabularMDP:
+    """Build a household's day without rewards: time passes, and consuming does a slot's work."""
+    end = slots * (work + 1)
+    slot, left = np.divmod(np.arange(end), work + 1)
+    successors = np.full((end + 1, 2, 1), end)
+    days = slot + 1 < slots
+    successors[:-1][days, IDLE, 0] = np.arange(end)[days] + work + 1
+    consuming = left > 0
+    successors[:-1][days & consuming, CONSUME, 0] = np.arange(end)[days & consuming] + work
+    available = np.ones((end + 1, 2), bool)
+    available[:-1, CONSUME] = consuming
+    available[-1, CONSUME] = False
+    return TabularMDP.from_successors(
+        successors,
+        np.ones(successors.shape),
+        np.zeros((end + 1, 2)),
+        discount=1.0,
+        initial=0,
+        available=available,
+    )
+
+
+def _household(stream: np.random.Generator, day: TabularMDP, slots: int, work: int) -> TabularMDP:
+    """Draw when a household wants its appliance to run, and what is left to do at first."""
+    slot, left = np.divmod(np.arange(day.n_states - 1), work + 1)
+    wanted = PEAK * slots + WIDTH * slots * stream.standard_normal()
+    impatience = DELAY * stream.uniform(0.5, 1.5)
+    late = np.maximum(slot - wanted, 0.0) + 0.5 * np.maximum(wanted - slot, 0.0)
+    reward = np.zeros(day.reward.shape)
+    reward[:-1, CONSUME] = np.where(left > 0, WORTH - impatience * late, 0.0)
+    initial = np.zeros(day.n_states)
+    # It begins the day with the work to do, or with one slot of it less.
+    share = stream.uniform(0.5, 1.0)
+    initial[work] += share
+    initial[work - 1] += 1.0 - share
+    return day.replace(reward=reward, initial=initial)

@@ -166,14 +166,8 @@ def gridworld(
     sites = _repeat("paid", sites, n)
     if not any(sites):
         raise invalid("paid", "at least one cell", "none", None, "Mark lesser goals with L.")
-    initial = [grid.state(cell, "starts") for cell in grid.starts]
-    models = {alpha: grid_mdp(grid, alpha, rewards=rewards) for alpha in dict.fromkeys(slips)}
-    mdps = [
-        models[alpha].replace(discount=gamma, initial=state)
-        for alpha, gamma, state in zip(slips, discounts, initial, strict=True)
-    ]
     problem = IncentiveProblem(
-        Followers(mdps),
+        _followers(grid, slips, discounts, rewards),
         lesser_goal_reward(grid, n) if leader is None else leader,
         Payments.at_states(
             [[grid.state(cell, "paid") for cell in each] for each in sites], upper, budget
@@ -183,6 +177,23 @@ def gridworld(
     )
     problem.grid = grid
     return problem
+
+
+def _followers(
+    grid: Grid,
+    slips: Sequence[float],
+    discounts: Sequence[float],
+    rewards: Mapping[str, float] | None,
+) -> Followers:
+    """Build the followers from their starts; those with equal slips share a transition model."""
+    initial = [grid.state(cell, "starts") for cell in grid.starts]
+    models = {alpha: grid_mdp(grid, alpha, rewards=rewards) for alpha in dict.fromkeys(slips)}
+    return Followers(
+        [
+            models[alpha].replace(discount=gamma, initial=state)
+            for alpha, gamma, state in zip(slips, discounts, initial, strict=True)
+        ]
+    )
 
 
 def _as_list(value: float | Sequence[float]) -> list[float]:

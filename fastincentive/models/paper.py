@@ -102,4 +102,4 @@ def paper_initial_policies(problem: IncentiveProblem, promise: float = 20.0) -> 
     rewards = problem.rewards(np.where(problem.payments.reaches[0], float(promise), 0.0))
     rewards[1:] = problem.followers.rewards[1:]
     actions = problem.followers.best_responses(rewards).actions
-    return np.asarray(np.eye(problem.followers.n_actions)[actions])
+    return problem.followers.deterministic_policies(actions)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from fastincentive._random import Rng, check_rng
 from fastincentive.errors import invalid
 from fastincentive.followers.followers import Followers
 from fastincentive.followers.mdp import TabularMDP
@@ -25,7 +26,7 @@ def random_problem(
     n_states: int = 10,
     n_actions: int = 3,
     branching: int = 3,
-    rng: int | np.random.Generator | None = None,
+    rng: Rng = None,
     *,
     discounts: tuple[float, float] = (0.8, 0.95),
     leader_discount: float = 0.9,
@@ -78,6 +79,7 @@ def random_problem(
     IncentiveProblem(n=3, n_states=10, n_actions=3, n_payments=6, leader_discount=0.9, \
 cost_weight=0.1)
     """
+    check_rng(rng)
     for name, value in (
         ("n", n),
         ("n_states", n_states),
@@ -97,17 +99,8 @@ cost_weight=0.1)
     mdps = []
     sites = []
     for stream in streams[1:]:
-        available = _availability(stream, n_states, n_actions, unavailable)
-        mdps.append(
-            TabularMDP.from_successors(
-                stream.integers(n_states, size=(n_states, n_actions, branching)),
-                stream.dirichlet(np.ones(branching), size=(n_states, n_actions)),
-                stream.random((n_states, n_actions)),
-                discount=float(stream.uniform(low, high)),
-                initial=stream.dirichlet(np.ones(n_states)),
-                available=available,
-            )
-        )
+        shape = (n_states, n_actions, branching)
+        mdps.append(_follower(stream, shape, discounts, unavailable))
         sites.append(np.sort(stream.choice(n_states, n_payments, replace=False)).tolist())
     return IncentiveProblem(
         Followers(mdps),
@@ -115,6 +108,25 @@ cost_weight=0.1)
         Payments.at_states(sites),
         leader_discount=leader_discount,
         cost_weight=cost_weight,
+    )
+
+
+def _follower(
+    stream: np.random.Generator,
+    shape: tuple[int, int, int],
+    discounts: tuple[float, float],
+    unavailable: float,
+) -> TabularMDP:
+    """Draw a follower with (S, A) rows of so many successors."""
+    n_states, n_actions, branching = shape
+    available = _availability(stream, n_states, n_actions, unavailable)
+    return TabularMDP.from_successors(
+        stream.integers(n_states, size=shape),
+        stream.dirichlet(np.ones(branching), size=(n_states, n_actions)),
+        stream.random((n_states, n_actions)),
+        discount=float(stream.uniform(*discounts)),
+        initial=stream.dirichlet(np.ones(n_states)),
+        available=available,
     )
 
 

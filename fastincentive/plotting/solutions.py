@@ -72,7 +72,7 @@ def plot_payments(
     ax.set_ylabel("payment (units of reward)")
     top = max(float(payments.max()), 1e-9)
     ax.set_ylim(-0.04 * top, 1.08 * top)
-    _finish(ax, "Payments" if few else f"Payments, {count} in all", legend=few)
+    _finish_curves(ax, "Payments" if few else f"Payments, {count} in all", legend=few)
     return ax
 
 
@@ -106,7 +106,7 @@ def plot_feasibility(history: History | Solution, ax: Axes | None = None) -> Axe
     ax.minorticks_off()
     ax.axhline(0.0, color="0.4", linewidth=0.8, linestyle=":")
     ax.set_ylabel("−q, sum of gaps (units of reward)")
-    _finish(ax, "Feasibility", legend=False)
+    _finish_curves(ax, "Feasibility", legend=False)
     return ax
 
 
@@ -126,7 +126,7 @@ def plot_objective(history: History | Solution, ax: Axes | None = None) -> Axes:
     _line(ax, _column(history, "leader_value"), COLOURS[0], "leader's value V", "-")
     _line(ax, _column(history, "objective"), COLOURS[1], "objective V − w C(x)", "--")
     ax.set_ylabel("leader's value (units of reward)")
-    _finish(ax, "Leader's value and objective", legend=True)
+    _finish_curves(ax, "Leader's value and objective", legend=True)
     return ax
 
 
@@ -287,7 +287,7 @@ def plot_pareto(
     by_weight = front.budgets is None
     numbers = front.weights if front.budgets is None else front.budgets
     _, first = np.unique(np.column_stack([cost, value]), axis=0, return_index=True)
-    for j in _apart(cost[first], value[first]):
+    for j in _spaced_points(cost[first], value[first]):
         at = order[first[j]]
         # Below and to the right, but inwards near the right border.
         side = 1 if front.costs[at] <= 0.3 * cost.min() + 0.7 * cost.max() else -1
@@ -303,7 +303,7 @@ def plot_pareto(
     ax.margins(x=0.12, y=0.1)
     ax.set_xlabel("cost C" if not expected_spend else "cost C, expected spend")
     ax.set_ylabel("leader's value V (units of reward)")
-    _dress(ax, "Value against cost", legend=expected_spend or bool(others.any()))
+    _set_style(ax, "Value against cost", legend=expected_spend or bool(others.any()))
     return ax
 
 
@@ -330,15 +330,15 @@ def _line(ax: Axes, values: np.ndarray, colour: str, name: str, style: str) -> N
     )
 
 
-def _finish(ax: Axes, title: str, legend: bool) -> None:
+def _finish_curves(ax: Axes, title: str, legend: bool) -> None:
     from matplotlib.ticker import MaxNLocator
 
     ax.set_xlabel("iteration")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-    _dress(ax, title, legend)
+    _set_style(ax, title, legend)
 
 
-def _apart(x: np.ndarray, y: np.ndarray) -> list[int]:
+def _spaced_points(x: np.ndarray, y: np.ndarray) -> list[int]:
     """Pick at most ``_MOST_NAMED`` points, the ends first, that lie apart from each other."""
     span = np.array([np.ptp(x), np.ptp(y)])
     points = np.column_stack([x, y]) / np.where(span > 0.0, span, 1.0)
@@ -353,7 +353,7 @@ def _apart(x: np.ndarray, y: np.ndarray) -> list[int]:
     return chosen
 
 
-def _dress(ax: Axes, title: str, legend: bool) -> None:
+def _set_style(ax: Axes, title: str, legend: bool) -> None:
     ax.set_title(title)
     ax.grid(color="0.9", linewidth=0.6)
     ax.set_axisbelow(True)

@@ -34,7 +34,7 @@ def environment() -> dict[str, Any]:
     versions |= {name: metadata.version(name) for name in _REQUIRED}
     return {
         "versions": versions,
-        "extras": {name: _version(name) for name in EXTRAS},
+        "extras": {name: version(name) for name in EXTRAS},
         "threads": {
             "numba_threads": int(setting["NUMBA_NUM_THREADS"]),
             "numba_threading_layer": str(setting["THREADING_LAYER"]),
@@ -48,7 +48,8 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _version(name: str) -> str | None:
+def version(name: str) -> str | None:
+    """Return the version of an installed package, None if it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -69,7 +70,7 @@ def _cpu_model() -> str:
 
 
 def _usable_cores() -> int | None:
-    """Return the number of cores this process may run on, where the system tells."""
+    """Return the number of cores this process may run on, where the system says."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count()

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from fastincentive import __version__
 from fastincentive._arrays import FloatArray
-from fastincentive._tables import small, text_table
+from fastincentive._tables import name_value_list, small, text_table
 from fastincentive.certificates.optimum import GlobalOptimum
 from fastincentive.problem.costs import ExpectedSpend
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.solution import Solution
 from fastincentive.studies.pareto_front import ParetoFront
 
-__all__ = ["as_json", "as_table", "found", "front_found", "optimum_found", "optimum_table"]
+__all__ = ["as_table", "found", "front_found", "optimum_found", "optimum_table"]
 
 #: The table shows at most this many payments.
 _MOST_PAYMENTS = 20
@@ -182,7 +180,7 @@ def as_table(found: dict[str, Any]) -> str:
         columns["ascent's last iterate"] = ascent
     return "\n\n".join(
         [
-            _lined_up(head),
+            name_value_list(head),
             _payment_table(found["payments"]),
             "The payments as posted, answered by exact best responses"
             + ("; and the ascent itself" if ascent is not None else "")
@@ -213,11 +211,6 @@ def _rows(columns: dict[str, dict[str, Any]]) -> list[list[str]]:
         if values.count(None) < len(values):
             rows.append([name, *("" if value is None else small(value) for value in values)])
     return rows
-
-
-def as_json(found: dict[str, Any]) -> str:
-    """Write it as JSON; what JSON cannot say, infinities and NaN, becomes null."""
-    return json.dumps(_finite(found), indent=2, allow_nan=False)
 
 
 def optimum_found(model: str, problem: IncentiveProblem, optimum: GlobalOptimum) -> dict[str, Any]:
@@ -286,11 +279,11 @@ def optimum_table(found: dict[str, Any]) -> str:
     ]
     return "\n\n".join(
         [
-            _lined_up(
+            name_value_list(
                 [("model", _model_line(found)), ("best over", "all deterministic best responses")]
             ),
             _payment_table(found["payments"]),
-            _lined_up(rows),
+            name_value_list(rows),
         ]
     )
 
@@ -318,12 +311,6 @@ def _model_line(found: dict[str, Any]) -> str:
     return f"{found['model']}: {size}, w = {found['settings']['cost_weight']:g}"
 
 
-def _lined_up(rows: Sequence[tuple[str, str]]) -> str:
-    """Lay out names and what they stand for, one a line."""
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
-
-
 def _payment_table(payments: list[dict[str, Any]]) -> str:
     """Lay out what ``_listed`` returned, the first of them if there are many."""
     names = [name for name in payments[0] if name != "where"]
@@ -334,12 +321,3 @@ def _payment_table(payments: list[dict[str, Any]]) -> str:
         rows.append([f"and {left_out} more (--json shows all)", *([""] * len(names))])
     titles = [_TITLES.get(name, name) for name in names]
     return text_table(("payment", *titles), rows, "l" + "r" * len(names))
-
-
-def _finite(value: Any) -> Any:
-    """Replace what JSON cannot say, infinities and NaN, by null."""
-    if isinstance(value, dict):
-        return {name: _finite(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 import warnings
@@ -16,6 +17,7 @@ import numpy as np
 from fastincentive import solve
 from fastincentive._arrays import FloatArray
 from fastincentive._files import write_atomically
+from fastincentive._progress import progress_bar
 from fastincentive.certificates.optimum import GlobalOptimum, global_optimum
 from fastincentive.errors import ConvergenceWarning, invalid, missing_extra
 from fastincentive.followers.parameterization import Direct, Parameterization, Softmax
@@ -98,17 +100,8 @@ def reproduce(
     MissingExtraError
         If matplotlib is not installed, or tqdm with ``progress=True``.
     """
-    names = list(dict.fromkeys(parameterizations))
-    if not names or not set(names) <= set(PARAMETERIZATIONS):
-        raise invalid(
-            "parameterizations", f"some of {', '.join(PARAMETERIZATIONS)}", names or "none"
-        )
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise missing_extra("matplotlib", "plot") from None
-    from fastincentive.reproduce import figures as figures
-    from fastincentive.reproduce import report as report
+    names = _checked_names(parameterizations)
+    from fastincentive.reproduce import figures, report
 
     out = Path(out)
     _check_writable(out)
@@ -123,12 +116,10 @@ def reproduce(
 
         solutions: dict[tuple[str, int], Solution] = {}
         runs = []
-        for name in names:
-            for number in INITIALISATIONS:
-                bar.start(f"{name}, initialisation {number}")
-                solution, run = _run(problem, name, number, method, bar.iteration)
-                solutions[name, number] = solution
-                runs.append(run)
+        for name, number in itertools.product(names, INITIALISATIONS):
+            bar.start(f"{name}, initialisation {number}")
+            solutions[name, number], run = _run(problem, name, number, method, bar.iteration)
+            runs.append(run)
         clock.append(time.perf_counter())
 
         bar.start("search over regimes")
@@ -144,8 +135,6 @@ def reproduce(
         clock.append(time.perf_counter())
 
         bar.start("report")
-        spent = np.diff(clock).tolist()
-        parts = dict(zip(("compiling", "runs", "search", "figures"), spent, strict=True))
         result = {
             "format": "fastincentive reproduce",
             "format_version": VERSION,
@@ -154,7 +143,7 @@ def reproduce(
             "paper_table1": [dict(row) for row in PAPER_TABLE_1],
             "example1": {name: stationary_points(name) for name in ("direct", "softmax")},
             "settings": _settings(problem, names, method),
-            "seconds": parts | {"total": clock[-1] - clock[0]},
+            "seconds": _seconds(clock),
             "files": [*drawings, "report.md", "table1.json"],
             "environment": environment(),
         }
@@ -162,6 +151,27 @@ def reproduce(
         text = json.dumps(result, indent=2, allow_nan=False, ensure_ascii=False)
         write_atomically(out / "table1.json", f"{text}\n".encode())
     return result
+
+
+def _seconds(clock: list[float]) -> dict[str, float]:
+    """Seconds of each part, from the times at which they began and the last ended."""
+    parts = ("compiling", "runs", "search", "figures")
+    spent = dict(zip(parts, np.diff(clock).tolist(), strict=True))
+    return spent | {"total": clock[-1] - clock[0]}
+
+
+def _checked_names(parameterizations: Sequence[str]) -> list[str]:
+    """Names of known parameterizations, each once; the figures' package must be there as well."""
+    names = list(dict.fromkeys(parameterizations))
+    if not names or not set(names) <= set(PARAMETERIZATIONS):
+        raise invalid(
+            "parameterizations", f"some of {', '.join(PARAMETERIZATIONS)}", names or "none"
+        )
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise missing_extra("matplotlib", "plot") from None
+    return names
 
 
 def _start(problem: IncentiveProblem, number: int) -> str | FloatArray:
@@ -281,14 +291,8 @@ class _Progress:
     """A bar over the parts of the experiment, or nothing."""
 
     def __init__(self, total: int, shown: bool) -> None:
-        self._bar: Any = None
+        self._bar = progress_bar(total, form=_BAR) if shown else None
         self._count = 0
-        if shown:
-            try:
-                from tqdm import tqdm
-            except ImportError:
-                raise missing_extra("tqdm", "progress") from None
-            self._bar = tqdm(total=total, leave=False, bar_format=_BAR)
 
     def __enter__(self) -> _Progress:
         """Return itself."""

@@ -86,20 +86,20 @@ class _General(MenuCosts):
         return problem.cost_weight * cost if cost <= self._budget else np.inf
 
     def of(self, i: int, pick: NDArray[np.int64]) -> FloatArray:
-        held = pick.copy()
+        trial = pick.copy()
         entries = range(self._menus.of(i).start, self._menus.of(i).stop)
         out = np.empty(len(entries))
         for k, entry in enumerate(entries):
-            held[i] = entry
-            out[k] = self._cost(held)
+            trial[i] = entry
+            out[k] = self._cost(trial)
         return out
 
     def pair(self, i: int, j: int, pick: NDArray[np.int64]) -> FloatArray:
-        held = pick.copy()
+        trial = pick.copy()
         rows = []
         for entry in range(self._menus.of(i).start, self._menus.of(i).stop):
-            held[i] = entry
-            rows.append(self.of(j, held))
+            trial[i] = entry
+            rows.append(self.of(j, trial))
         return np.array(rows)
 
     def total(self, pick: NDArray[np.int64]) -> float:
@@ -118,22 +118,22 @@ def menu_costs(problem: IncentiveProblem, menus: Menus, budget: bool = True) -> 
     limit = np.inf
     if budget and problem.budget is not None:
         limit = problem.budget * (1.0 + ROUNDING)
-    bound = problem.payments
-    reach = bound.reach[menus.owner]
+    payments = problem.payments
+    reach = payments.reach[menus.owner]
     paid = reach >= 0
     if isinstance(cost, ExpectedSpend):
         followers = problem.followers
         many = Followers([followers[i] for i in menus.owner.tolist()])
-        prices = np.broadcast_to(cost.prices, bound.size)
+        prices = np.broadcast_to(cost.prices, payments.size)
         rates = side_payments(problem, menus.owner, np.where(paid, prices[reach], 0) * menus.spread)
-        payable = bound.index[menus.owner] >= 0
-        policies = np.eye(followers.n_actions)[menus.actions]
+        payable = payments.index[menus.owner] >= 0
+        policies = followers.deterministic_policies(menus.actions)
         spent = expected_payouts(many, rates, payable, policies, problem.leader_discount)
         return _Separable(problem, menus, spent.values * followers.counts[menus.owner], limit)
     if isinstance(cost, (LinearCost, QuadraticCost)):
-        prices = np.broadcast_to(cost.prices, bound.size)[reach]
+        prices = np.broadcast_to(cost.prices, payments.size)[reach]
         if isinstance(cost, QuadraticCost):
-            prices = prices + np.broadcast_to(cost.curvature, bound.size)[reach] * menus.spread
+            prices = prices + np.broadcast_to(cost.curvature, payments.size)[reach] * menus.spread
         each = np.where(paid, prices * menus.spread, 0.0).sum(axis=1)
         return _Separable(problem, menus, each, limit)
     return _General(problem, menus, limit)

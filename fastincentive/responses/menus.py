@@ -99,10 +99,10 @@ class Menus:
 
     def payments(self, problem: IncentiveProblem, pick: NDArray[np.int64]) -> FloatArray:
         """Payments (k,) that buy one entry per follower (n,)."""
-        bound = problem.payments
-        x = bound.lower.copy()
-        held = bound.reach >= 0
-        x[bound.reach[held]] = self.spread[pick][held]
+        payments = problem.payments
+        x = payments.lower.copy()
+        paid = payments.reach >= 0
+        x[payments.reach[paid]] = self.spread[pick][paid]
         return x
 
 
@@ -111,12 +111,12 @@ def coordinate_lines(problem: IncentiveProblem, x: FloatArray) -> Lines:
 
     A follower without payments gets a line of no length, so that its menu is not empty.
     """
-    bound = problem.payments
-    paid = bound.reach >= 0
+    payments = problem.payments
+    paid = payments.reach >= 0
     owner, column = np.nonzero(paid)
-    base = bound.spread(x)[owner]
+    base = payments.spread(x)[owner]
     rows = np.arange(owner.size)
-    base[rows, column] = bound.lower[bound.reach[owner, column]]
+    base[rows, column] = payments.lower[payments.reach[owner, column]]
     direction = np.zeros(base.shape)
     direction[rows, column] = 1.0
     unpaid = np.flatnonzero(~paid.any(axis=1))
@@ -143,10 +143,10 @@ class Cut(NamedTuple):
 
 def cut(problem: IncentiveProblem, lines: Lines) -> Cut:
     """Cut lines into regimes."""
-    bound, followers = problem.payments, problem.followers
+    payments, followers = problem.payments, problem.followers
     order = np.argsort(lines.owner, kind="stable")
     lines = Lines(lines.owner[order], lines.base[order], lines.direction[order])
-    equals = alike(followers, bound.index, problem.leader.labels)[lines.owner]
+    equals = alike(followers, payments.index, problem.leader.labels)[lines.owner]
     found = walk(
         repeat(followers.packed, lines.owner),
         followers.rewards[lines.owner] + side_payments(problem, lines.owner, lines.base),
@@ -237,11 +237,11 @@ def _price(problem: IncentiveProblem, owner: NDArray[np.int64], spread: FloatArr
 
 def _ends(problem: IncentiveProblem, lines: Lines) -> FloatArray:
     """Where each line leaves the bounds."""
-    bound = problem.payments
+    payments = problem.payments
     base, direction = lines.base, lines.direction
-    reach = bound.reach[lines.owner]
-    high = np.where(reach >= 0, bound.upper[reach], np.inf)
-    low = np.where(reach >= 0, bound.lower[reach], 0.0)
+    reach = payments.reach[lines.owner]
+    high = np.where(reach >= 0, payments.upper[reach], np.inf)
+    low = np.where(reach >= 0, payments.lower[reach], 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         ends = np.where(direction > 0, (high - base) / direction, np.inf)
         ends = np.where(direction < 0, (base - low) / -direction, ends)
@@ -252,16 +252,18 @@ def side_payments(
     problem: IncentiveProblem, owner: NDArray[np.int64], spread: FloatArray
 ) -> FloatArray:
     """x(s, a) (m, S, A) of one follower each, from its payments (m, K)."""
-    bound = problem.payments
+    payments = problem.payments
     # Where each payment stands in the follower's own list.
-    place = np.full((problem.n, bound.size + 1), -1)
-    rows, columns = np.nonzero(bound.reach >= 0)
-    place[rows, bound.reach[rows, columns]] = columns
+    place = np.full((problem.n, payments.size + 1), -1)
+    rows, columns = np.nonzero(payments.reach >= 0)
+    place[rows, payments.reach[rows, columns]] = columns
     index = np.take_along_axis(
-        place, np.where(bound.index >= 0, bound.index, bound.size).reshape(problem.n, -1), axis=1
+        place,
+        np.where(payments.index >= 0, payments.index, payments.size).reshape(problem.n, -1),
+        axis=1,
     )[owner]
-    held = np.take_along_axis(spread, np.maximum(index, 0), axis=1)
-    return np.where(index >= 0, held, 0.0).reshape(owner.size, *bound.index.shape[1:])
+    amounts = np.take_along_axis(spread, np.maximum(index, 0), axis=1)
+    return np.where(index >= 0, amounts, 0.0).reshape(owner.size, *payments.index.shape[1:])
 
 
 def build(
@@ -289,7 +291,7 @@ def label_marginals(
     followers, leader = problem.followers, problem.leader
     gamma = problem.leader_discount
     packed = repeat(followers.packed, owner)
-    policies = np.eye(followers.n_actions)[actions]
+    policies = followers.deterministic_policies(actions)
     labels = np.ascontiguousarray(leader.labels[owner])
     pattern = problem.passes.pattern
     chains = room(packed, pattern)

@@ -11,7 +11,7 @@ from fastincentive.kernels import bellman
 from fastincentive.problem.evaluation import Evaluation
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.responses.cheapest import supporting_payments
-from fastincentive.responses.ties import break_ties, is_proper, unit_of_reward
+from fastincentive.responses.ties import break_ties
 
 __all__ = ["Recovered", "recover"]
 
@@ -37,20 +37,20 @@ def recover(
     the (rounded) policies exact best responses are tried as well; the best objective is kept.
     """
     followers = problem.followers
-    unit = unit_of_reward(problem, payments)
+    best = followers.best_responses(problem.rewards(payments))
+    unit = best.unit
     candidates: list[tuple[FloatArray, FloatArray | None]] = [(payments, None)]
     if polish:
-        best = followers.best_responses(problem.rewards(payments))
         seen: list[FloatArray] = []
         for slack in (1e-9, 1e-6, 1e-4, 1e-2):
             near = np.empty(followers.shape)
             bellman.near_greedy_policies(best.q_values, best.values, slack * unit, policies, near)
-            rounded = np.eye(followers.n_actions)[np.argmax(near, axis=2)]
+            rounded = followers.deterministic_policies(np.argmax(near, axis=2))
             for target in (rounded, near):
                 if any(np.array_equal(target, other) for other in seen):
                     continue
                 seen.append(target)
-                if not is_proper(problem, target):
+                if not followers.is_proper(target):
                     continue
                 posted, supported = supporting_payments(problem, target, payments)
                 # At the same payments all tied responses are compared anyway.

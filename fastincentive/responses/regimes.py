@@ -223,7 +223,7 @@ def follower_regimes(mdp: TabularMDP, direction: ArrayLike, upper: float = np.in
     # Without a leader every action is a label of its own: only exact copies count as one.
     equals = alike(followers, kinds.reshape(1, states, actions), np.zeros((1, states, 1), int))
     found = walk(followers.packed, followers.rewards, line[None], equals, np.array([upper]))
-    policies = np.eye(actions)[found.actions]
+    policies = followers.deterministic_policies(found.actions)
     many = repeat(followers.packed, np.zeros(found.line.size, np.int64))
     rewards = followers.rewards + found.lower[:, None, None] * line
     count = found.line.size

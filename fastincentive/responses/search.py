@@ -75,10 +75,10 @@ class Search:
 
     def objective(self, pick: NDArray[np.int64]) -> float:
         """Return V - w C of one entry each (n,)."""
-        expected, _ = self.problem.leader.expectations(self.held(pick))
+        expected, _ = self.problem.leader.expectations(self.marginals(pick))
         return self.sign * (float(self.weights @ expected) - self.costs.total(pick))
 
-    def held(self, pick: NDArray[np.int64]) -> FloatArray:
+    def marginals(self, pick: NDArray[np.int64]) -> FloatArray:
         """Label marginals (T, n, L) of one entry each."""
         return np.ascontiguousarray(self.menus.marginals[:, pick])
 
@@ -112,7 +112,7 @@ class Search:
                 if better(worth.max(), worth[pick[i] - entries.start]):
                     pick[i] = entries.start + int(np.argmax(worth))
             return pick
-        marginals = self.held(pick)
+        marginals = self.marginals(pick)
         for i, conditional in enumerate(self.problem.leader.turns(marginals)):
             worth = self.worth(i, conditional, pick)
             first = self.menus.of(i).start
@@ -129,20 +129,20 @@ class Search:
     def values(self, i: int, conditional: FloatArray) -> FloatArray:
         """V of each of follower i's entries, given its conditional rewards (T, L)."""
         entries = self.menus.of(i)
-        held = self.menus.marginals[:, entries]
+        marginals = self.menus.marginals[:, entries]
         weighted = self.weights[:, None] * conditional
-        return np.einsum("tcl,tl->c", held, weighted)
+        return np.einsum("tcl,tl->c", marginals, weighted)
 
     def single_values(self) -> FloatArray:
         """V - w C of every entry (C,) of the only follower."""
-        marginals = self.held(self.menus.first[:1])
+        marginals = self.marginals(self.menus.first[:1])
         conditional = next(iter(self.problem.leader.turns(marginals)))
         return self.worth(0, conditional, self.menus.first[:1])
 
     def pair_values(self, pick: NDArray[np.int64], i: int, j: int) -> FloatArray:
         """V - w C of every pair of entries (C_i, C_j) of two followers, the others as in pick."""
         menus = self.menus
-        table = self.problem.leader.pair(self.held(pick), i, j)
+        table = self.problem.leader.pair(self.marginals(pick), i, j)
         table *= self.weights[:, None, None]
         second = np.matmul(table, menus.marginals[:, menus.of(j)].transpose(0, 2, 1))
         first = menus.marginals[:, menus.of(i)].transpose(1, 0, 2)
@@ -154,9 +154,9 @@ class Search:
         for i, j in itertools.combinations(range(self.problem.n), 2):
             values = self.pair_values(pick, i, j)
             starts = self.menus.first[[i, j]]
-            held = values[tuple(pick[[i, j]] - starts)]
+            current = values[tuple(pick[[i, j]] - starts)]
             best = np.unravel_index(int(np.argmax(values)), values.shape)
-            if better(values[best], held):
+            if better(values[best], current):
                 pick[[i, j]] = np.array(best) + starts
         return pick
 
@@ -166,7 +166,7 @@ class Search:
 
     def policies(self, pick: NDArray[np.int64]) -> FloatArray:
         """Policies (n, S, A) of these entries."""
-        return np.asarray(np.eye(self.problem.followers.n_actions)[self.menus.actions[pick]])
+        return self.problem.followers.deterministic_policies(self.menus.actions[pick])
 
     def from_starts(
         self,
@@ -196,9 +196,8 @@ class Search:
 
     def nearest(self, payments: FloatArray, policies: FloatArray | None) -> NDArray[np.int64]:
         """Each follower's entry nearest to payments (k,), of equal ones the most similar policy."""
-        bound, menus = self.problem.payments, self.menus
-        held = bound.spread(payments)
-        off = np.abs(menus.spread - held[menus.owner]).sum(axis=1)
+        menus, spread = self.menus, self.problem.payments.spread(payments)
+        off = np.abs(menus.spread - spread[menus.owner]).sum(axis=1)
         if policies is not None:
             chosen = np.argmax(policies, axis=2)[menus.owner]
             off += 1e-9 * ((menus.laws != chosen) & (menus.laws >= 0)).sum(axis=1)

@@ -151,14 +151,14 @@ def follower_responses(
         assert temperature is not None  # for the type checker
         found = answer(followers, rewards, response, temperature)
         policies, values, q_values = found.policies, found.values, found.q_values
-    held = followers.evaluate(rewards, policies)
+    evaluated = followers.evaluate(rewards, policies)
     return FollowerResponses(
         policies=policies,
-        values=held.values,
-        start_values=followers.start_values(held.values),
+        values=evaluated.values,
+        start_values=followers.start_values(evaluated.values),
         model_values=values,
         q_values=q_values,
-        occupancy=held.visits[:, :, None] * policies,
+        occupancy=evaluated.visits[:, :, None] * policies,
     )
 
 
@@ -219,7 +219,7 @@ def answer(
     best = followers.best_responses(rewards)
     policies = np.empty(followers.shape)
     bellman.boltzmann_policies(packed, best.q_values, temperature, policies)
-    greedy = np.eye(followers.n_actions)[best.actions]
+    greedy = followers.deterministic_policies(best.actions)
     still = np.zeros(gone.shape, bool)
     return Answer(policies, best.values, best.q_values, greedy, still)
 

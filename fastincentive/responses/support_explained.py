@@ -15,8 +15,8 @@ LISTED = 5
 
 def explain(task: SupportTask, supported: BoolArray) -> str:
     """Say which followers and states cannot be bought, by how much, and what would help."""
-    bound = task.payments
-    near = bound.lower.copy()
+    payments = task.payments
+    near = payments.lower.copy()
     lacking: list[tuple[float, int, int, int]] = []
     for group in task.payments.groups:
         if len(lacking) < LISTED and not supported[group].all():
@@ -31,7 +31,7 @@ def explain(task: SupportTask, supported: BoolArray) -> str:
         text.append(f"and {len(lacking) - LISTED} more")
     _, i, s, _ = lacking[0]
     remedies = [f"allow a payment for follower {i} in state {s} or on the way that it should take"]
-    if (near >= bound.upper).any():
+    if (near >= payments.upper).any():
         remedies.append("raise upper")
     if task.bonus.any():
         remedies.append("ask for a smaller margin")

@@ -27,17 +27,17 @@ class SupportProgramme:
 
         self.task = task
         self.group = group
-        bound, followers = task.payments, task.followers
-        self.scale = float(task.unit(bound.lower)[group].max())
-        self.variables = bound.reaching(group)
-        column = np.full(bound.size, -1)
+        payments, followers = task.payments, task.followers
+        self.scale = float(task.unit(payments.lower)[group].max())
+        self.variables = payments.reaching(group)
+        column = np.full(payments.size, -1)
         column[self.variables] = np.arange(self.variables.size)
         states, actions = followers.n_states, followers.n_actions
         pairs = states * actions
         paid, moves, average, fixed = [], [], [], []
         for i in group:
             mdp = followers[i]
-            index = bound.index[i].reshape(-1)
+            index = payments.index[i].reshape(-1)
             at = np.flatnonzero(index >= 0)
             shape = (pairs, self.variables.size)
             paid.append(csr_array((np.ones(at.size), (at, column[index[at]])), shape=shape))
@@ -64,8 +64,8 @@ class SupportProgramme:
         pinned = np.concatenate(fixed)
         self.bounds = np.column_stack(
             [
-                np.concatenate([bound.lower[self.variables], np.where(pinned, 0.0, -np.inf)]),
-                np.concatenate([bound.upper[self.variables], np.where(pinned, 0.0, np.inf)]),
+                np.concatenate([payments.lower[self.variables], np.where(pinned, 0.0, -np.inf)]),
+                np.concatenate([payments.upper[self.variables], np.where(pinned, 0.0, np.inf)]),
             ]
         )
         self.bounds[: self.variables.size] /= self.scale
@@ -116,9 +116,9 @@ class SupportProgramme:
         return self._payments(result.x), sorted(found, reverse=True)
 
     def _payments(self, solution: FloatArray) -> FloatArray:
-        bound, variables = self.task.payments, self.variables
+        payments, variables = self.task.payments, self.variables
         amounts = self.scale * solution[: variables.size]
-        return np.clip(amounts, bound.lower[variables], bound.upper[variables])
+        return np.clip(amounts, payments.lower[variables], payments.upper[variables])
 
     def _linprog(self, cost: FloatArray, rows: Any, equal: Any, bounds: FloatArray) -> Any:
         from scipy.optimize import linprog

@@ -20,9 +20,9 @@ __all__ = ["minimise_cost", "one_payment_each", "support_at_prices", "verified"]
 COST_GAP = 1e-9
 
 
-def one_payment_each(bound: BoundPayments) -> bool:
+def one_payment_each(payments: BoundPayments) -> bool:
     """Whether each follower has at most one payment, its own."""
-    return bound.reach.shape[1] == 1 and not bound.shared
+    return payments.reach.shape[1] == 1 and not payments.shared
 
 
 def support_at_prices(
@@ -41,11 +41,11 @@ def support_at_prices(
 
 def _by_newton(task: SupportTask, fallback: FloatArray) -> tuple[FloatArray, BoolArray]:
     """One payment per follower: raise it from the lower bound to the first root of the gap."""
-    bound = task.payments
-    paid = bound.reach[:, 0] >= 0
-    variable = bound.reach[paid, 0]
+    payments = task.payments
+    paid = payments.reach[:, 0] >= 0
+    variable = payments.reach[paid, 0]
     unit = task.unit(fallback)
-    x = bound.lower.copy()
+    x = payments.lower.copy()
     feasible = np.ones(task.followers.n, bool)
     for _ in range(500):
         gap, slope = task.gap_and_slope(x, feasible)
@@ -59,14 +59,14 @@ def _by_newton(task: SupportTask, fallback: FloatArray) -> tuple[FloatArray, Boo
         raised = np.where(open_gap, gap / np.where(open_gap, slope[:, 0], 1.0), 0.0)[paid]
         before = x[variable]
         above = before + raised
-        x[variable] = np.minimum(above, bound.upper[variable])
-        feasible[paid] &= above <= bound.upper[variable] * (1.0 + 1e-14)
+        x[variable] = np.minimum(above, payments.upper[variable])
+        feasible[paid] &= above <= payments.upper[variable] * (1.0 + 1e-14)
         if (x[variable] == before).all():
             feasible &= gap <= TIE * unit
             break
     else:
         feasible &= gap <= TIE * unit
-    keep = np.zeros(bound.size, bool)
+    keep = np.zeros(payments.size, bool)
     keep[variable[feasible[paid]]] = True
     return np.where(keep, x, fallback), feasible
 
@@ -74,7 +74,7 @@ def _by_newton(task: SupportTask, fallback: FloatArray) -> tuple[FloatArray, Boo
 def _by_linear_programme(
     task: SupportTask, prices: FloatArray, fallback: FloatArray
 ) -> tuple[FloatArray, BoolArray]:
-    bound = task.payments
+    payments = task.payments
     x = fallback.copy()
     feasible = np.zeros(task.followers.n, bool)
     for group in task.payments.groups:
@@ -85,7 +85,7 @@ def _by_linear_programme(
             feasible[group] = True
     x, feasible = verified(task, x, feasible)
     out = fallback.copy()
-    bought = bound.reaching(feasible)
+    bought = payments.reaching(feasible)
     out[bought] = x[bought]
     return out, feasible
 
@@ -106,7 +106,7 @@ def _close_gaps(task: SupportTask, x: FloatArray, feasible: BoolArray) -> FloatA
     Each gap is a maximum of lines in x; the violated ones are collected, and the least change
     that satisfies them all is a least-distance programme.
     """
-    bound = task.payments
+    payments = task.payments
     unit = task.unit(x)
     origin = x.copy()
     groups = task.payments.groups
@@ -118,20 +118,20 @@ def _close_gaps(task: SupportTask, x: FloatArray, feasible: BoolArray) -> FloatA
             break
         x = x.copy()
         for group, known in zip(groups, lines, strict=True):
-            variables = bound.reaching(group)
+            variables = payments.reaching(group)
             fresh = [i for i in group if open_gap[i]]
             for i in fresh:
-                row = np.zeros(bound.size)
-                held = bound.reach[i] >= 0
-                row[bound.reach[i, held]] = slope[i, held]
+                row = np.zeros(payments.size)
+                paid = payments.reach[i] >= 0
+                row[payments.reach[i, paid]] = slope[i, paid]
                 known.append((row[variables], gap[i] + row @ (x - origin)))
             if fresh:
-                x[variables] = _nearest_on_lines(bound, variables, origin, known)
+                x[variables] = _nearest_on_lines(payments, variables, origin, known)
     return x
 
 
 def _nearest_on_lines(
-    bound: BoundPayments,
+    payments: BoundPayments,
     variables: NDArray[np.int64],
     origin: FloatArray,
     lines: Sequence[tuple[FloatArray, float]],
@@ -143,7 +143,7 @@ def _nearest_on_lines(
     """
     from scipy.optimize import nnls
 
-    here, lower, upper = origin[variables], bound.lower[variables], bound.upper[variables]
+    here, lower, upper = origin[variables], payments.lower[variables], payments.upper[variables]
     finite = np.isfinite(upper)
     eye = np.eye(variables.size)
     values = np.array([value for _, value in lines])

@@ -67,12 +67,12 @@ class SupportTask:
         Only those in ``who`` get the bonus: for the others it might be earned for ever.
         """
         rewards = self.problem.rewards(x) + np.where(who[:, None, None], self.bonus, 0.0)
-        held = self.followers.evaluate(rewards, self.policies)
+        own = self.followers.evaluate(rewards, self.policies)
         best = self.followers.best_responses(rewards)
-        answer = np.eye(self.followers.n_actions)[best.actions]
+        answer = self.followers.deterministic_policies(best.actions)
         other = self.followers.evaluate(rewards, answer)
-        gap = self.followers.start_values(other.values - held.values)
-        occupancy = held.visits[:, :, None] * self.policies - other.visits[:, :, None] * answer
+        gap = self.followers.start_values(other.values - own.values)
+        occupancy = own.visits[:, :, None] * self.policies - other.visits[:, :, None] * answer
         return gap, self.payments.compress(occupancy)
 
 
@@ -126,7 +126,7 @@ def check_absorbed(problem: IncentiveProblem, policies: FloatArray, visited: Boo
         raise InfeasiblePolicyError(
             f"policies: no payments make these best responses by a margin; follower {i}, whose "
             f"discount is 1, is absorbed in state {s}, where nothing can be paid and action {a} is "
-            "as good to it. Use a discount below 1, or a leader that does not tell these apart."
+            "as good to it. Use a discount below 1, or a leader whose labels are the same for them."
         )
 
 

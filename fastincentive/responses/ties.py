@@ -17,7 +17,7 @@ from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.responses.menus import Lines, Menus, collect
 from fastincentive.responses.search import Search
 
-__all__ = ["TieBreak", "break_ties", "broken_ties", "is_proper", "unit_of_reward"]
+__all__ = ["TieBreak", "break_ties", "broken_ties", "unit_of_reward"]
 
 #: All combinations of the followers' tied responses are priced up to this many.
 ENUMERATED = 4096
@@ -58,10 +58,9 @@ def broken_ties(
     (n, S, A), deterministic or not, is kept if it is a best response and nothing does better.
     """
     which = np.arange(problem.n)
-    bound = problem.payments
-    held = bound.spread(payments)
+    spread = problem.payments.spread(payments)
     # A line of no length: the responses that are optimal at its only point.
-    menus = collect(problem, Lines(which, held, np.zeros(held.shape)))
+    menus = collect(problem, Lines(which, spread, np.zeros(spread.shape)))
     sizes = np.diff(menus.first)
     if menus.owner.size == problem.n:
         pick, exact = menus.first[:-1], menus.complete
@@ -70,22 +69,22 @@ def broken_ties(
     else:
         search = Search(problem, menus, sign)
         few = not problem.has_types and float(np.log(sizes).sum()) <= math.log(ENUMERATED) + 1e-9
-        pick = _compare(search, sizes) if few else _take_turns(search)
+        pick = _best_combination(search, sizes) if few else _take_turns(search)
         exact = menus.complete and bool(few)
     chosen = _policies(problem, menus, pick)
     if start is not None:
-        kept = _restrict(problem, payments, start)
+        kept = _on_optimal_actions(problem, payments, start)
         if kept is not None:
             # The leader does not choose what it cannot afford.
             budget = sign > 0.0
-            ahead = _net(problem, payments, chosen, budget) - _net(problem, payments, kept, budget)
-            if not sign * ahead > 1e-13 * max(1.0, abs(ahead)):
+            gain = _net(problem, payments, chosen, budget) - _net(problem, payments, kept, budget)
+            if not sign * gain > 1e-13 * max(1.0, abs(gain)):
                 chosen = kept
     return TieBreak(chosen, exact)
 
 
 def _policies(problem: IncentiveProblem, menus: Menus, pick: NDArray[np.int64]) -> FloatArray:
-    return np.asarray(np.eye(problem.followers.n_actions)[menus.actions[pick]])
+    return problem.followers.deterministic_policies(menus.actions[pick])
 
 
 def _net(
@@ -98,7 +97,7 @@ def _net(
     return problem.net(problem.leader_pass(policies, gradient=False).value, cost)
 
 
-def _compare(search: Search, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+def _best_combination(search: Search, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
     """Price every combination, two followers at a time."""
     first = search.menus.first[:-1]
     many = np.argsort(-sizes, kind="stable")[:2]
@@ -127,19 +126,17 @@ def _take_turns(search: Search) -> NDArray[np.int64]:
     return max(found, key=lambda each: each[1])[0]
 
 
-def _restrict(
+def _on_optimal_actions(
     problem: IncentiveProblem, payments: FloatArray, start: FloatArray
 ) -> FloatArray | None:
     """``start`` on its optimal actions, if that makes it a best response."""
     followers = problem.followers
     rewards = problem.rewards(payments)
     best = followers.best_responses(rewards)
-    unit = unit_of_reward(problem, payments)
-    tied = best.q_values >= best.q_values.max(axis=2, keepdims=True) - TIE * unit[:, None, None]
+    unit = best.unit
+    taken = np.where(best.optimal_actions(), start, 0.0)
     kept = np.empty(followers.shape)
-    bellman.near_greedy_policies(
-        best.q_values, best.q_values.max(axis=2), TIE * unit, np.where(tied, start, 0.0), kept
-    )
+    bellman.near_greedy_policies(best.q_values, best.q_values.max(axis=2), TIE * unit, taken, kept)
     try:
         values = followers.start_values(followers.evaluate(rewards, kept).values)
     except ImproperPolicyError:
@@ -150,15 +147,4 @@ def _restrict(
 
 def unit_of_reward(problem: IncentiveProblem, payments: FloatArray) -> FloatArray:
     """Each follower's unit of reward (n,): the size of its values and rewards, at least 1e-9."""
-    best = problem.followers.best_responses(problem.rewards(payments))
-    finite = np.where(np.isfinite(best.q_values), np.abs(best.q_values), 0.0)
-    return np.maximum(finite.max(axis=(1, 2)), 1e-9)
-
-
-def is_proper(problem: IncentiveProblem, policies: FloatArray) -> bool:
-    """Whether followers with discount 1 are absorbed under these policies (n, S, A)."""
-    try:
-        problem.followers.evaluate(problem.followers.rewards, policies)
-    except ImproperPolicyError:
-        return False
-    return True
+    return problem.followers.best_responses(problem.rewards(payments)).unit

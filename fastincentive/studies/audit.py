@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastincentive._arrays import FloatArray
+from fastincentive._random import Rng, renamed_seed, seed_of
 from fastincentive._tables import small, text_table
 from fastincentive.errors import invalid
 from fastincentive.followers.parameterization import Direct, Parameterization, Softmax
@@ -116,7 +117,8 @@ def audit_gradients(
     estimators: dict[str, Reinforce] | Sequence[str] | None = None,
     *,
     trajectories: int = 20_000,
-    seed: int = 0,
+    rng: Rng = 0,
+    seed: int | None = None,
 ) -> GradientAudit:
     """Compare the leader's exact gradient with estimates, and with finite differences.
 
@@ -132,7 +134,11 @@ def audit_gradients(
         By default all ``audit.FORMS``; their trajectories and seeds are those given here.
     trajectories : int
         For each estimate.
-    seed : int
+    rng : None, int or numpy.random.Generator
+        What trajectories and the entries for finite differences are drawn with: the default of 0
+        gives the same ones in every run, None others each time.
+    seed : int, optional
+        The old name of ``rng``, still accepted with a DeprecationWarning.
 
     Returns
     -------
@@ -144,6 +150,7 @@ def audit_gradients(
     InputError
         If the policies are none, an estimator is not known, or there are types of followers.
     """
+    drawn_with = seed_of(renamed_seed(rng, seed))
     followers = problem.followers
     given = uniform_policies(followers) if policies is None else policies
     checked = followers.check_policies(given)
@@ -159,11 +166,11 @@ def audit_gradients(
         raise invalid("estimators", "at least one", "none")
     estimates = {}
     for name, each in estimators.items():
-        chosen = replace(each, trajectories=trajectories, rng=seed)
+        chosen = replace(each, trajectories=trajectories, rng=drawn_with)
         estimates[name], _ = chosen.estimate(problem, checked, parameterization)
     exact = problem.leader_gradient(checked)
     slope = _in_parameters(problem, exact, checked, parameterization)
-    off, count = _finite_differences(problem, exact, checked, seed)
+    off, count = _finite_differences(problem, exact, checked, np.random.default_rng(drawn_with))
     return GradientAudit(slope, problem.leader_value(checked), estimates, off, count)
 
 
@@ -179,14 +186,13 @@ def _in_parameters(
 
 
 def _finite_differences(
-    problem: IncentiveProblem, exact: FloatArray, policies: FloatArray, seed: int
+    problem: IncentiveProblem, exact: FloatArray, policies: FloatArray, rng: np.random.Generator
 ) -> tuple[float, int]:
     """Largest difference to central differences along rows of the simplex, relative; their count.
 
     Mass moves from an action to another of the same state; the value is as smooth outside the
     simplex, so that policies at its border can be looked at, too.
     """
-    rng = np.random.default_rng(seed)
     choices = np.argwhere(problem.followers.available.sum(axis=2) > 1)
     picked = rng.permutation(len(choices))[:DIFFERENCES]
     largest, slopes = 0.0, [1e-300]

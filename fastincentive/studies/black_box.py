@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastincentive._arrays import FloatArray
+from fastincentive._random import Rng, renamed_seed, seed_of
 from fastincentive.errors import invalid
 from fastincentive.followers.followers import Followers
 from fastincentive.followers.simulators import EstimatedMDP
@@ -56,7 +57,9 @@ def model_uncertainty(
     policies: ArrayLike,
     estimates: Sequence[EstimatedMDP | None],
     draws: int = 200,
-    seed: int = 0,
+    rng: Rng = 0,
+    *,
+    seed: int | None = None,
 ) -> ModelUncertainty:
     """Evaluate a point under models that the followers' samples allow.
 
@@ -71,7 +74,11 @@ def model_uncertainty(
         One for each follower, None where the model is known.
     draws : int
         Models drawn for each follower, see ``EstimatedMDP.resample``.
-    seed : int
+    rng : None, int or numpy.random.Generator
+        What the models are drawn with: the default of 0 gives the same ones in every run, None
+        others each time.
+    seed : int, optional
+        The old name of ``rng``, still accepted with a DeprecationWarning.
 
     Returns
     -------
@@ -83,26 +90,27 @@ def model_uncertainty(
     InputError
         If an argument is not as described.
     """
+    rng = renamed_seed(rng, seed)
     if len(estimates) != problem.n:
         raise invalid("estimates", f"{problem.n}, one for each follower", len(estimates))
     if draws < 2:
         raise invalid("draws", "an integer of at least 2", draws)
     x = problem.payments.check_bounds(payments)
     checked = problem.followers.check_policies(policies)
-    rng = np.random.default_rng(seed)
+    generator = np.random.default_rng(rng)
     found = np.empty((3, draws))
     for k in range(draws):
         mdps = [
-            mdp if each is None else each.resample(rng).replace(discount=mdp.discount)
+            mdp if each is None else each.resample(generator).replace(discount=mdp.discount)
             for mdp, each in zip(problem.followers, estimates, strict=True)
         ]
         drawn = problem.replace(followers=Followers(mdps, problem.followers.counts))
-        held = drawn.evaluate(x, checked)
+        fixed = drawn.evaluate(x, checked)
         best = drawn.followers.best_responses(drawn.rewards(x))
-        answer = np.eye(drawn.followers.n_actions)[best.actions]
+        answer = drawn.followers.deterministic_policies(best.actions)
         value = drawn.leader_pass(answer, gradient=False).value
         cost = drawn.cost_pass(x, answer, gradient=False).value
-        found[:, k] = held.feasibility, held.objective, drawn.net(value, cost)
+        found[:, k] = fixed.feasibility, fixed.objective, drawn.net(value, cost)
     return ModelUncertainty(*found)
 
 
@@ -111,7 +119,9 @@ def solve_estimated(
     estimates: Sequence[EstimatedMDP | None],
     margins: Sequence[float] = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
     draws: int = 100,
-    seed: int = 0,
+    rng: Rng = 0,
+    *,
+    seed: int | None = None,
     **settings: Any,
 ) -> tuple[Solution, ModelUncertainty]:
     """Find payments that are good for the followers that the samples allow, not for one model.
@@ -128,8 +138,11 @@ def solve_estimated(
         One for each follower, None where the model is known.
     margins : sequence of float
         By how much the wanted responses are to be better than others, in units of reward.
-    draws, seed : int
-        As for ``model_uncertainty``.
+    draws : int
+    rng : None, int or numpy.random.Generator
+        As for ``model_uncertainty``; the models drawn are the same ones for every margin.
+    seed : int, optional
+        The old name of ``rng``, still accepted with a DeprecationWarning.
     **settings
         Of ``solve``: where to start, how to refine, and so on.
 
@@ -143,13 +156,14 @@ def solve_estimated(
     InputError
         If an argument is not as described.
     """
+    drawn_with = seed_of(renamed_seed(rng, seed))
     if not len(margins):
         raise invalid("margins", "at least one", "none")
     best = None
     for margin in margins:
         solution = solve(problem, tie_breaking=WeakStackelberg(margin), **settings)
         found = model_uncertainty(
-            problem, solution.payments, solution.policies, estimates, draws, seed
+            problem, solution.payments, solution.policies, estimates, draws, drawn_with
         )
         if best is None or found.answered.mean() > best[1].answered.mean():
             best = solution, found

@@ -26,10 +26,10 @@ WEIGHTS = 12
 MARGIN = 1.25
 #: Objectives this close, relative to their size, are equal: the cheaper point is taken.
 TIE = 1e-12
-#: Share of the value for which a payment is a trifle.
-TRIFLE = 1e-8
+#: Share of the value below which what a payment costs is negligible.
+NEGLIGIBLE_SHARE = 1e-8
 #: The default range stops where payments are worth it that add this share of the largest gain.
-LAST = 1e-3
+LEAST_GAIN_SHARE = 1e-3
 #: The table shows at most this many payments.
 _MOST_PAYMENTS = 4
 
@@ -160,18 +160,18 @@ def pareto(
         raise InputError(f"method: expected a RegimeAscent, got {type(method).__name__}")
     if weights is not None and budgets is not None:
         raise InputError("budgets: expected weights or budgets, got both")
-    bound = problem.payments
-    first = bound.lower if start is None else bound.check_bounds(start, "start")
-    finder = _Finder(problem, method, first)
+    payments = problem.payments
+    first = payments.lower if start is None else payments.check_bounds(start, "start")
+    finder = _PointSearch(problem, method, first)
     if budgets is not None:
-        limits = _numbers("budgets", budgets)
+        limits = _sorted_numbers("budgets", budgets)
         variants = [problem.replace(budget=b) for b in limits.tolist()]
         weighed = np.full(limits.size, problem.cost_weight)
     else:
         limits = None
-        weighed = finder.weights() if weights is None else _numbers("weights", weights)
+        weighed = finder.weights() if weights is None else _sorted_numbers("weights", weights)
         variants = [problem.replace(cost_weight=w) for w in weighed.tolist()]
-    bar = progress_bar(len(variants), 0) if progress else None
+    bar = progress_bar(len(variants)) if progress else None
     try:
         for variant in variants:
             finder.search(variant)
@@ -180,10 +180,21 @@ def pareto(
     finally:
         if bar is not None:
             bar.close()
+    return _front(problem, weighed, limits, variants, finder)
+
+
+def _front(
+    problem: IncentiveProblem,
+    weights: FloatArray,
+    budgets: FloatArray | None,
+    variants: list[IncentiveProblem],
+    finder: _PointSearch,
+) -> ParetoFront:
+    """Put the best point of each variant together."""
     chosen = [finder.best(variant) for variant in variants]
     return ParetoFront(
-        weights=weighed,
-        budgets=limits,
+        weights=weights,
+        budgets=budgets,
         payments=np.array([point.payments for point in chosen]),
         leader_values=np.array([point.value for point in chosen]),
         costs=np.array([point.cost for point in chosen]),
@@ -211,7 +222,7 @@ class _Point(NamedTuple):
     pessimistic_value: float
 
 
-class _Finder:
+class _PointSearch:
     """Searches one variant of a problem after another and keeps every point found."""
 
     def __init__(self, problem: IncentiveProblem, method: RegimeAscent, start: FloatArray) -> None:
@@ -228,8 +239,8 @@ class _Finder:
         point = self._search(variant)
         if variant.cost_weight == 0.0 and 0.0 < point.cost < np.inf:
             # Payments that bring nothing are left out only if they cost something.
-            trifle = TRIFLE * max(1.0, abs(point.value)) / point.cost
-            self._search(variant.replace(cost_weight=trifle))
+            negligible = NEGLIGIBLE_SHARE * max(1.0, abs(point.value)) / point.cost
+            self._search(variant.replace(cost_weight=negligible))
         return self.best(variant)
 
     def _search(self, variant: IncentiveProblem) -> _Point:
@@ -255,7 +266,7 @@ class _Finder:
         if not gain > 1e-9 * max(1.0, abs(most.value)):
             return np.array([problem.cost_weight])
         cost = most.cost if 0.0 < most.cost < np.inf else 1.0
-        most = point = self.search(problem.replace(cost_weight=LAST * gain / cost))
+        most = point = self.search(problem.replace(cost_weight=LEAST_GAIN_SHARE * gain / cost))
         if not 0.0 < most.cost < np.inf:
             return np.array([problem.cost_weight])
         # Newton's iteration for the largest gain per cost (Dinkelbach): it rises to the weight
@@ -285,14 +296,16 @@ class _Finder:
         answer = recover(free, payments, found, polish=False)
         worst = answer.pessimistic.leader_value
         # What is best for the leader without a budget may break it, what was found does not.
-        for each, held in (
+        for each, evaluation in (
             (answer.policies, answer.evaluation),
             (found, free.evaluate(payments, found)),
         ):
-            self._points.append(_Point(payments, each, held.leader_value, held.cost, worst))
+            self._points.append(
+                _Point(payments, each, evaluation.leader_value, evaluation.cost, worst)
+            )
 
 
-def _numbers(argument: str, values: ArrayLike) -> FloatArray:
+def _sorted_numbers(argument: str, values: ArrayLike) -> FloatArray:
     """Return numbers >= 0 as (m,), in rising order."""
     numbers = np.atleast_1d(np.array(values, float))
     if numbers.ndim != 1 or numbers.size == 0:

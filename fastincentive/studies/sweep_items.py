@@ -133,7 +133,7 @@ def number_cell(value: object) -> str:
 def outcome_cell(item: SweepItem) -> str:
     """Status of a solution, or the error."""
     if item.error is not None:
-        return _cut(f"{item.error.type}: {item.error.message}", 2 * WIDTH)
+        return _shortened(f"{item.error.type}: {item.error.message}", 2 * WIDTH)
     status = getattr(item.solution, "status", None)
     return getattr(status, "name", "done").lower().replace("_", " ")
 
@@ -141,14 +141,14 @@ def outcome_cell(item: SweepItem) -> str:
 def short_cell(value: object) -> str:
     """Show a setting in a few characters."""
     if isinstance(value, str):
-        return _cut(value)
+        return _shortened(value)
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, np.ndarray):
-        return _cut(np.array2string(value, precision=4, threshold=4, edgeitems=2))
-    return _cut(repr(value))
+        return _shortened(np.array2string(value, precision=4, threshold=4, edgeitems=2))
+    return _shortened(repr(value))
 
 
-def _cut(text: str, width: int = WIDTH) -> str:
+def _shortened(text: str, width: int = WIDTH) -> str:
     line = " ".join(text.split())
     return line if len(line) <= width else line[: width - 3] + "..."

@@ -16,7 +16,7 @@ from fastincentive._threads import limited
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.studies.sweep_items import Failure
 
-__all__ = ["Outcome", "Parcel", "run_elsewhere", "run_here"]
+__all__ = ["Outcome", "Parcel", "Runs", "run_elsewhere", "run_here"]
 
 #: What a worker that is gone may have died of.
 HINT = (
@@ -61,16 +61,17 @@ class Outcome(NamedTuple):
     seconds: float
 
 
-_Runs = Generator[tuple[int, Outcome], None, None]
+#: Items' numbers and outcomes, as they come.
+Runs = Generator[tuple[int, Outcome], None, None]
 
 
-def run_here(tasks: Iterable[_Task]) -> _Runs:
+def run_here(tasks: Iterable[_Task]) -> Runs:
     """Run tasks one after the other in this process."""
     for j, task in enumerate(tasks):
         yield j, _attempt(*task)
 
 
-def run_elsewhere(executor: Executor, tasks: Iterable[_Task]) -> _Runs:
+def run_elsewhere(executor: Executor, tasks: Iterable[_Task]) -> Runs:
     """Outcomes as they come; if the caller or an interrupt ends it, what has not begun is not."""
     place: dict[Future[Outcome], int] = {}
     try:

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from fastincentive._progress import progress_bar
+from fastincentive._random import check_rng
 from fastincentive.errors import InputError, invalid
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.solver.loop import solve
 from fastincentive.studies.sweep_items import Sweep, SweepItem
-from fastincentive.studies.sweep_workers import Outcome, Parcel, run_elsewhere, run_here
+from fastincentive.studies.sweep_workers import Outcome, Parcel, Runs, run_elsewhere, run_here
 
 __all__ = ["sweep"]
 
@@ -44,8 +45,8 @@ def sweep(
         ``MPIPoolExecutor``, dask's ``client.get_executor()``. By default they run in this process,
         one after the other. It is left open.
     solve : callable
-        Called as ``solve(problem, **settings)``; ``fi.solve``, or another function of a problem
-        such as ``fi.global_optimum``. For other processes it must be a function of a module.
+        Called as ``solve(problem, **settings)``, such as ``fi.solve`` or ``fi.global_optimum``.
+        For other processes it must be a function of a module.
     threads_per_item : int, optional
         Numba's threads for one item, no more than its worker has: by default one on an executor,
         all without.
@@ -66,29 +67,23 @@ def sweep(
     ------
     InputError
         If problems and settings do not pair up, ``solve`` does not take a setting, or the executor
-        is none.
+        or ``rng`` is none.
     KeyboardInterrupt
         Items that have not begun are cancelled first.
 
     Notes
     -----
     What an item raises is kept in ``item.error``; a worker that dies fails the items that a broken
-    pool leaves undone. Warnings are issued where the items run.
-
-    A problem is pickled once, without what can be derived from it (21 kB for the paper's), and
-    kept by each worker until the next one comes. Compiled kernels are read from numba's cache on
-    disk. Processes should be started by "spawn" or "forkserver": one forked after numba has
-    started threads is killed at its first threaded kernel. NumPy's linear algebra has threads of
-    its own: set ``OPENBLAS_NUM_THREADS=1`` (and ``NUMBA_NUM_THREADS``, if a worker should never
-    have more) in the environment that the workers inherit.
+    pool leaves undone. Warnings are issued where the items run. A problem is pickled once, and kept
+    by each worker until the next one comes. Start processes by "spawn" or "forkserver": one forked
+    after numba has started threads is killed at its first threaded kernel. NumPy's linear algebra
+    has threads of its own: set ``OPENBLAS_NUM_THREADS=1`` in the environment of the workers.
 
     Examples
     --------
-    Three starts, of which the second cannot work:
-
     >>> import fastincentive as fi
     >>> problem = fi.models.example1()
-    >>> starts = [{"initial_payments": x} for x in (0.0, [1.0], 2.0)]
+    >>> starts = [{"initial_payments": x} for x in (0.0, [1.0], 2.0)]  # the second cannot work
     >>> found = fi.sweep(problem, starts, method=fi.RegimeAscent())
     >>> [item.error is None for item in found.items]
     [True, False, True]
@@ -101,6 +96,23 @@ def sweep(
         with ProcessPoolExecutor(2, mp_context=spawn) as pool:
             print(fi.sweep(problem, starts, executor=pool))
     """
+    _check_executor(executor, threads_per_item)
+    check_rng(common.get("rng"))
+    each, own = _paired(problems, settings)
+    chosen = _seeded(own, common)
+    _check_settings(solve, each, chosen, common)
+    threads = 1 if threads_per_item is None and executor is not None else threads_per_item
+    shared = Parcel(problems) if isinstance(problems, IncentiveProblem) else None
+    tasks = (
+        (solve, shared or Parcel(problem), arguments, threads)
+        for problem, arguments in zip(each, chosen, strict=True)
+    )
+    runs = run_here(tasks) if executor is None else run_elsewhere(executor, tasks)
+    outcomes = _collect(runs, progress_bar(len(each)) if progress else None)
+    return Sweep(tuple(SweepItem(j, arguments, *outcomes[j]) for j, arguments in enumerate(chosen)))
+
+
+def _check_executor(executor: object, threads: int | None) -> None:
     if executor is not None and not isinstance(executor, Executor):
         raise invalid(
             "executor",
@@ -109,20 +121,13 @@ def sweep(
             None,
             "A dask client has one: client.get_executor().",
         )
-    if threads_per_item is not None and threads_per_item < 1:
-        raise invalid("threads_per_item", "a positive integer", threads_per_item)
-    each, own = _paired(problems, settings)
-    chosen = _seeded(own, common)
-    _check(solve, each, chosen, common)
-    threads = 1 if threads_per_item is None and executor is not None else threads_per_item
-    shared = Parcel(problems) if isinstance(problems, IncentiveProblem) else None
-    tasks = (
-        (solve, shared or Parcel(problem), arguments, threads)
-        for problem, arguments in zip(each, chosen, strict=True)
-    )
+    if threads is not None and threads < 1:
+        raise invalid("threads_per_item", "a positive integer", threads)
+
+
+def _collect(runs: Runs, bar: Any) -> dict[int, Outcome]:
+    """Run all items, in whatever order they end; the bar, if there is one, is closed."""
     outcomes: dict[int, Outcome] = {}
-    bar = progress_bar(len(each), 0) if progress else None
-    runs = run_here(tasks) if executor is None else run_elsewhere(executor, tasks)
     try:
         for j, outcome in runs:
             outcomes[j] = outcome
@@ -132,14 +137,14 @@ def sweep(
         runs.close()
         if bar is not None:
             bar.close()
-    return Sweep(tuple(SweepItem(j, arguments, *outcomes[j]) for j, arguments in enumerate(chosen)))
+    return outcomes
 
 
 def _paired(
     problems: object, settings: object
 ) -> tuple[list[IncentiveProblem], list[dict[str, Any]]]:
     """Problems and settings item by item."""
-    each = [problems] if isinstance(problems, IncentiveProblem) else _listed("problems", problems)
+    each = [problems] if isinstance(problems, IncentiveProblem) else _as_list("problems", problems)
     for j, problem in enumerate(each):
         if not isinstance(problem, IncentiveProblem):
             raise invalid("problems", "IncentiveProblems", type(problem).__name__, f"item {j}")
@@ -148,7 +153,7 @@ def _paired(
     if settings is None or isinstance(settings, Mapping):
         given: list[Any] = [{} if settings is None else settings] * len(each)
     else:
-        given = _listed("settings", settings)
+        given = _as_list("settings", settings)
         if isinstance(problems, IncentiveProblem):
             each *= len(given)
     for j, arguments in enumerate(given):
@@ -167,7 +172,7 @@ def _paired(
     return each, [dict(arguments) for arguments in given]
 
 
-def _listed(argument: str, value: object) -> list[Any]:
+def _as_list(argument: str, value: object) -> list[Any]:
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise invalid(argument, "a sequence", type(value).__name__)
     return list(value)
@@ -197,7 +202,7 @@ def _seeds(rng: Any, count: int) -> list[int]:
     return [int(child.generate_state(1, np.uint64)[0]) for child in sequence.spawn(count)]
 
 
-def _check(
+def _check_settings(
     solve: Callable[..., Any],
     problems: list[IncentiveProblem],
     chosen: list[dict[str, Any]],

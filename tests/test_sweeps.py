@@ -1,7 +1,6 @@
 """Sweeps: the same bits on any executor, in order, and what fails or dies is reported."""
 
 import copy
-import dataclasses
 import multiprocessing
 import os
 import pickle
@@ -13,32 +12,13 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 import numba
 import numpy as np
 import pytest
-from conftest import random_game, random_policy
+from conftest import assert_identical, random_game, random_policy
 
 import fastincentive as fi
 from fastincentive.errors import InputError, MissingExtraError
 from fastincentive.studies.sweep_workers import Parcel
 
 SEARCH = fi.RegimeAscent(rounds=1, directions=1)
-
-
-def same_bits(one, two):
-    """Compare nested results bit by bit."""
-    if dataclasses.is_dataclass(one):
-        one, two = vars(one), vars(two)
-    if isinstance(one, dict):
-        assert one.keys() == two.keys()
-        one, two = list(one.values()), list(two.values())
-    if isinstance(one, (list, tuple)):
-        assert len(one) == len(two)
-        for left, right in zip(one, two, strict=True):
-            same_bits(left, right)
-    elif isinstance(one, np.ndarray):
-        assert (one.dtype, one.shape, one.tobytes()) == (two.dtype, two.shape, two.tobytes())
-    elif isinstance(one, float):
-        assert one.hex() == two.hex()
-    else:
-        assert one == two
 
 
 # Functions of a problem that other processes can import
@@ -102,8 +82,8 @@ def test_the_same_bits_in_threads_and_processes(problem, grid):
     for found in (threaded, wide, apart):
         for ours, theirs in zip(here.items, found.items, strict=True):
             assert ours.index == theirs.index
-            same_bits(ours.settings, {**theirs.settings, "method": ours.settings["method"]})
-            same_bits(ours.solution, theirs.solution)
+            assert_identical(ours.settings, {**theirs.settings, "method": ours.settings["method"]})
+            assert_identical(ours.solution, theirs.solution)
             assert theirs.seconds >= 0.0
         error = found.items[2].error
         assert error[:2] == here.items[2].error[:2] == ("InputError", error.message)
@@ -281,7 +261,7 @@ def test_best_and_table(problem):
     assert found.best is found.best_item.solution
     assert found.best.objective == max(each.objective for each in found.solutions)
     item = found.best_item
-    same_bits(fi.solve(problem, **item.settings), item.solution)
+    assert_identical(fi.solve(problem, **item.settings), item.solution)
     lines = str(found).splitlines()
     assert lines[0].split()[:3] == ["item", "initial_payments", "objective"]
     assert "method" not in lines[0]  # the same for all
@@ -327,10 +307,10 @@ def test_models_stay_shared_and_read_only():
             assert not array.flags.writeable
     before = fi.Followers([mdp, mdp.replace(initial=0)])
     for one, two in zip(before.packed, followers.packed, strict=True):
-        same_bits(one, two)
+        assert_identical(one, two)
         assert one.flags.writeable == two.flags.writeable
-    same_bits(before.rewards, followers.rewards)
-    same_bits(sent(mdp).discount, mdp.discount)
+    assert_identical(before.rewards, followers.rewards)
+    assert_identical(sent(mdp).discount, mdp.discount)
 
 
 def test_counts_of_types_are_sent():
@@ -341,7 +321,7 @@ def test_counts_of_types_are_sent():
     other = sent(problem)
     assert other.followers.population == 8
     assert other.fingerprint() == problem.fingerprint()
-    same_bits(vars(other.payments), vars(problem.payments))
+    assert_identical(vars(other.payments), vars(problem.payments))
 
 
 @pytest.mark.parametrize("make", [sent, copy.deepcopy])
@@ -356,8 +336,8 @@ def test_copies_are_the_same_problem(make):
     problem = game.problem(fi.Payments.everywhere(upper=3.0, budget=5.0), leader)
     other = make(problem)
     policies = random_policy(np.random.default_rng(3), problem.followers.available)
-    same_bits(problem.leader_gradient(policies), other.leader_gradient(policies))
-    same_bits(problem.evaluate(0.1, policies), other.evaluate(0.1, policies))
+    assert_identical(problem.leader_gradient(policies), other.leader_gradient(policies))
+    assert_identical(problem.evaluate(0.1, policies), other.evaluate(0.1, policies))
     assert other.budget == 5.0
 
 

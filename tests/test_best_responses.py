@@ -194,7 +194,7 @@ def test_memory_of_several_followers_and_moves_of_every_kind():
 
 @pytest.mark.slow
 def test_memory_follows_where_policy_iteration_takes_over(monkeypatch):
-    monkeypatch.setattr(large, "PATIENCE", 0.0)
+    monkeypatch.setattr(large, "PATIENCE_FACTORISATIONS", 0.0)
     mdp = random_mdp("ring", 1, discount=0.9999)
     followers, memory = Followers([mdp]), ResponseMemory()
     rewards = followers.rewards.copy()
@@ -217,7 +217,7 @@ def test_warm_actions_alone_are_evaluated_first():
 
 @pytest.mark.slow
 def test_policy_iteration_takes_over(monkeypatch):
-    monkeypatch.setattr(large, "PATIENCE", 0.0)
+    monkeypatch.setattr(large, "PATIENCE_FACTORISATIONS", 0.0)
     mdp = random_mdp("ring", 1, discount=0.9999)
     answer = fi.best_response(mdp)
     assert bellman_residual(mdp, answer.values) <= 1e-13 * np.abs(answer.values).max()
