@@ -32,7 +32,7 @@ FLOORS = (
     ("io",),
     ("solution",),
     ("kernels",),
-    ("_files", "_machine", "_progress", "_tables", "_threads"),  # the ground
+    ("_files", "_machine", "_progress", "_random", "_tables", "_threads"),  # the ground
     ("_arrays", "errors"),
 )
 FLOOR = {wing: floor for floor, wings in enumerate(reversed(FLOORS)) for wing in wings}

@@ -224,7 +224,7 @@ class SharedSearch:
         assert best is not None  # for the type checker: there are two starts
         return RegimePoint(
             payments=best.payments,
-            policies=np.asarray(np.eye(self._problem.followers.n_actions)[best.actions]),
+            policies=self._problem.followers.deterministic_policies(best.actions),
             objective=best.objective,
             sweeps=self._sweeps,
             entries=0,
@@ -289,13 +289,13 @@ def _reprice(
 
 def _bought(problem: IncentiveProblem, held: Answers) -> Answers:
     """Buy the same responses as cheaply as possible."""
-    policies = np.eye(problem.followers.n_actions)[held.actions]
+    policies = problem.followers.deterministic_policies(held.actions)
     x, supported = supporting_payments(problem, policies, held.payments)
     if not supported.all():
         return held
     value = problem.leader_pass(policies, gradient=False).value
     cost = problem.cost_pass(x, policies, gradient=False).value
-    objective = problem.net(value, cost) if problem.affords(cost) else -np.inf
+    objective = problem.net_objective(value, cost)
     return Answers(x, held.actions, objective) if objective > held.objective else held
 
 

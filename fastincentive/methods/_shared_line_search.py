@@ -28,10 +28,20 @@ class Answers(NamedTuple):
     objective: float
 
 
+class Offers(NamedTuple):
+    """Responses of all followers on a line, follower by follower."""
+
+    starts: NDArray[np.int64]  # (n+1,) where each follower's begin
+    first: FloatArray  # (C,) where on the line each begins to be optimal
+    last: FloatArray  # (C,) and where it ends
+    marginals: FloatArray  # (T, C, L)
+    actions: NDArray[np.int64]  # (C, S)
+
+
 def answers_at(problem: IncentiveProblem, payments: FloatArray) -> Answers:
     """Best responses to payments, the first action where tied."""
     actions = problem.followers.best_responses(problem.rewards(payments)).actions
-    policies = np.eye(problem.followers.n_actions)[actions]
+    policies = problem.followers.deterministic_policies(actions)
     value = problem.leader_pass(policies, gradient=False).value
     return Answers(payments, actions, _net(problem, value, payments, policies))
 
@@ -68,6 +78,7 @@ def best_on_line(
     owner, actions, first, last = owner[order], actions[order], first[order], last[order]
     starts = np.searchsorted(owner, np.arange(problem.n + 1))
     marginals, _ = label_marginals(problem, owner, actions, starts)
+    offers = Offers(starts, first, last, marginals, actions)
     # Where payments fall along the line, the far end of a regime is the cheap one.
     points = np.unique(found.lower)
     if bound.prices @ direction < 0.0:
@@ -75,9 +86,7 @@ def best_on_line(
     chosen = points[np.unique(np.linspace(0, points.size - 1, POINTS).astype(int))]
     best, top = held, held.objective
     for _ in range(2):
-        for t, pick, objective in _priced(
-            problem, base, direction, chosen, starts, first, last, marginals, actions
-        ):
+        for t, pick, objective in _priced(problem, base, direction, chosen, offers):
             if objective > top:
                 top = objective
                 best = Answers(base + t * direction, actions[pick], objective)
@@ -97,13 +106,10 @@ def _priced(
     payments: FloatArray,
     direction: FloatArray,
     points: FloatArray,
-    starts: NDArray[np.int64],
-    first: FloatArray,
-    last: FloatArray,
-    marginals: FloatArray,
-    actions: NDArray[np.int64],
+    offers: Offers,
 ) -> list[tuple[float, NDArray[np.int64], float]]:
     """(t, entries, objective): at each point the responses that begin there, and those that end."""
+    starts, first, last, marginals, actions = offers
     picks = []
     for t in points:
         near = 1e-12 * max(1.0, t)
@@ -126,7 +132,7 @@ def _priced(
         expected, _ = problem.leader.expectations(np.ascontiguousarray(stacked))
         values = expected.reshape(len(part), horizon) @ weights
         for (t, pick), value in zip(part, values, strict=True):
-            policies = np.eye(problem.followers.n_actions)[actions[pick]]
+            policies = problem.followers.deterministic_policies(actions[pick])
             posted = payments + t * direction
             found.append((t, pick, _net(problem, float(value), posted, policies)))
     return found

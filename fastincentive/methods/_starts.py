@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastincentive._arrays import FloatArray
-from fastincentive.errors import ImproperPolicyError
 from fastincentive.followers.single import uniform_policies
 from fastincentive.problem.part import ProblemPart
 from fastincentive.problem.queries import AnyOf, Broadcast, Query, run_single
@@ -17,7 +16,7 @@ from fastincentive.problem.queries import AnyOf, Broadcast, Query, run_single
 __all__ = ["best_response_policies", "leader_optimal_policies", "leader_optimal_steps"]
 
 #: Rounds without a better value after which the ascent towards the leader's optimum ends.
-PATIENCE = 20
+PATIENCE_ROUNDS = 20
 
 
 def best_response_policies(problem: ProblemPart, payments: ArrayLike) -> FloatArray:
@@ -29,7 +28,7 @@ def best_response_policies(problem: ProblemPart, payments: ArrayLike) -> FloatAr
         If the payments have the wrong shape or are outside their bounds.
     """
     result = problem.followers.best_responses(problem.rewards(problem.payments.check(payments)))
-    return np.eye(problem.followers.n_actions)[result.actions]
+    return problem.followers.deterministic_policies(result.actions)
 
 
 def leader_optimal_policies(problem: ProblemPart, rounds: int = 80) -> FloatArray:
@@ -52,7 +51,6 @@ def leader_optimal_steps(
     policies = uniform_policies(followers)
     best, best_value = policies, -np.inf
     waited = 0
-    actions = np.eye(followers.n_actions)
     last = np.zeros(followers.shape)
     repeated = 0
     for _ in range(rounds):
@@ -65,7 +63,7 @@ def leader_optimal_steps(
             waited = 0 if here > best_value + 1e-6 * abs(best_value) else waited
             best, best_value = policies, here
         slope = np.where(followers.available, leader.gradient, -np.inf)
-        greedy = actions[np.argmax(slope, axis=2)]
+        greedy = followers.deterministic_policies(np.argmax(slope, axis=2))
         if not (yield AnyOf(not np.array_equal(greedy, last))):
             # The mixture only moves on towards what is known already.
             repeated += 1
@@ -76,21 +74,10 @@ def leader_optimal_steps(
             last = greedy
             found = yield from problem.leader_pass_steps(greedy, gradient=False, discount=discount)
             value = yield Broadcast(found.value)
-            if value > best_value and not (yield AnyOf(not _proper(problem, greedy))):
+            if value > best_value and not (yield AnyOf(not followers.is_proper(greedy))):
                 waited = 0
                 best, best_value = greedy, value
-        if waited >= PATIENCE:
+        if waited >= PATIENCE_ROUNDS:
             break
         policies = 0.7 * policies + 0.3 * greedy
     return best
-
-
-def _proper(problem: ProblemPart, policies: FloatArray) -> bool:
-    """Whether followers with discount 1 are absorbed under these policies."""
-    if (problem.followers.packed.discount < 1.0).all():
-        return True
-    try:
-        problem.followers.evaluate(problem.followers.rewards, policies)
-    except ImproperPolicyError:
-        return False
-    return True

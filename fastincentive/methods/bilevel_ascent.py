@@ -276,7 +276,7 @@ class BilevelAscent(Method):
         reference = self._reference(problem, parameterization, rewards, policies, best, state.unit)
         reference_values, improper = values_if_proper(followers, rewards, reference)
         if problem.undiscounted and (yield AnyOf(improper)):
-            reference = np.eye(followers.n_actions)[best.actions]
+            reference = followers.deterministic_policies(best.actions)
             reference_values = followers.evaluate(rewards, reference)
         assert reference_values is not None  # for the type checker
         leader: LeaderPass

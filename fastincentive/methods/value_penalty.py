@@ -212,7 +212,7 @@ def slopes_at(
     gradient = leader.gradient
     if cost.policies is not None:
         gradient = gradient - problem.cost_weight * cost.policies
-    answer = np.eye(followers.n_actions)[best.actions]
+    answer = followers.deterministic_policies(best.actions)
     answered = followers.evaluate(problem.rewards(payments), answer)
     occupancies = values.visits[:, :, None] * policies - answered.visits[:, :, None] * answer
     own, top = (followers.start_values(each.values) for each in (values, best))

@@ -17,7 +17,6 @@ from fastincentive._random import Rng, check_rng
 from fastincentive.errors import InputError, invalid
 from fastincentive.followers.followers import ResponseValues
 from fastincentive.followers.parameterization import Parameterization
-from fastincentive.kernels.packed import TIE
 from fastincentive.methods._reference_policies import reward_units
 from fastincentive.methods.base import Capabilities, Method, Observer, StepReport
 from fastincentive.problem.problem import IncentiveProblem
@@ -206,7 +205,7 @@ class _Objective:
         rewards = problem.rewards(payments)
         best = followers.best_responses(rewards, self._actions, self._memory)
         self._actions = best.actions
-        policies = np.eye(followers.n_actions)[best.actions]
+        policies = followers.deterministic_policies(best.actions)
         tied = self._tied(best)
         # Ties where nobody comes change nothing, and those are most.
         if tied.any() and (tied & (followers.evaluate(rewards, policies).visits > 0.0)).any():
@@ -215,9 +214,7 @@ class _Objective:
 
     def _tied(self, best: ResponseValues) -> NDArray[np.bool_]:
         """States (n, S) where several actions, different ones to anybody, are optimal."""
-        size = np.where(np.isfinite(best.q_values), np.abs(best.q_values), 0.0).max(axis=(1, 2))
-        least = best.q_values.max(axis=2) - TIE * np.maximum(size, 1e-9)[:, None]
-        optimal = best.q_values >= least[:, :, None]
+        optimal = best.optimal_actions()
         first = np.where(optimal, self._equals, np.iinfo(np.int64).max).min(axis=2)
         last = np.where(optimal, self._equals, -1).max(axis=2)
         return np.asarray(first != last)
