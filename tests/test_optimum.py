@@ -12,7 +12,8 @@ from twin import label_table
 import fastincentive as fi
 from fastincentive.certificates.mixing import search_mixing
 from fastincentive.certificates.optimum import global_optimum
-from fastincentive.methods.regime_ascent import RegimeAscent, regime_search
+from fastincentive.methods._regime_search import regime_search
+from fastincentive.methods.regime_ascent import RegimeAscent
 from fastincentive.models.grid import Grid, grid_mdp, lesser_goal_reward
 from fastincentive.responses.ties import break_ties, broken_ties
 
