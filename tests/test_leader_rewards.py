@@ -5,6 +5,7 @@ import pickle
 from dataclasses import replace
 from functools import partial
 
+import numba
 import numpy as np
 import pytest
 from conftest import EXACT, ROUNDING, assert_close, random_game
@@ -334,6 +335,7 @@ def test_problems_equal_the_product_space(name, n, form, discount):
         assert_close(problem.leader_gradient(game.policies), gradient)
 
 
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="minutes without compiled kernels")
 @every_reward
 def test_many_followers_make_a_problem(name):
     n = 50
