@@ -13,8 +13,7 @@ from fastincentive.followers import best_responses as large
 from fastincentive.followers import evaluation
 from fastincentive.followers.best_responses import ResponseMemory
 from fastincentive.followers.followers import Followers
-from fastincentive.kernels import occupancy, sweeps
-from fastincentive.kernels import sweep_order as order
+from fastincentive.kernels import occupancy, sweep_order, sweeps
 from fastincentive.kernels.response_memory import DIRECTIONS, ENTRIES, broyden_update, predict
 
 KINDS = ["sparse", "ring", "local", "absorbing", "deterministic"]
@@ -472,7 +471,7 @@ def test_the_order_starts_anew_where_a_component_ends():
     mdp = fi.TabularMDP.from_successors(successors, np.ones((5, 1, 1)), np.ones(5), 0.9)
     places = np.empty(5, np.int64)
     model = mdp.transition
-    order.backward_order(model.row_start, model.successor, model.sink, places)
+    sweep_order.backward_order(model.row_start, model.successor, model.sink, places)
     assert list(places) == [0, 2, 1, 3, 4]
 
 

@@ -189,7 +189,7 @@ def _mass_sweep(size: int) -> Trial:
         arrived = np.bincount(rows.places.ravel(), flow.ravel(), minlength=mass.size)
         return _difference(mass + arrived - answer[1], answer[0])
 
-    return Trial([Contender("transposed_sweep", run, prepare, read, moved)], error, 1e-12)
+    return Trial([Contender("push", run, prepare, read, moved)], error, 1e-12)
 
 
 def _improvement(size: int) -> Trial:
