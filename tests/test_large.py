@@ -454,7 +454,7 @@ def test_the_certificate_is_the_bellman_residual(kind, uniform):
         q,
         actions,
         uniform,
-        sweeps.Lengths((0,) * mdp.n_actions, (0,) * width),
+        ((0,) * mdp.n_actions, (0,) * width),
     )
     expected = mdp.reward + 0.9 * mdp.dense_transition() @ values
     np.testing.assert_allclose(q, expected, atol=1e-12)

@@ -137,7 +137,7 @@ def _rows(size: int) -> _Rows:
     reward = _values(states)
     row = np.empty(states, np.int64)
     policy_rows(start, column, weight, order, reward, row, places, weights, earned, scale)
-    return _Rows(places, weights, earned, constant_lengths(1, widest).width)
+    return _Rows(places, weights, earned, constant_lengths(1, widest)[1])
 
 
 def _value_sweep(size: int) -> Trial:

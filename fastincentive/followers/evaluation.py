@@ -54,11 +54,11 @@ MOST_CYCLES = 20_000
 MOST_FILL = 1e8
 
 
-def constant_lengths(actions: int, width: int) -> sweeps.Lengths:
+def constant_lengths(actions: int, width: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Tuples whose lengths the kernels take for constants; empty where rows are long."""
     if max(actions, width) > LONGEST_UNROLLED:
-        return sweeps.Lengths((), ())
-    return sweeps.Lengths((0,) * actions, (0,) * width)
+        return (), ()
+    return (0,) * actions, (0,) * width
 
 
 def direct_cost(states: int, breadth: int) -> float:
@@ -214,7 +214,7 @@ def _by_sweeps(
     scale = np.empty(count)
     occupancy.policy_rows(start, column, weight, order, reward, row, places, weights, earned, scale)
     rows = sweeps.PolicyRows(places, weights, earned)
-    width = constant_lengths(1, widest).width
+    width = constant_lengths(1, widest)[1]
     entries = count * (widest * (1.0 if widest <= LONGEST_UNROLLED else LONG_ROWS) + 3.0)
     cycles = int(min(MOST_CYCLES, max(1.0, budget / (16.0 * entries))))
     if cycles == MOST_CYCLES:  # nothing more can come
