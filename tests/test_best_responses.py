@@ -13,8 +13,7 @@ from fastincentive.followers import best_responses as large
 from fastincentive.followers import evaluation
 from fastincentive.followers.best_responses import ResponseMemory
 from fastincentive.followers.followers import Followers
-from fastincentive.kernels import occupancy, sweeps
-from fastincentive.kernels import sweep_order as order
+from fastincentive.kernels import occupancy, sweep_order, sweeps
 from fastincentive.kernels.response_memory import DIRECTIONS, ENTRIES, broyden_update, predict
 
 #: Kinds of graphs, with their numbers of actions. Sweeps are compiled for each pair of a number of
@@ -458,7 +457,7 @@ def test_the_certificate_is_the_bellman_residual(kind, uniform):
         q,
         actions,
         uniform,
-        sweeps.Lengths((0,) * mdp.n_actions, (0,) * width),
+        ((0,) * mdp.n_actions, (0,) * width),
     )
     expected = mdp.reward + 0.9 * mdp.dense_transition() @ values
     np.testing.assert_allclose(q, expected, atol=1e-12)
@@ -475,7 +474,7 @@ def test_the_order_starts_anew_where_a_component_ends():
     mdp = fi.TabularMDP.from_successors(successors, np.ones((5, 1, 1)), np.ones(5), 0.9)
     places = np.empty(5, np.int64)
     model = mdp.transition
-    order.backward_order(model.row_start, model.successor, model.sink, places)
+    sweep_order.backward_order(model.row_start, model.successor, model.sink, places)
     assert list(places) == [0, 2, 1, 3, 4]
 
 

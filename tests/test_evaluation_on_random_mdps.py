@@ -11,8 +11,7 @@ import fastincentive as fi
 from fastincentive.bench.random_mdps import KINDS, random_mdp
 from fastincentive.followers import evaluation
 from fastincentive.followers.followers import Followers
-from fastincentive.kernels import occupancy
-from fastincentive.kernels import policy_chain as chain
+from fastincentive.kernels import occupancy, policy_chain
 
 DISCOUNTS = (0.5, 0.9, 0.99, 0.9999, 1.0)
 
@@ -131,7 +130,10 @@ def test_who_is_never_absorbed_beside_a_closure():
         never = np.empty(12, np.bool_)
         start, column = rows.indptr.astype(np.int64), rows.indices.astype(np.int64)
         weight = dense[np.repeat(np.arange(12), np.diff(start)), column]
-        assert chain.mark_never_absorbed(start, column, weight, absorbing, never) == expected.any()
+        assert (
+            policy_chain.mark_never_absorbed(start, column, weight, absorbing, never)
+            == expected.any()
+        )
         np.testing.assert_array_equal(never, expected)
 
 
@@ -176,13 +178,13 @@ def test_dense_factors_keep_to_the_envelope(seed):
     rows = sparse.csr_array(dense)
     start, column = rows.indptr.astype(np.int64), rows.indices.astype(np.int64)
     lu, last = np.empty((states, states)), np.empty(states, np.int64)
-    assert chain.factorize(start, column, rows.data, lu, last) == -1
+    assert policy_chain.factorize(start, column, rows.data, lu, last) == -1
     system = np.eye(states) - dense
     np.testing.assert_allclose((np.tril(lu, -1) + np.eye(states)) @ np.triu(lu), system, atol=1e-14)
     right = rng.normal(size=states)
     out = right.copy()
-    chain.solve_factored(lu, last, out)
+    policy_chain.solve_factored(lu, last, out)
     np.testing.assert_allclose(system @ out, right, atol=1e-12)
     out = right.copy()
-    chain.solve_factored_transposed(lu, last, out)
+    policy_chain.solve_factored_transposed(lu, last, out)
     np.testing.assert_allclose(system.T @ out, right, atol=1e-12)

@@ -10,9 +10,7 @@ from scipy import sparse
 import fastincentive as fi
 from fastincentive.bench.random_mdps import KINDS, random_mdp
 from fastincentive.followers.followers import Followers
-from fastincentive.kernels import dense_lu as blocks
-from fastincentive.kernels import multifrontal as fronts
-from fastincentive.kernels import symbolic_factorization as elimination
+from fastincentive.kernels import dense_lu, multifrontal, symbolic_factorization
 from fastincentive.kernels.minimum_degree import minimum_degree
 
 
@@ -33,7 +31,7 @@ def filled(mask):
 
 def adjacency(mdp):
     model = mdp.transition
-    return elimination.neighbours(model.row_start, model.successor, mdp.n_states)
+    return symbolic_factorization.neighbours(model.row_start, model.successor, mdp.n_states)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -47,9 +45,13 @@ def test_the_pattern_and_its_fill(kind):
     order, found = minimum_degree(start, neighbour, 1000, 1e9)
     assert found
     assert sorted(order) == list(range(30))
-    order = order[elimination.postorder(elimination.elimination_tree(start, neighbour, order))]
-    parent = elimination.elimination_tree(start, neighbour, order)
-    count = elimination.column_counts(start, neighbour, order, parent)
+    order = order[
+        symbolic_factorization.postorder(
+            symbolic_factorization.elimination_tree(start, neighbour, order)
+        )
+    ]
+    parent = symbolic_factorization.elimination_tree(start, neighbour, order)
+    count = symbolic_factorization.column_counts(start, neighbour, order, parent)
     fill = np.tril(filled(mask[np.ix_(order, order)]))
     np.testing.assert_array_equal(count, fill.sum(axis=0))
     for k in range(30):
@@ -76,8 +78,8 @@ def test_the_order_fills_in_little():
     by_rows = np.arange(grid.n_states)
     counts = []
     for order in (minimum_degree(start, neighbour, 10**6, 1e9)[0], by_rows):
-        parent = elimination.elimination_tree(start, neighbour, order)
-        counts.append(elimination.column_counts(start, neighbour, order, parent).sum())
+        parent = symbolic_factorization.elimination_tree(start, neighbour, order)
+        counts.append(symbolic_factorization.column_counts(start, neighbour, order, parent).sum())
     assert counts[0] < 0.6 * counts[1]
 
 
@@ -105,15 +107,15 @@ def test_factors_multiply_to_the_matrix(kind, discount):
     layout = mdp.transition.fronts()
     packed = Followers([mdp]).packed
     factors, stack = np.full(layout.factor[-1], np.nan), np.full(layout.stack[-1], np.nan)
-    fronts.write_matrix(layout, packed, 0, discount, policy, factors)
-    assert fronts.factorize_fronts(layout, factors, stack) == -1
+    multifrontal.write_matrix(layout, packed, 0, discount, policy, factors)
+    assert multifrontal.factorize_fronts(layout, factors, stack) == -1
     lower, upper = dense_factors(layout, factors)
     moves, reward, _ = chain_of(mdp, policy)
     system = np.eye(45) - moves.toarray()
     order = layout.order
     np.testing.assert_allclose(lower @ upper, system[np.ix_(order, order)], atol=1e-14)
     value, visit = reward[order], mdp.initial[order]
-    fronts.solve_fronts(layout, factors, value, visit)
+    multifrontal.solve_fronts(layout, factors, value, visit)
     np.testing.assert_allclose(system[np.ix_(order, order)] @ value, reward[order], atol=1e-12)
     np.testing.assert_allclose(visit @ system[np.ix_(order, order)], mdp.initial[order], atol=1e-12)
 
@@ -128,7 +130,7 @@ def test_a_front_is_eliminated_as_by_gauss(w, m):
         expected[k + 1 :, k + 1 :] -= np.outer(expected[k + 1 :, k], expected[k, k + 1 :])
     factors = np.concatenate([front[:w].ravel(), front[w:, :w].ravel()])
     rest = front[w:, w:].ravel().copy()
-    assert blocks.eliminate(factors, rest, w, m) == -1
+    assert dense_lu.eliminate(factors, rest, w, m) == -1
     np.testing.assert_allclose(factors[: w * m].reshape(w, m), expected[:w], atol=1e-14)
     np.testing.assert_allclose(factors[w * m :].reshape(m - w, w), expected[w:, :w], atol=1e-14)
     np.testing.assert_allclose(rest.reshape(m - w, m - w), expected[w:, w:], atol=1e-14)
@@ -136,7 +138,7 @@ def test_a_front_is_eliminated_as_by_gauss(w, m):
 
 def test_a_pivot_that_vanishes_is_told():
     front = np.eye(6) - np.roll(np.eye(6), 1, axis=1)  # a cycle that is never left
-    assert blocks.eliminate(front.ravel(), np.empty(0), 6, 6) == 5
+    assert dense_lu.eliminate(front.ravel(), np.empty(0), 6, 6) == 5
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 31])
@@ -144,7 +146,7 @@ def test_products_are_sums(count):
     rng = np.random.default_rng(count)
     row, vector = rng.normal(size=(2, 40))
     expected = row[3 + 2 : 3 + 2 + count] @ vector[2 : 2 + count]
-    assert blocks.product(row, 3, vector, 2, 2 + count) == pytest.approx(expected, abs=1e-13)
+    assert dense_lu.product(row, 3, vector, 2, 2 + count) == pytest.approx(expected, abs=1e-13)
 
 
 def test_layouts_are_refused_and_kept():
@@ -172,7 +174,7 @@ def test_further_followers_have_their_own_transitions():
     values, q_values, visits = np.empty(40), np.empty(policy.shape), np.empty(40)
     layout = other.transition.fronts()
     out = (values, q_values, visits)
-    assert fronts.evaluate_fronts(layout, packed, 1, other.reward, policy, *out) == -1
+    assert multifrontal.evaluate_fronts(layout, packed, 1, other.reward, policy, *out) == -1
     moves, reward, pairs = chain_of(other, policy)
     system = sparse.eye_array(40).toarray() - moves.toarray()
     np.testing.assert_allclose(values, np.linalg.solve(system, reward), rtol=1e-11)

@@ -104,24 +104,20 @@ def test_threads_write_into_the_arrays_of_tuples(problem):
     packed, rewards = followers.packed, followers.rewards
     n, states, _ = followers.shape
     known = sweepable(packed, [mdp.transition for mdp in followers])
-    limits = sweeps.Limits(0.0, known.budget, known.uniform)
+    limits = (0.0, known.budget, known.uniform)
     memory = empty_recall(n, known.ordered)
     expected = followers.best_responses(rewards)
     for kernel, first in ((sweeps.large_responses, ()), (predicted_responses, (memory,))):
-        answer = sweeps.Answer(
-            np.full((n, states), -1),
-            np.full((n, states), np.nan),
-            np.full(followers.shape, np.nan),
-            np.full(n, np.nan),
-            np.full(n, np.nan),
-            np.full(n, -1),
-        )
+        actions, values = np.full((n, states), -1), np.full((n, states), np.nan)
+        q_values = np.full(followers.shape, np.nan)
+        residual, goal, iterations = np.full(n, np.nan), np.full(n, np.nan), np.full(n, -1)
+        answer = (actions, values, q_values, residual, goal, iterations)
         kernel.threaded(packed, known.ordered, *first, rewards, limits, answer, known.lengths)
-        np.testing.assert_array_equal(answer.actions, expected.actions)
-        np.testing.assert_allclose(answer.values, expected.values, atol=1e-9)
-        np.testing.assert_allclose(answer.q_values, expected.q_values, atol=1e-9)
-        assert (answer.residual <= answer.goal).all()
-        assert (answer.iterations > 0).all()
+        np.testing.assert_array_equal(actions, expected.actions)
+        np.testing.assert_allclose(values, expected.values, atol=1e-9)
+        np.testing.assert_allclose(q_values, expected.q_values, atol=1e-9)
+        assert (residual <= goal).all()
+        assert (iterations > 0).all()
     assert memory.known.all()
 
     listed = regimes.ResponseList(

@@ -137,7 +137,7 @@ def _rows(size: int) -> _Rows:
     reward = _values(states)
     row = np.empty(states, np.int64)
     policy_rows(start, column, weight, order, reward, row, places, weights, earned, scale)
-    return _Rows(places, weights, earned, constant_lengths(1, widest).width)
+    return _Rows(places, weights, earned, constant_lengths(1, widest)[1])
 
 
 def _value_sweep(size: int) -> Trial:
@@ -189,7 +189,7 @@ def _mass_sweep(size: int) -> Trial:
         arrived = np.bincount(rows.places.ravel(), flow.ravel(), minlength=mass.size)
         return _difference(mass + arrived - answer[1], answer[0])
 
-    return Trial([Contender("transposed_sweep", run, prepare, read, moved)], error, 1e-12)
+    return Trial([Contender("push", run, prepare, read, moved)], error, 1e-12)
 
 
 def _improvement(size: int) -> Trial:

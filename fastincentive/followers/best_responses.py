@@ -65,7 +65,7 @@ class Sweepable(NamedTuple):
     ordered: Ordered
     budget: FloatArray  # (n,) row entries to sweep before factors are tried, inf: never
     uniform: bool  # whether all rows of the models are as long as the ordered ones
-    lengths: sweeps.Lengths  # see ``constant_lengths``
+    lengths: tuple[tuple[int, ...], tuple[int, ...]]  # see ``constant_lengths``
 
 
 def sweepable(packed: Packed, models: Sequence[TransitionModel]) -> Sweepable | None:
@@ -170,8 +170,6 @@ def respond_large(
     q_values = np.empty(rewards.shape)
     residual, goal = np.empty(n), np.empty(n)
     iterations = np.empty(n, np.int64)
-    answer = sweeps.Answer(actions, values, q_values, residual, goal, iterations)
-    limits = sweeps.Limits(tolerance, known.budget, known.uniform)
     recall = None if memory is None else memory.recall(packed, known.ordered)
     kernel = sweeps.large_responses if recall is None else predicted_responses
     if recall is None:
@@ -181,8 +179,8 @@ def respond_large(
         known.ordered,
         *(() if recall is None else (recall,)),
         rewards,
-        limits,
-        answer,
+        (tolerance, known.budget, known.uniform),
+        (actions, values, q_values, residual, goal, iterations),
         known.lengths,
     )
     for i in np.flatnonzero(residual > goal).tolist():

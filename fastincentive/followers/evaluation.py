@@ -17,10 +17,14 @@ from numpy.typing import NDArray
 from fastincentive._arrays import FloatArray
 from fastincentive.errors import invalid
 from fastincentive.followers.transition import TransitionModel
-from fastincentive.kernels import bellman, occupancy, sweeps
-from fastincentive.kernels import multifrontal as fronts
-from fastincentive.kernels import policy_chain as chain
-from fastincentive.kernels import symbolic_factorization as elimination
+from fastincentive.kernels import (
+    bellman,
+    multifrontal,
+    occupancy,
+    policy_chain,
+    sweeps,
+    symbolic_factorization,
+)
 from fastincentive.kernels.packed import Packed
 
 __all__ = ["ROUTES", "constant_lengths", "direct_cost", "evaluate_follower", "evaluate_large"]
@@ -50,11 +54,11 @@ MOST_CYCLES = 20_000
 MOST_FILL = 1e8
 
 
-def constant_lengths(actions: int, width: int) -> sweeps.Lengths:
+def constant_lengths(actions: int, width: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Tuples whose lengths the kernels take for constants; empty where rows are long."""
     if max(actions, width) > LONGEST_UNROLLED:
-        return sweeps.Lengths((), ())
-    return sweeps.Lengths((0,) * actions, (0,) * width)
+        return (), ()
+    return (0,) * actions, (0,) * width
 
 
 def direct_cost(states: int, breadth: int) -> float:
@@ -139,7 +143,7 @@ def evaluate_follower(
     if gamma == 1.0:
         rows = _merged_rows(packed, i, policy)
         never = np.empty(policy.shape[0], np.bool_)
-        if chain.mark_never_absorbed(*rows, packed.absorbing[packed.model[i]], never):
+        if policy_chain.mark_never_absorbed(*rows, packed.absorbing[packed.model[i]], never):
             return int(np.argmax(never))
     layout = model.fronts() if route == "direct" else None
     if route != "direct":
@@ -161,10 +165,10 @@ def evaluate_follower(
             '"auto" or "sweeps", because factors would take too much memory',
             repr(route),
         )
-    return int(fronts.evaluate_fronts(layout, packed, i, rewards, policy, *out))
+    return int(multifrontal.evaluate_fronts(layout, packed, i, rewards, policy, *out))
 
 
-def _affordable(model: TransitionModel, entries: float) -> elimination.Fronts | None:
+def _affordable(model: TransitionModel, entries: float) -> symbolic_factorization.Fronts | None:
     """Where the factors lie, or None if they cost more than so many row entries swept."""
     layout = model.fronts(entries / ENTRIES_PER_OPERATION)
     return None if layout is None or ENTRIES_PER_OPERATION * layout.work > entries else layout
@@ -174,10 +178,10 @@ def _merged_rows(packed: Packed, i: int, policy: FloatArray) -> Any:
     """Rows of gamma P^pi in CSR; at discount 1 those of absorbing states are empty."""
     gamma = float(packed.discount[i])
     start = np.empty(policy.shape[0] + 1, np.int64)
-    size = chain.model_size(packed, i, *policy.shape)
+    size = policy_chain.model_size(packed, i, *policy.shape)
     column = np.empty(size, np.int64)
     weight = np.empty(size)
-    end = chain.merge_rows(packed, i, gamma, policy, gamma == 1.0, start, column, weight)
+    end = policy_chain.merge_rows(packed, i, gamma, policy, gamma == 1.0, start, column, weight)
     return start, column[:end], weight[:end]
 
 
@@ -214,7 +218,7 @@ def _by_sweeps(task: _Task, merged: Any, budget: float) -> bool:
     scale = np.empty(count)
     occupancy.policy_rows(start, column, weight, order, reward, row, places, weights, earned, scale)
     rows = sweeps.PolicyRows(places, weights, earned)
-    width = constant_lengths(1, widest).width
+    width = constant_lengths(1, widest)[1]
     entries = count * (widest * (1.0 if widest <= LONGEST_UNROLLED else LONG_ROWS) + 3.0)
     cycles = int(min(MOST_CYCLES, max(1.0, budget / (16.0 * entries))))
     if cycles == MOST_CYCLES:  # nothing more can come

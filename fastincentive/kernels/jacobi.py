@@ -15,7 +15,7 @@ import numpy as np
 
 from fastincentive.kernels.bellman import action_values
 from fastincentive.kernels.jit import jit
-from fastincentive.kernels.sweeps import Lengths, certify, set_goal
+from fastincentive.kernels.sweeps import certify, set_goal
 
 __all__ = ["jacobi_response"]
 
@@ -86,5 +86,5 @@ def jacobi_response(packed, i, rewards, actions, values, q_values):
             policy_sweep(packed, i, rewards, actions, values, other)
             policy_sweep(packed, i, rewards, actions, other, values)
     actions[:] = -1
-    residual = certify(packed, i, rewards, values, q_values, actions, False, Lengths((), ()))
+    residual = certify(packed, i, rewards, values, q_values, actions, False, ((), ()))
     return residual, set_goal(0.0, gamma, largest, widest, values).passes, count

@@ -19,6 +19,8 @@ import numpy as np
 
 from fastincentive.kernels.jit import jit, parallel_jit
 from fastincentive.kernels.sweeps import (
+    Answer,
+    Limits,
     PolicyRows,
     Scratch,
     SweepState,
@@ -219,7 +221,7 @@ def first_response_one(packed, ordered, memory, i, rewards, limits, answer, leng
     states = order.shape[0]
     state = state_of(memory, ordered, m, i)
     scratch = Scratch(np.empty((3, states)), np.empty(states))
-    actions, values, q_values = answer.actions[i], answer.values[i], answer.q_values[i]
+    actions, values, q_values = answer
     memory.known[i] = True
     memory.rewards[i] = rewards[i]
     memory.entries[i] = 0
@@ -229,7 +231,7 @@ def first_response_one(packed, ordered, memory, i, rewards, limits, answer, leng
     state.held[:] = -1
     state.values[:] = 0.0
     iterations = modified_policy_iteration(
-        gamma, state, scratch, False, largest, limits.tolerance, limits.budget[i], lengths
+        gamma, state, scratch, False, largest, limits.tolerance, limits.budget, lengths
     )
     actions[:] = -1
     for k in range(states):
@@ -241,7 +243,7 @@ def first_response_one(packed, ordered, memory, i, rewards, limits, answer, leng
 
 @jit
 def predicted_response_one(packed, ordered, memory, i, rewards, limits, answer, lengths):
-    """Solve for follower i: actions, values and Q; returns improvements, residual and goal."""
+    """Solve for follower i; returns as ``large_response_one``."""
     if not memory.known[i]:
         return first_response_one(packed, ordered, memory, i, rewards, limits, answer, lengths)
     gamma = packed.discount[i]
@@ -250,7 +252,7 @@ def predicted_response_one(packed, ordered, memory, i, rewards, limits, answer, 
     states = order.shape[0]
     state = state_of(memory, ordered, m, i)
     scratch = Scratch(np.empty((3, states)), np.empty(states))
-    actions, values, q_values = answer.actions[i], answer.values[i], answer.q_values[i]
+    actions, values, q_values = answer
     move = np.empty(ENTRIES)
     coefficient = np.empty(DIRECTIONS)
     predicted = np.empty(states)
@@ -269,7 +271,7 @@ def predicted_response_one(packed, ordered, memory, i, rewards, limits, answer, 
         predicted[k] = state.values[k]
     goal = set_goal(limits.tolerance, gamma, largest, width, state.values)
     swept, change = settle_values(
-        state.rows, state.values, scratch, goal.enough, 1, False, lengths.width
+        state.rows, state.values, scratch, goal.enough, 1, False, lengths[1]
     )
     iterations = 0
     residual = math.inf
@@ -277,7 +279,7 @@ def predicted_response_one(packed, ordered, memory, i, rewards, limits, answer, 
     for _ in range(2):
         if change > goal.aim and iterations == 0:
             iterations = modified_policy_iteration(
-                gamma, state, scratch, False, largest, limits.tolerance, limits.budget[i], lengths
+                gamma, state, scratch, False, largest, limits.tolerance, limits.budget, lengths
             )
         for k in range(states):
             values[order[k]] = state.values[k]
@@ -297,9 +299,12 @@ def predicted_response_one(packed, ordered, memory, i, rewards, limits, answer, 
 @parallel_jit
 def predicted_responses(packed, ordered, memory, rewards, limits, answer, lengths):
     """As ``large_responses``, from the memory; all of the answer is written, nothing of it read."""
-    # Names of their own, as in ``large_responses``.
-    iterations, residual, goal = answer.iterations, answer.residual, answer.goal
+    # Tuples as in ``large_responses``.
+    tolerance, budget, uniform = limits
+    actions, values, q_values, residual, goal, iterations = answer
     for i in numba.prange(packed.model.shape[0]):
+        own = Answer(actions[i], values[i], q_values[i])
+        until = Limits(tolerance, budget[i], uniform)
         iterations[i], residual[i], goal[i] = predicted_response_one(
-            packed, ordered, memory, i, rewards, limits, answer, lengths
+            packed, ordered, memory, i, rewards, until, own, lengths
         )

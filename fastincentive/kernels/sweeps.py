@@ -9,8 +9,8 @@ confirm it. Below discount 1 each sweep is a contraction, whatever the point it 
 Bytes per state and sweep of a policy: its row of K successors 12 K, its reward 8, the value 16; of
 value iteration over A actions: 12 A K, rewards 8 A, the action held 8, the value 16.
 
-``width`` and the entries of ``Lengths`` are tuples whose *lengths* are the length K of a row and
-the number of actions: lengths of tuples are constants to the compiler, so the inner loops unroll.
+``lengths`` are two tuples whose *lengths* are the number of actions and the length K of a row, and
+``width`` is the second: lengths of tuples are constants to the compiler, so the inner loops unroll.
 An empty tuple stands for any number.
 """
 
@@ -27,7 +27,6 @@ from fastincentive.kernels.jit import jit, parallel_jit
 __all__ = [
     "Answer",
     "Goal",
-    "Lengths",
     "Limits",
     "PolicyRows",
     "Scratch",
@@ -49,13 +48,6 @@ PLAIN = 8
 LEVELLING = 24
 #: A policy that still changes is evaluated until changes are this share of the last improvement's.
 SHARE = 0.1
-
-
-class Lengths(NamedTuple):
-    """Numbers that are constants to the compiler: those of entries of these tuples."""
-
-    actions: tuple[int, ...]  # A of them, or empty: any number
-    width: tuple[int, ...]  # K of them, or empty
 
 
 class PolicyRows(NamedTuple):
@@ -85,22 +77,19 @@ class Scratch(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """When best responses are good enough, and when sweeps give up."""
+    """When a best response is good enough, and when sweeps give up."""
 
     tolerance: float  # Bellman residual to reach in the sup-norm; 0: close to rounding
-    budget: np.ndarray  # (n,) float64, row entries to sweep over
+    budget: float  # row entries to sweep over
     uniform: bool  # whether all rows of the models are as long as the ordered ones
 
 
 class Answer(NamedTuple):
-    """Best responses of n followers, to be written."""
+    """A follower's best response, to be written."""
 
-    actions: np.ndarray  # (n, S) int64
-    values: np.ndarray  # (n, S) float64
-    q_values: np.ndarray  # (n, S, A) float64
-    residual: np.ndarray  # (n,) float64, Bellman residuals in the sup-norm
-    goal: np.ndarray  # (n,) float64, residuals up to which the answers pass
-    iterations: np.ndarray  # (n,) int64, improvements of the policy
+    actions: np.ndarray  # (S,) int64
+    values: np.ndarray  # (S,) float64
+    q_values: np.ndarray  # (S, A) float64
 
 
 @jit
@@ -129,8 +118,8 @@ def improve(gamma, slack, state, lengths):
     """
     successor, probability, reward = state.successor, state.probability, state.reward
     values, held = state.values, state.held
-    n_actions = len(lengths.actions) if len(lengths.actions) > 0 else reward.shape[1]
-    row = len(lengths.width) if len(lengths.width) > 0 else successor.shape[2]
+    n_actions = len(lengths[0]) if len(lengths[0]) > 0 else reward.shape[1]
+    row = len(lengths[1]) if len(lengths[1]) > 0 else successor.shape[2]
     change = 0.0
     moved = 0
     for s in range(reward.shape[0]):
@@ -405,7 +394,7 @@ def modified_policy_iteration(gamma, state, scratch, stale, largest, tolerance, 
             enough, cycles, mix = max(enough, SHARE * change), 1, stalled < 20
             if not mix:
                 cycles = 5
-        swept, _ = settle_values(state.rows, values, scratch, enough, cycles, mix, lengths.width)
+        swept, _ = settle_values(state.rows, values, scratch, enough, cycles, mix, lengths[1])
         spent += swept * values.size * effort
     return count
 
@@ -415,11 +404,11 @@ def certify(packed, i, rewards, values, q_values, actions, uniform, lengths):
     """Bellman residual of follower i in the model's own storage; Q (S, A), and optimal actions.
 
     The first of the best actions where the one given (-1: none) is not among them. ``uniform`` says
-    that all rows have the length of ``lengths.width``. Bytes: 12 for each stored transition.
+    that all rows have the length of ``lengths[1]``. Bytes: 12 for each stored transition.
     """
     states = values.shape[0]
-    count = len(lengths.actions) if len(lengths.actions) > 0 else rewards.shape[2]
-    row = len(lengths.width)
+    count = len(lengths[0]) if len(lengths[0]) > 0 else rewards.shape[2]
+    row = len(lengths[1])
     m = packed.model[i]
     gamma = packed.discount[i]
     worst = 0.0
@@ -457,7 +446,7 @@ def certify(packed, i, rewards, values, q_values, actions, uniform, lengths):
 
 @jit
 def large_response_one(packed, ordered, i, rewards, limits, answer, lengths):
-    """Solve for follower i: actions, values and Q; returns improvements, residual and goal."""
+    """Solve for follower i; returns improvements, residual, and the residual that passes."""
     _, states, count = rewards.shape
     gamma = packed.discount[i]
     m = packed.model[i]
@@ -466,7 +455,7 @@ def large_response_one(packed, ordered, i, rewards, limits, answer, lengths):
         ordered.successor[m],
         ordered.probability[m],
         np.empty((states, count)),
-        answer.actions[i][order],
+        answer.actions[order],
         PolicyRows(
             np.empty((states, width), np.uint32), np.empty((states, width)), np.empty(states)
         ),
@@ -478,11 +467,11 @@ def large_response_one(packed, ordered, i, rewards, limits, answer, lengths):
     stale = state.held.min() < 0 <= state.held.max()
     if state.held.min() >= 0:
         load_rows(gamma, state)
-        settle_values(state.rows, state.values, scratch, 1e-4 * largest, 20, True, lengths.width)
+        settle_values(state.rows, state.values, scratch, 1e-4 * largest, 20, True, lengths[1])
     iterations = modified_policy_iteration(
-        gamma, state, scratch, stale, largest, limits.tolerance, limits.budget[i], lengths
+        gamma, state, scratch, stale, largest, limits.tolerance, limits.budget, lengths
     )
-    actions, values, q_values = answer.actions[i], answer.values[i], answer.q_values[i]
+    actions, values, q_values = answer
     for k in range(states):
         values[order[k]] = state.values[k]
     residual = certify(packed, i, rewards, values, q_values, actions, limits.uniform, lengths)
@@ -495,14 +484,19 @@ def large_responses(packed, ordered, rewards, limits, answer, lengths):
     """Optimal actions (n,S), V* (n,S), Q* (n,S,A) and Bellman residuals (n,), discounts below 1.
 
     Modified policy iteration: sweeps of value iteration, with sweeps of the policy found between
-    them. ``answer.actions`` (-1: none) are the warm start. Stops where the sup-norm residual is
+    them. ``limits`` are those of ``Limits``, with a budget (n,) for each follower. ``answer``, all
+    of which is written: actions (-1 on entry: none, else the warm start), values, Q, residuals,
+    residuals that pass (n,), and numbers of improvements (n,). Stops where the sup-norm residual is
     certain to be below the tolerance, or if that is 0 below 1e-13 (1 - gamma) of the size of the
     values; or, without having got there, once the budget of row entries is spent.
     """
-    # Arrays of a tuple that are written in a loop of threads have names of their own before it:
-    # else Numba may take the loop for dead.
-    iterations, residual, goal = answer.iterations, answer.residual, answer.goal
+    # Plain tuples, for named ones take longer to pass; names of their own for what threads write: a
+    # loop that only writes into arrays of a tuple may be taken for dead by Numba.
+    tolerance, budget, uniform = limits
+    actions, values, q_values, residual, goal, iterations = answer
     for i in numba.prange(packed.model.shape[0]):
+        own = Answer(actions[i], values[i], q_values[i])
+        until = Limits(tolerance, budget[i], uniform)
         iterations[i], residual[i], goal[i] = large_response_one(
-            packed, ordered, i, rewards, limits, answer, lengths
+            packed, ordered, i, rewards, until, own, lengths
         )
