@@ -180,8 +180,13 @@ def respond_large(
         *(() if recall is None else (recall,)),
         rewards,
         (tolerance, known.budget, known.uniform),
-        (actions, values, q_values, residual, goal, iterations),
-        known.lengths,
+        actions,
+        values,
+        q_values,
+        residual,
+        goal,
+        iterations,
+        *known.lengths,
     )
     for i in np.flatnonzero(residual > goal).tolist():
         if known.budget[i] < math.inf:

@@ -297,14 +297,27 @@ def predicted_response_one(packed, ordered, memory, i, rewards, limits, answer, 
 
 
 @parallel_jit
-def predicted_responses(packed, ordered, memory, rewards, limits, answer, lengths):
+def predicted_responses(
+    packed,
+    ordered,
+    memory,
+    rewards,
+    limits,
+    actions,
+    values,
+    q_values,
+    residual,
+    goal,
+    iterations,
+    n_actions,
+    width,
+):
     """As ``large_responses``, from the memory; all of the answer is written, nothing of it read."""
-    # Tuples as in ``large_responses``.
+    # Arguments as in ``large_responses``.
     tolerance, budget, uniform = limits
-    actions, values, q_values, residual, goal, iterations = answer
     for i in numba.prange(packed.model.shape[0]):
         own = Answer(actions[i], values[i], q_values[i])
         until = Limits(tolerance, budget[i], uniform)
         iterations[i], residual[i], goal[i] = predicted_response_one(
-            packed, ordered, memory, i, rewards, until, own, lengths
+            packed, ordered, memory, i, rewards, until, own, (n_actions, width)
         )

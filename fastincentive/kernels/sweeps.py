@@ -480,23 +480,36 @@ def large_response_one(packed, ordered, i, rewards, limits, answer, lengths):
 
 
 @parallel_jit
-def large_responses(packed, ordered, rewards, limits, answer, lengths):
+def large_responses(
+    packed,
+    ordered,
+    rewards,
+    limits,
+    actions,
+    values,
+    q_values,
+    residual,
+    goal,
+    iterations,
+    n_actions,
+    width,
+):
     """Optimal actions (n,S), V* (n,S), Q* (n,S,A) and Bellman residuals (n,), discounts below 1.
 
     Modified policy iteration: sweeps of value iteration, with sweeps of the policy found between
-    them. ``limits`` are those of ``Limits``, with a budget (n,) for each follower. ``answer``, all
-    of which is written: actions (-1 on entry: none, else the warm start), values, Q, residuals,
+    them. ``limits`` are those of ``Limits``, with a budget (n,) for each follower. Written are
+    ``actions`` (-1 on entry: none, else the warm start), ``values``, ``q_values``, residuals,
     residuals that pass (n,), and numbers of improvements (n,). Stops where the sup-norm residual is
     certain to be below the tolerance, or if that is 0 below 1e-13 (1 - gamma) of the size of the
     values; or, without having got there, once the budget of row entries is spent.
     """
-    # Plain tuples, for named ones take longer to pass; names of their own for what threads write: a
-    # loop that only writes into arrays of a tuple may be taken for dead by Numba.
+    # What threads write are arguments of their own: of a loop that writes into arrays of a tuple
+    # Numba may drop the writes. Threads take no tuples of tuples either, so the two of ``lengths``
+    # come one by one.
     tolerance, budget, uniform = limits
-    actions, values, q_values, residual, goal, iterations = answer
     for i in numba.prange(packed.model.shape[0]):
         own = Answer(actions[i], values[i], q_values[i])
         until = Limits(tolerance, budget[i], uniform)
         iterations[i], residual[i], goal[i] = large_response_one(
-            packed, ordered, i, rewards, until, own, lengths
+            packed, ordered, i, rewards, until, own, (n_actions, width)
         )
