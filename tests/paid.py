@@ -2,6 +2,7 @@
 
 import numpy as np
 from conftest import random_game
+from twin import label_table
 
 import fastincentive as fi
 
@@ -28,7 +29,7 @@ def rebuilt(problem, cost, budget=None, upper=np.inf):
     labels = problem.leader.labels
     return fi.IncentiveProblem(
         problem.followers,
-        fi.LabelReward(labels[:, :, 0], problem.leader._table),
+        fi.LabelReward(labels[:, :, 0], label_table(problem)),
         fi.Payments.from_index(problem.payments.index, upper=upper, budget=budget),
         leader_discount=problem.leader_discount,
         cost_weight=problem.cost_weight,

@@ -5,6 +5,7 @@ import pytest
 import reference
 import twin
 from conftest import assert_close
+from twin import label_table
 
 import fastincentive as fi
 from fastincentive.kernels import ascent_direction as kernels
@@ -168,7 +169,7 @@ def shared_problem(budget=None, upper=np.inf):
     index[:, 29] = 0
     index[:, 10] = 1
     labels = paper.leader.labels[:, :, 0]
-    leader = fi.LabelReward(labels, paper.leader._table)
+    leader = fi.LabelReward(labels, label_table(paper))
     payments = fi.Payments.from_index(index, upper=upper, budget=budget)
     return fi.IncentiveProblem(paper.followers, leader, payments)
 

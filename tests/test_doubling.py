@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from conftest import ROUNDING, assert_close, random_game
+from twin import label_table
 
 from fastincentive.kernels import joint
 from fastincentive.problem.doubling import Powers, sum_terms
@@ -33,7 +34,7 @@ def step(moves, discount, table, adjoint=False):
 @pytest.mark.parametrize("n", [1, 2, 3, 4])
 def test_powers_apply_the_joint_chain(n, adjoint):
     _, problem, moves, _ = drawn(n, 4, 0.9)
-    table = problem.leader._table
+    table = label_table(problem)
     powers = Powers(moves.copy(), 0.9)
     expected = table
     for count in (1, 2, 4):
@@ -51,7 +52,7 @@ def test_powers_apply_the_joint_chain(n, adjoint):
 def test_the_norm_bounds_what_is_to_come(n, discount):
     """And is not far off: at discount 1 it falls with the chance of being absorbed."""
     _, problem, moves, unsettled = drawn(n, 4, discount)
-    table = problem.leader._table
+    table = label_table(problem)
     powers = Powers(moves.copy(), discount, unsettled)
     for _ in range(6):
         most = np.abs(powers.apply(np.where(table != 0.0, np.sign(table), 0.0))).max()
@@ -64,7 +65,7 @@ def test_the_norm_bounds_what_is_to_come(n, discount):
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_sums_obey_their_equation(n, discount):
     _, problem, moves, unsettled = drawn(n, 5, discount)
-    table = problem.leader._table
+    table = label_table(problem)
     found = sum_terms(Powers(moves.copy(), discount, unsettled), table.copy())
     assert found.left <= 1e-14 * np.abs(found.total).max()
     assert_close(found.total - step(moves, discount, found.total), table, ROUNDING)
@@ -76,7 +77,7 @@ def test_sums_obey_their_equation(n, discount):
 @pytest.mark.parametrize("count", [1, 2, 8])
 def test_first_steps_equal_plain_ones(count):
     game, problem, moves, _ = drawn(2, 6, 0.9)
-    table = problem.leader._table
+    table = label_table(problem)
     total, left, right = np.empty((3, 6, 6))
     arguments = (problem.followers.packed, problem.passes.pattern, game.policies, table, 0.9)
     joint.pair_terms(*arguments, count, total, left, right)

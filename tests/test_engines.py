@@ -1,4 +1,7 @@
-"""Runs in shards beside runs in one piece: in this process, and on the workers of a cluster."""
+"""Runs in shards beside runs in one piece: in this process, and on the workers of a cluster.
+
+That workers let go of their shards is seen in ``on_dask._shards``, where they keep them.
+"""
 
 import os
 import signal

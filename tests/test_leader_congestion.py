@@ -1,4 +1,7 @@
-"""Congestion rewards against plain convolutions and draws, at sizes beyond tables."""
+"""Congestion rewards against plain convolutions and draws, at sizes beyond tables.
+
+The threaded kernels are called with the arrays of the bound form, which are its own.
+"""
 
 import numpy as np
 import pytest

@@ -12,6 +12,7 @@ from conftest import (
     random_game,
     random_policy,
 )
+from twin import label_table
 
 from fastincentive import (
     CountReward,
@@ -128,7 +129,7 @@ def test_random_problems_equal_the_product_space():
         followers = problem.followers
         policies = random_policy(np.random.default_rng(seed), followers.available)
         labels = problem.leader.n_labels
-        table = problem.leader._table.reshape((4, 2) * n if labels == 8 else (4,) * n)
+        table = label_table(problem).reshape((4, 2) * n if labels == 8 else (4,) * n)
         assert by_action == (labels == 8)
         arguments = (
             [mdp.dense_transition() for mdp in followers],

@@ -1,4 +1,8 @@
-"""Memory: what passes take is foreseen, and refused where there is no room."""
+"""Memory: what passes take is foreseen, and refused where there is no room.
+
+Some tests set ``passes._guess``, how long a pass is guessed to be from the last one, to see blocks
+of times joined without long runs.
+"""
 
 import re
 import tracemalloc
