@@ -77,10 +77,10 @@ class Run:
         self._problem = problem
         self._parts = parts
         self._ranges = list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))
-        bound = problem.payments
-        self._variables = [np.arange(bound.size)]
+        payments = problem.payments
+        self._variables = [np.arange(payments.size)]
         if len(self._ranges) > 1:
-            reach = [bound.reach[first:last] for first, last in self._ranges]
+            reach = [payments.reach[first:last] for first, last in self._ranges]
             self._variables = [np.unique(part[part >= 0]) for part in reach]
         self._task = "step" if len(self._ranges) == 1 else "light_step"
         #: Iteration of the state that the run stands at.

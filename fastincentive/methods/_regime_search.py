@@ -311,13 +311,13 @@ def first_lines(
     several: NDArray[np.int64],
 ) -> Lines:
     """Lines from no payments at all: each payment alone, all together, and random mixtures."""
-    bound = problem.payments
-    alone = coordinate_lines(problem, bound.lower)
+    payments = problem.payments
+    alone = coordinate_lines(problem, payments.lower)
     which = np.repeat(several, method.directions + 1)
-    held = bound.reach[which] >= 0
+    held = payments.reach[which] >= 0
     direction = rng.exponential(size=held.shape)
     direction[:: method.directions + 1] = 1.0
-    base = bound.spread(bound.lower)[which]
+    base = payments.spread(payments.lower)[which]
     return join(alone, Lines(which, base, np.where(held, direction, 0.0)))
 
 
@@ -329,9 +329,9 @@ def new_lines(
     x: FloatArray,
 ) -> Lines:
     """Lines through payments x: each payment alone, and random directions of both signs."""
-    bound = problem.payments
+    payments = problem.payments
     which = np.repeat(several, method.directions)
-    held = bound.reach[which] >= 0
-    base = bound.spread(x)[which]
+    held = payments.reach[which] >= 0
+    base = payments.spread(x)[which]
     direction = np.where(held, rng.normal(size=held.shape), 0.0)
     return join(coordinate_lines(problem, x), Lines(which, base, direction))

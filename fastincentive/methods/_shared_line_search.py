@@ -54,17 +54,17 @@ def best_on_line(
     Every breakpoint is priced when there are few; of many, evenly spaced ones and then those
     around the best. Returns ``held`` if nothing is better.
     """
-    bound, followers = problem.payments, problem.followers
-    moved = np.unique(bound.owners[direction[bound.owned] != 0.0])
+    payments, followers = problem.payments, problem.followers
+    moved = np.unique(payments.owners[direction[payments.owned] != 0.0])
     with np.errstate(divide="ignore", invalid="ignore"):
-        room = np.where(direction > 0, (bound.upper - base) / direction, np.inf)
-        room = np.where(direction < 0, (bound.lower - base) / direction, room)
-    along = bound.side_payments(direction)[moved]
+        room = np.where(direction > 0, (payments.upper - base) / direction, np.inf)
+        room = np.where(direction < 0, (payments.lower - base) / direction, room)
+    along = payments.side_payments(direction)[moved]
     found = walk(
         repeat(followers.packed, moved),
         problem.rewards(base)[moved],
         along,
-        alike(followers, bound.index, problem.leader.labels)[moved],
+        alike(followers, payments.index, problem.leader.labels)[moved],
         np.full(moved.size, max(float(room.min()), 0.0)),
     )
     still = np.setdiff1d(np.arange(problem.n), moved)
@@ -81,7 +81,7 @@ def best_on_line(
     offers = Offers(starts, first, last, marginals, actions)
     # Where payments fall along the line, the far end of a regime is the cheap one.
     points = np.unique(found.lower)
-    if bound.prices @ direction < 0.0:
+    if payments.prices @ direction < 0.0:
         points = np.union1d(points, found.upper[np.isfinite(found.upper)])
     chosen = points[np.unique(np.linspace(0, points.size - 1, POINTS).astype(int))]
     best, top = held, held.objective

@@ -230,10 +230,9 @@ class _Objective:
 
     def use(self, payments: FloatArray) -> float:
         """Return what the budget bounds."""
-        bound = self.problem.payments
         if isinstance(self.problem.cost, ExpectedSpend):
             return self.look(payments).cost
-        return bound.budget_use(payments)
+        return self.problem.payments.budget_use(payments)
 
     def use_slope(self, payments: FloatArray) -> FloatArray:
         """Return its total derivative (k,)."""
@@ -265,5 +264,6 @@ class _Objective:
 
     def residual(self, payments: FloatArray) -> float:
         """Largest entry of the projected hypergradient; under a budget that of a step of size 1."""
-        bound, slope = self.problem.payments, self.look(payments).gradient
-        return float(np.abs(bound.project(payments + slope) - payments).max(initial=0.0))
+        slope = self.look(payments).gradient
+        moved = self.problem.payments.project(payments + slope)
+        return float(np.abs(moved - payments).max(initial=0.0))

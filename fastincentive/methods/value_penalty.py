@@ -119,7 +119,8 @@ class ValuePenalty(Method):
         observe: Observer | None = None,
     ) -> tuple[AscentState, StepReport]:
         """Evaluate the state, and move payments and policies along the penalised gradient."""
-        followers, bound, x, unit = problem.followers, problem.payments, state.payments, state.unit
+        followers, payments = problem.followers, problem.payments
+        x, unit = state.payments, state.unit
         rewards = problem.rewards(x)
         state, policies, values = run_single(
             policy_values_steps(problem, parameterization, rewards, state), problem
@@ -140,12 +141,12 @@ class ValuePenalty(Method):
         longest = np.abs(direction).max(axis=2, keepdims=True)
         direction *= LARGEST_CHANGE / np.maximum(longest, LARGEST_CHANGE)
 
-        payment_unit = bound.most(unit)
+        payment_unit = payments.most(unit)
         rate = self.payment_step / (1.0 + sigma)
         pull_rate = np.minimum(rate * sigma * unit * followers.counts, _closing(at.own, gaps))
-        change = _average(bound, pull_rate[:, None] * at.own)
+        change = _average(payments, pull_rate[:, None] * at.own)
         change += rate * payment_unit**2 / size * at.payments
-        next_payments = bound.project(x + change)
+        next_payments = payments.project(x + change)
 
         anchor = state.controller.anchor
         moved = np.abs(x - anchor) / np.maximum(payment_unit, 1e-300)
@@ -205,7 +206,7 @@ def slopes_at(
     is the unnormalised occupancy of follower i's policy, dV_i*/dx that of its best response (a
     subgradient where several are optimal).
     """
-    followers, bound = problem.followers, problem.payments
+    followers = problem.followers
     leader = problem.leader_pass(policies)
     assert leader.gradient is not None  # for the type checker
     cost = problem.cost_pass(payments, policies)
@@ -220,7 +221,7 @@ def slopes_at(
         evaluation=problem.assemble(leader, cost.value, own, top),
         payments=-problem.cost_weight * cost.payments,
         policies=gradient,
-        own=bound.compress(occupancies),
+        own=problem.payments.compress(occupancies),
         advantage=np.where(followers.available, values.q_values - values.values[:, :, None], 0.0),
     )
 
@@ -241,15 +242,15 @@ def _closing(own: FloatArray, gaps: FloatArray) -> FloatArray:
     return np.where(square > 0.0, np.maximum(gaps, 0.0) / np.where(square > 0.0, square, 1.0), 0.0)
 
 
-def _average(bound: BoundPayments, changes: FloatArray) -> FloatArray:
+def _average(payments: BoundPayments, changes: FloatArray) -> FloatArray:
     """Mean (k,) of the changes (n, K) by the followers that want a payment changed.
 
     Together they would move a shared payment beyond where any of them wants it.
     """
-    wanted = (bound.reach >= 0) & (changes != 0.0)
-    where = bound.reach[wanted]
-    total = np.bincount(where, weights=changes[wanted], minlength=bound.size)
-    return total / np.maximum(np.bincount(where, minlength=bound.size), 1)
+    wanted = (payments.reach >= 0) & (changes != 0.0)
+    where = payments.reach[wanted]
+    total = np.bincount(where, weights=changes[wanted], minlength=payments.size)
+    return total / np.maximum(np.bincount(where, minlength=payments.size), 1)
 
 
 def _moved(

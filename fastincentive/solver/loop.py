@@ -147,11 +147,11 @@ def solve(
     if ascent is not None and can.uses_policies:
         measure = stationarity(problem, ascent.payments, ascent.policies, asked.parameterization)
         ascent = replace(ascent, stationarity=measure.measure)
-    bound = np.inf
+    least_upper = np.inf
     if certify:
         from fastincentive.certificates.bounds import upper_bound
 
-        bound = upper_bound(problem)
+        least_upper = upper_bound(problem)
     return Solution(
         **recovered_fields(problem, point),
         success=end.status == Status.CONVERGED,
@@ -161,7 +161,7 @@ def solve(
         history=history,
         ascent=ascent,
         refinement=refinement,
-        upper_bound=bound,
+        upper_bound=least_upper,
         evaluations=end.report.evaluations,
     )
 

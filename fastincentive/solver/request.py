@@ -41,14 +41,14 @@ class Request:
         self, payments: ArrayLike, policies: str | ArrayLike
     ) -> tuple[FloatArray, str | FloatArray | None]:
         """Return payments (k,), and policies (n, S, A), the name of some, or None if unused."""
-        bound = self.problem.payments
+        allowed = self.problem.payments
         if np.ndim(payments) == 0:
-            value = np.full(bound.size, np.asarray(payments, float))
+            value = np.full(allowed.size, np.asarray(payments, float))
             if not np.isfinite(value).all():
                 raise invalid("initial_payments", "a finite number", payments)
-            x = bound.project(value)
+            x = allowed.project(value)
         else:
-            x = bound.check(payments, "initial_payments")
+            x = allowed.check(payments, "initial_payments")
         if not self.method.capabilities.uses_policies:
             return x, None
         if not isinstance(policies, str):
