@@ -25,6 +25,7 @@ from fastincentive.problem.evaluation import Evaluation
 from fastincentive.problem.part import ProblemPart
 from fastincentive.problem.payments import BoundPayments
 from fastincentive.problem.queries import run_single
+from fastincentive.problem.sampled_gradients import centred
 
 __all__ = ["Slopes", "ValuePenalty", "slopes_at"]
 
@@ -137,7 +138,7 @@ class ValuePenalty(Method):
         visits = np.maximum(values.visits, SMALLEST_VISITS)[:, :, None]
         pull = (weights * followers.counts)[:, None, None] * at.advantage
         direction = pull + np.where(visited, at.policies / visits, 0.0)
-        direction = self.step / size * _centred(direction, followers.available)
+        direction = self.step / size * centred(direction, followers.available)
         longest = np.abs(direction).max(axis=2, keepdims=True)
         direction *= LARGEST_CHANGE / np.maximum(longest, LARGEST_CHANGE)
 
@@ -224,13 +225,6 @@ def slopes_at(
         own=problem.payments.compress(occupancies),
         advantage=np.where(followers.available, values.q_values - values.values[:, :, None], 0.0),
     )
-
-
-def _centred(rows: FloatArray, available: np.ndarray) -> FloatArray:
-    """Rows (n, S, A) less their means over the available actions; the others are 0."""
-    rows = np.where(available, rows, 0.0)
-    mean = rows.sum(axis=2, keepdims=True) / available.sum(axis=2, keepdims=True)
-    return np.where(available, rows - mean, 0.0)
 
 
 def _closing(own: FloatArray, gaps: FloatArray) -> FloatArray:

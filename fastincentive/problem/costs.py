@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 #: Gradients count what is paid for ever at discount 1 for about this many steps.
-PATIENCE = 1000
+PATIENCE_STEPS = 1000
 
 
 class Cost(Protocol):
@@ -214,7 +214,7 @@ def expected_payouts(
         Where the rate may be positive.
     discount : float in [0, 1]
         At 1 the total of a follower that is paid for ever is inf; its visits to the states that it
-        never leaves, and its action values, then count ``PATIENCE`` steps.
+        never leaves, and its action values, then count ``PATIENCE_STEPS`` steps.
     """
     packed = followers.packed
     if discount < 1.0:
@@ -224,7 +224,7 @@ def expected_payouts(
     absorbing = packed.absorbing[packed.model]
     settled = settled_states(followers, taken)
     lasting = ((settled != absorbing) | (absorbing & payable.any(axis=2))).any(axis=1)
-    near_one = np.where(lasting, 1.0 - 1.0 / PATIENCE, 1.0)
+    near_one = np.where(lasting, 1.0 - 1.0 / PATIENCE_STEPS, 1.0)
     values, visits, q_values = _evaluate(packed._replace(discount=near_one), rates, policies)
     for i in np.flatnonzero(lasting).tolist():
         # Exact up to the closed classes of the follower's own chain.

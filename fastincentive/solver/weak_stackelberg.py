@@ -139,9 +139,9 @@ def _inside(problem: IncentiveProblem, parts: Cut, margin: float) -> FloatArray:
         with np.errstate(divide="ignore", invalid="ignore"):
             share = np.where(enough, (wanted - start) / (lead - start), 1.0)
         nearer = found.lower + np.clip(share, 0.0, 1.0) * (t - found.lower)
-        ahead = _lead(problem, parts, nearer)
-        good = enough & (ahead >= wanted) & (nearer < t)
-        t, lead = np.where(good, nearer, t), np.where(good, ahead, lead)
+        nearer_lead = _lead(problem, parts, nearer)
+        good = enough & (nearer_lead >= wanted) & (nearer < t)
+        t, lead = np.where(good, nearer, t), np.where(good, nearer_lead, lead)
     # What is tied all along is not helped by more: just inside the regime will do.
     tied = lead <= 0.1 * wanted
     just_inside = np.where(
