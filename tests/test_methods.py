@@ -27,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::fastincentive.ConvergenceWarnin
 
 @pytest.fixture(scope="module")
 def problem():
-    return fi.models.random_problem(2, rng=3)
+    return fi.models.random_problem(2, 4, 2, rng=3, n_payments=1, leader_discount=0.8)
 
 
 def started(problem, method):
