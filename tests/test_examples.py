@@ -8,6 +8,7 @@ import pytest
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
+@pytest.mark.slow  # minutes where kernels run as plain Python
 @pytest.mark.filterwarnings("ignore::fastincentive.ConvergenceWarning")
 def test_many_followers(tmp_path):
     pytest.importorskip("matplotlib")
