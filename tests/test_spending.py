@@ -7,7 +7,7 @@ from conftest import GRADIENT, assert_close, random_game, random_policy
 from paid import SHAPE, mixed_payments, rebuilt, two_followers
 
 import fastincentive as fi
-from fastincentive.problem.costs import PATIENCE
+from fastincentive.problem.costs import PATIENCE_STEPS
 
 
 def test_a_cost_of_payments_runs_no_kernel(monkeypatch):
@@ -133,10 +133,10 @@ def test_gradients_count_a_finite_time_of_what_is_paid_for_ever():
     idle = waiting(0.0, 1.0, 0.0)
     in_payments, in_policies = problem.cost_gradient([1.0, 0.0], idle)
     assert in_payments[0] == 1.0
-    assert in_payments[1] == pytest.approx(PATIENCE, rel=2e-3)
+    assert in_payments[1] == pytest.approx(PATIENCE_STEPS, rel=2e-3)
     assert_close(in_policies[0], [[2.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
     in_payments, in_policies = problem.cost_gradient([1.0, 0.5], idle)
-    assert in_payments[1] == pytest.approx(PATIENCE, rel=2e-3)
+    assert in_payments[1] == pytest.approx(PATIENCE_STEPS, rel=2e-3)
     assert np.isfinite(in_policies).all()
     assert in_policies[0, 1, 0] > in_policies[0, 1, 1] > 0  # leaving is cheaper
     free = corridor([0, 1])
@@ -151,7 +151,7 @@ def test_payments_in_an_absorbing_state_are_for_ever():
     assert problem.cost_at([1.0, 0.1], through) == np.inf
     in_payments, in_policies = problem.cost_gradient([1.0, 0.0], through)
     assert_close(in_payments[0], 2.0)
-    assert in_payments[1] == pytest.approx(PATIENCE, rel=5e-3)
+    assert in_payments[1] == pytest.approx(PATIENCE_STEPS, rel=5e-3)
     assert_close(in_policies[0, :2], [[6.0, 2.0], [0.0, 0.0]])  # 2 visits x (1 + 2, 1)
     plain = corridor([0])
     assert_close(plain.cost_gradient([1.0], through)[1][0, :2], in_policies[0, :2])
