@@ -6,23 +6,33 @@ import json
 import math
 import os
 import secrets
+import stat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fastincentive.errors import InputError
+from fastincentive.errors import InputError, invalid, shown
 
-__all__ = ["json_text", "load_arrays", "save_arrays", "write_atomically"]
+__all__ = ["foreign", "json_text", "load_arrays", "save_arrays", "write_atomically"]
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
-    """Write a file so that readers see the old content or all of the new."""
-    path = Path(path)
+    """Write a file so that readers see the old content or all of the new.
+
+    A link stays a link, to the file that is written; who may read an old file may read the new one.
+    """
+    path = Path(os.path.realpath(_checked_path(path)))
     path.parent.mkdir(parents=True, exist_ok=True)
     name = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
     try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        mode = None
+    try:
         with open(name, "xb") as file:
+            if mode is not None:
+                os.chmod(name, stat.S_IMODE(mode))
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -30,6 +40,15 @@ def write_atomically(path: str | Path, content: bytes) -> None:
     except BaseException:
         name.unlink(missing_ok=True)
         raise
+
+
+def _checked_path(path: object) -> Path:
+    """Return a path that files can have."""
+    if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
+        raise invalid("path", "the name of a file", shown(path))
+    if "\0" in str(path):
+        raise invalid("path", "the name of a file", "one with a zero in it")
+    return Path(path)
 
 
 def json_text(value: Any, indent: int = 2) -> str:
@@ -58,18 +77,28 @@ def save_arrays(
 
 
 def load_arrays(path: str | Path, kind: str, version: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the header and the arrays of a file of this kind and version, or raise."""
+    """Return the header and the arrays of a file of this kind and version, or raise.
+
+    Whatever else is wrong with the content ends in an InputError that names the file.
+    """
+    from io import BytesIO
+
+    path = _checked_path(path)
+    content = BytesIO(path.read_bytes())
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(content, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         header = json.loads(bytes(arrays.pop("header")).decode())
-    except (ValueError, KeyError, OSError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise InputError(f"{path}: not a file written by fastincentive ({error})") from error
-    if header.get("kind") != kind or header.get("version") != version:
+        found = header.get("kind"), header.get("version")
+    except Exception as error:  # zip, zlib, NumPy and JSON have each their own for foreign bytes
+        raise foreign(path, error) from error
+    if found != (kind, version):
         raise InputError(
-            f"{path}: expected a {kind} of format {version}, got {header.get('kind')} of format "
-            f"{header.get('version')}"
+            f"{path}: expected a {kind} of format {version}, got {found[0]} of format {found[1]}"
         )
     return header, arrays
+
+
+def foreign(path: str | Path, error: object) -> InputError:
+    """Build the error for a file whose content is not what was written."""
+    return InputError(f"{path}: not a file written by fastincentive ({error})")

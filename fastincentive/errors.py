@@ -14,6 +14,7 @@ __all__ = [
     "TruncationWarning",
     "invalid",
     "missing_extra",
+    "shown",
 ]
 
 
@@ -63,6 +64,22 @@ def invalid(
     if remedy:
         text += f". {remedy}"
     return InputError(text)
+
+
+def shown(value: object) -> str:
+    """Write a value in a few words, for the message of an error: arrays and objects by their kind.
+
+    Nothing of an object is called but that of plain ones: it may be what is wrong.
+    """
+    if isinstance(value, (str, bytes, int, float, complex, type(None))):
+        try:
+            text = repr(value)
+        except ValueError:  # Python writes no integers of thousands of digits
+            return f"a {type(value).__name__} too long to be written"
+        return text if len(text) <= 60 else f"{text[:50]}..."
+    shape = getattr(value, "shape", None)
+    kind = type(value).__name__
+    return f"{kind} {shape}" if isinstance(shape, tuple) else kind
 
 
 def missing_extra(package: str, extra: str) -> MissingExtraError:

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from fastincentive._files import load_arrays, save_arrays
+from fastincentive._arrays import as_numbers, check_shape
+from fastincentive._checks import check_fields
+from fastincentive._files import foreign, load_arrays, save_arrays
 from fastincentive.solution import Ascent, History, Refinement, Solution, Status
 
 __all__ = ["history_arrays", "history_of", "load_solution", "save_solution"]
@@ -26,7 +28,7 @@ def history_of(arrays: dict[str, Any]) -> History:
     """Return the history that a file holds."""
     history = History()
     for name in vars(history):
-        column = arrays[f"history_{name}"]
+        column = as_numbers(name, arrays[f"history_{name}"])
         setattr(history, name, list(column) if column.ndim > 1 else column.tolist())
     return history
 
@@ -49,13 +51,43 @@ _PARTS: dict[str, type[Ascent | Refinement]] = {"ascent": Ascent, "refinement": 
 
 
 def load_solution(path: str | Path) -> Solution:
-    """Read what ``save_solution`` wrote."""
+    """Read what ``save_solution`` wrote.
+
+    Raises
+    ------
+    InputError
+        If the file is another one, or its content is not that of a solution.
+    """
     header, arrays = load_arrays(path, "solution", VERSION)
-    values = header | arrays
+    try:
+        return _solution_of(header | arrays, arrays)
+    except (LookupError, TypeError, ValueError) as error:
+        raise foreign(path, error) from error
+
+
+def _solution_of(values: dict[str, Any], arrays: dict[str, Any]) -> Solution:
     own = {name: values[name] for name in Solution.__dataclass_fields__ if name in values}
     for prefix, kind in _PARTS.items():
         fields = {name: f"{prefix}_{name}" for name in kind.__dataclass_fields__}
         known = {name: values[stored] for name, stored in fields.items() if stored in values}
         own[prefix] = kind(**known) if known else None
     own["status"] = Status(own["status"])
-    return Solution(**own, history=history_of(arrays))
+    solution = Solution(**own, history=history_of(arrays))
+    for part in (solution, *(getattr(solution, name) for name in _PARTS)):
+        if part is not None:
+            check_fields(part)
+    shape, size = solution.policies.shape, solution.payments.shape
+    for part in (solution, solution.ascent, solution.refinement):
+        for name in ("payments", "side_payments", "policies", "pessimistic_policies", "theta"):
+            if hasattr(part, name):
+                wanted = size if name == "payments" else shape
+                check_shape(name, getattr(part, name), wanted, "as the solution's own")
+        for name in ("follower_gaps", "multipliers"):
+            if hasattr(part, name):
+                check_shape(name, getattr(part, name), shape[:1], "one per follower")
+    for name, column in solution.history.arrays().items():
+        wanted = (len(solution.history),)
+        if name == "payments" and wanted[0]:
+            wanted += size
+        check_shape(f"history_{name}", column, wanted, "an entry for each iteration")
+    return solution

@@ -32,8 +32,10 @@ FLOORS = (
     ("io",),
     ("solution",),
     ("kernels",),
+    ("_checks",),
     ("_files", "_machine", "_progress", "_random", "_tables", "_threads"),  # the ground
-    ("_arrays", "errors"),
+    ("_arrays",),
+    ("errors",),
 )
 FLOOR = {wing: floor for floor, wings in enumerate(reversed(FLOORS)) for wing in wings}
 #: The roof's face: it names what the package shows, so it may import from everywhere.
