@@ -6,6 +6,7 @@ from copy import deepcopy
 
 import numpy as np
 import pytest
+from conftest import assert_close
 from scipy import sparse
 
 import fastincentive as fi
@@ -263,6 +264,18 @@ def test_order_is_a_permutation_by_distance():
     assert [distance[s] for s in found] == sorted(distance.values())
     levels = np.bincount(sorted(distance.values()))
     assert mdp.transition.breadth == levels[1:].max()
+
+
+@pytest.mark.parametrize("states", [1, 50, 101, 250, 401])
+@pytest.mark.parametrize("discount", [0.9, 0.99])
+def test_states_that_are_never_left(states, discount):
+    rewards = np.random.default_rng(states).normal(size=(states, 3))
+    stays = np.broadcast_to(np.arange(states)[:, None, None], (states, 3, 1))
+    mdp = fi.TabularMDP.from_successors(stays, np.ones((states, 3, 1)), rewards, discount)
+    assert mdp.transition.breadth == 1
+    best = fi.best_response(mdp)
+    assert_close(best.values, rewards.max(axis=1) / (1.0 - discount))
+    assert_close(fi.evaluate_policy(mdp, best.policy)[0], best.values)
 
 
 def test_ordered_rows_hold_the_model():

@@ -161,20 +161,6 @@ def test_threads_per_item(problem):
     assert fi.sweep(problem, solve=threads).solutions == [numba.get_num_threads()]
 
 
-def test_only_one_thread_uses_a_layer_that_allows_no_more(problem, monkeypatch):
-    monkeypatch.setattr("numba.np.ufunc.threading_layer", lambda: "workqueue")
-    inside = []
-
-    def alone(problem):
-        inside.append(1)
-        assert len(inside) == 1
-        fi.sweep(problem, solve=draw)  # the same thread may go on
-        inside.pop()
-
-    with ThreadPoolExecutor(4) as pool:
-        assert not fi.sweep([problem] * 20, executor=pool, solve=alone).failures
-
-
 # Problems and settings
 
 

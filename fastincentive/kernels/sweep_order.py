@@ -28,10 +28,10 @@ class Ordered(NamedTuple):
 
 @jit
 def backward_order(row_start, successor, sink, order):
-    """Sort the states by their distance to the sinks; returns the widest level.
+    """Sort the states by their distance to the sinks; returns the widest level, at least 1.
 
     Breadth-first along the transitions backwards, from all sinks at once, then from the first
-    state not yet met, and so on.
+    state not yet met, and so on. The sinks, which nothing joins, count as one state.
     """
     states = sink.shape[0]
     actions = (row_start.shape[0] - 1) // states
@@ -53,7 +53,7 @@ def backward_order(row_start, successor, sink, order):
         if seen[s]:
             order[end] = s
             end += 1
-    widest = 0
+    widest = 1
     first = 0
     unseen = 0
     while end < states or first < end:

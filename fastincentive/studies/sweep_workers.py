@@ -21,7 +21,7 @@ __all__ = ["Outcome", "Parcel", "Runs", "run_elsewhere", "run_here"]
 #: What a worker that is gone may have died of.
 HINT = (
     "The worker process may have run out of memory; or it was forked (the default of Python up to "
-    "3.13 on Linux) after numba had started threads: use ProcessPoolExecutor(mp_context="
+    "3.13 on Linux) while a library had threads: use ProcessPoolExecutor(mp_context="
     "multiprocessing.get_context('spawn'))."
 )
 

@@ -76,8 +76,8 @@ def sweep(
     What an item raises is kept in ``item.error``; a worker that dies fails the items that a broken
     pool leaves undone. Warnings are issued where the items run. A problem is pickled once, and kept
     by each worker until the next one comes. Start processes by "spawn" or "forkserver": one forked
-    after numba has started threads is killed at its first threaded kernel. NumPy's linear algebra
-    has threads of its own: set ``OPENBLAS_NUM_THREADS=1`` in the environment of the workers.
+    after numba has started threads of OpenMP runs without threads. NumPy's linear algebra has
+    threads of its own: set ``OPENBLAS_NUM_THREADS=1`` in the environment of the workers.
 
     Examples
     --------
