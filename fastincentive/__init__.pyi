@@ -17,7 +17,9 @@ from fastincentive.certificates.stationarity import Stationarity as Stationarity
 from fastincentive.certificates.stationarity import stationarity as stationarity
 from fastincentive.certificates.worst_case import WorstCase as WorstCase
 from fastincentive.certificates.worst_case import worst_near_response as worst_near_response
+from fastincentive.errors import CheckpointWarning as CheckpointWarning
 from fastincentive.errors import ConvergenceWarning as ConvergenceWarning
+from fastincentive.errors import EngineError as EngineError
 from fastincentive.errors import ImproperPolicyError as ImproperPolicyError
 from fastincentive.errors import InfeasiblePolicyError as InfeasiblePolicyError
 from fastincentive.errors import InputError as InputError

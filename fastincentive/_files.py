@@ -14,7 +14,7 @@ import numpy as np
 
 from fastincentive.errors import InputError, invalid, shown
 
-__all__ = ["foreign", "json_text", "load_arrays", "save_arrays", "write_atomically"]
+__all__ = ["check_writable", "foreign", "json_text", "load_arrays", "save_arrays", "write_atomically"]
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
@@ -94,11 +94,31 @@ def load_arrays(path: str | Path, kind: str, version: int) -> tuple[dict[str, An
         raise foreign(path, error) from error
     if found != (kind, version):
         raise InputError(
-            f"{path}: expected a {kind} of format {version}, got {found[0]} of format {found[1]}"
+            f"{path}: expected a {kind} of format {version}, got {found[0]} of format {found[1]}. "
+            "Remove it, or give the path of another."
         )
     return header, arrays
 
 
 def foreign(path: str | Path, error: object) -> InputError:
     """Build the error for a file whose content is not what was written."""
-    return InputError(f"{path}: not a file written by fastincentive ({error})")
+    return InputError(
+        f"{path}: not a file written by fastincentive ({error}): cut short, damaged or of another "
+        "kind. Remove it, or give the path of another."
+    )
+
+
+def check_writable(path: str | Path, argument: str) -> None:
+    """Find out whether ``write_atomically`` will work there; raise InputError if not.
+
+    A file is made beside the path, and taken away again.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError("it is a directory")
+        trial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.try")
+        write_atomically(trial, b"")
+        trial.unlink()
+    except (OSError, ValueError) as error:
+        raise invalid(argument, "a path that can be written", f"{path} ({error})") from error

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 __all__ = [
+    "CheckpointWarning",
     "ConvergenceWarning",
+    "EngineError",
     "ImproperPolicyError",
     "InfeasiblePolicyError",
     "InputError",
@@ -42,12 +44,20 @@ class NotConvergedError(RuntimeError):
     """Raised by ``Solution.raise_if_failed`` when the run did not converge."""
 
 
+class EngineError(RuntimeError):
+    """Where an engine has the followers nobody answers any more; the message says what to do."""
+
+
 class MissingExtraError(ImportError):
     """An optional package is needed; the message names the extra that installs it."""
 
 
 class ConvergenceWarning(UserWarning):
     """A run stopped before its stopping rule was met; the result says how far it got."""
+
+
+class CheckpointWarning(UserWarning):
+    """A state could not be written; the run, and its result, are not touched by that."""
 
 
 class TruncationWarning(UserWarning):

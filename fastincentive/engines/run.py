@@ -134,6 +134,10 @@ class Run:
         parts = self._do("gather", [(self._advance,)] * len(self._ranges))
         return join_states(parts, self._variables, self._problem.payments)
 
+    def kept(self) -> AscentState | None:
+        """Return the state after an interrupt; or the last one known, if any, where it is lost."""
+        return self.state()
+
     def point(self) -> tuple[FloatArray, FloatArray]:
         """Return theta and policies (n, S, A) as they were evaluated last."""
         parts = self._do("point", [()] * len(self._ranges))

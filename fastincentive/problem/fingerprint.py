@@ -13,7 +13,7 @@ __all__ = ["fingerprint"]
 
 
 def fingerprint(problem: ProblemPart) -> str:
-    """Return a digest of the followers, leader, payments and weights: equal for equal problems.
+    """Return a digest of all that a problem's values depend on: equal for equal problems.
 
     The leader's reward enters through its expectations at a few label marginals.
     """
@@ -26,16 +26,20 @@ def fingerprint(problem: ProblemPart) -> str:
     else:
         spend = ""
         cost = [
-            np.asarray(problem.cost.gradient(np.linspace(low, 1.0, payments.size)), float)
+            np.asarray(function(np.linspace(low, 1.0, payments.size)), float)
             for low in (0.0, 1.0)
+            for function in (problem.cost.gradient, problem.cost.value)
         ]
-    digest = sha256(repr((problem.leader_discount, problem.cost_weight, spend)).encode())
+    side = problem.leader_side
+    numbers = (side.discount, problem.cost_weight, spend, side.tail_tolerance, side.max_horizon)
+    digest = sha256(repr(numbers).encode())
     for array in (
         *problem.followers.packed,
         problem.followers.rewards,
         problem.leader.labels,
         *problem.leader.expectations(marginals),
         payments.index,
+        payments.lower,
         payments.upper,
         np.array(np.inf if problem.budget is None else problem.budget),
         *cost,

@@ -177,7 +177,7 @@ class IncentiveProblem(ProblemPart):
         return other
 
     def fingerprint(self) -> str:
-        """Return a digest of the followers, leader, payments and weights: equal for equal problems.
+        """Return a digest of all that the values depend on: equal for equal problems.
 
         The leader's reward enters through its expectations at a few label marginals.
         """

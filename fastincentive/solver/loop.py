@@ -24,6 +24,7 @@ from fastincentive.methods import Method, RegimeAscent, StepReport
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.solution import History, Solution, Status
 from fastincentive.solver.assembly import recovered_fields, warn_unless_done
+from fastincentive.solver.checkpoints import Checkpoint
 from fastincentive.solver.refinement import refined
 from fastincentive.solver.request import Request, request_of
 from fastincentive.solver.tie_breaking import StrongStackelberg, WeakStackelberg, renamed_objective
@@ -97,9 +98,10 @@ def solve(
     progress : bool
         Show a progress bar (needs the ``progress`` extra).
     checkpoint : path, optional
-        Write the state there every ``checkpoint_every`` iterations and when the run ends or is
-        interrupted, atomically; if the file exists, go on from it. The result equals that of an
-        uninterrupted run.
+        Write the state there before the first iteration, every ``checkpoint_every`` iterations and
+        when the run ends or is interrupted, atomically; if the file exists, go on from it. The
+        result equals that of an uninterrupted run. The file is of one problem, method, start and
+        parameterization; ``max_iter`` may be raised to go on.
     checkpoint_every : int
     objective : StrongStackelberg or WeakStackelberg
         Old name of ``tie_breaking``, with a warning.
@@ -112,11 +114,16 @@ def solve(
     -----
     ConvergenceWarning
         If the ascent did not converge; ``solution.message`` says why.
+    CheckpointWarning
+        If the checkpoint could not be written during the run, which goes on.
 
     Raises
     ------
     InputError
-        If an argument is not as described.
+        If an argument is not as described, the checkpoint cannot be written, or is one that this
+        run cannot go on from: of another run, cut short or damaged.
+    EngineError
+        If the workers of an engine, or its scheduler, are gone or do not answer.
     MemoryLimitError
         If a large run needs more memory than there is, before it begins.
     """
@@ -186,23 +193,33 @@ def _iterated(
 ) -> End:
     """Run the method from a start, or from where a checkpoint stands, to its end."""
     engine = Local() if asked.engine is None else asked.engine
+    checkpoint = asked.checkpoint(payments, policies)
+    before = None if checkpoint is None else checkpoint.load(watch.history)
     with closing(engine.run(asked.problem, asked.method, asked.parameterization, watch.see)) as run:
-        if asked.checkpoint is not None and asked.checkpoint.exists():
-            run.load(asked.checkpoint.load(watch.history))
+        if before is not None:
+            run.load(before)
         else:
             run.start(payments, policies)
+            if checkpoint is not None:
+                checkpoint.save(run.state(), watch.history)
         watch.begin(run.iteration)
         try:
-            report, status = _stepped(asked, watch, run)
-        finally:
-            if asked.checkpoint is not None:
-                # Whatever ended the run, an interrupt included, it can go on from here.
-                asked.checkpoint.save(run.state(), watch.history)
+            report, status = _stepped(asked.method, checkpoint, watch, run)
+        except BaseException:
+            # Whatever ended the run, an interrupt included, it can go on from what is known.
+            state = None if checkpoint is None else run.kept()
+            if checkpoint is not None and state is not None:
+                checkpoint.save(state, watch.history)
+            raise
+        if checkpoint is not None:
+            checkpoint.save(run.state(), watch.history)
         theta, found = run.point()
     return End(report._replace(theta=theta, policies=found), status, report.iteration)
 
 
-def _stepped(asked: Request, watch: Watch, run: Run) -> tuple[StepReport, Status]:
+def _stepped(
+    method: Method, checkpoint: Checkpoint | None, watch: Watch, run: Run
+) -> tuple[StepReport, Status]:
     """Step until the method says that it is done, or the callback that it should be."""
     report = None
     while True:
@@ -217,11 +234,11 @@ def _stepped(asked: Request, watch: Watch, run: Run) -> tuple[StepReport, Status
         report = latest
         with suppress(StopIteration):
             watch.see(report)
-        status = asked.method.terminate(report)
+        status = method.terminate(report)
         if watch.stopped and status in (None, Status.MAX_ITER):
             status = Status.STOPPED
         if status is not None:
             return report, status
         run.advance()
-        if asked.checkpoint is not None and run.iteration % asked.checkpoint.every == 0:
-            asked.checkpoint.save(run.state(), watch.history)
+        if checkpoint is not None and run.iteration % checkpoint.every == 0:
+            checkpoint.save(run.state(), watch.history)

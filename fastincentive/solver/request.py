@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastincentive._arrays import FloatArray
+from fastincentive._files import check_writable
 from fastincentive._machine import UNGUARDED
 from fastincentive._random import Rng, check_rng
 from fastincentive.engines import Engine
@@ -35,7 +37,9 @@ class Request:
     tie_breaking: StrongStackelberg | WeakStackelberg
     refiner: RegimeAscent | None
     engine: Engine | None
-    checkpoint: Checkpoint | None
+    #: Where the state is kept, or None, and after how many iterations.
+    path: Path | None
+    every: int
 
     def start(
         self, payments: ArrayLike, policies: str | ArrayLike
@@ -58,6 +62,22 @@ class Request:
                 "initial_policies", '"leader-optimal", "best-response" or an array', repr(policies)
             )
         return x, policies
+
+    def checkpoint(
+        self, payments: FloatArray, policies: str | FloatArray | None
+    ) -> Checkpoint | None:
+        """Return the file of the run from this start, if one is asked for."""
+        if self.path is None:
+            return None
+        return Checkpoint(
+            self.path,
+            self.every,
+            self.problem,
+            self.method,
+            self.parameterization,
+            payments,
+            policies,
+        )
 
 
 def request_of(
@@ -103,11 +123,14 @@ def request_of(
     check_rng(rng)
     if rng is not None:
         method, refiner = _drawing_from(rng, method, refiner)
-    kept = None
+    path = None
     if checkpoint is not None:
-        settings = f"{problem!r} {problem.fingerprint()} {method!r} {parameterization!r}"
-        kept = Checkpoint(Path(checkpoint), settings, checkpoint_every)
-    return Request(problem, method, parameterization, tie_breaking, refiner, engine, kept)
+        _check(checkpoint, "checkpoint", (str, PathLike), "a path")
+        path = Path(checkpoint)
+        check_writable(path, "checkpoint")
+    return Request(
+        problem, method, parameterization, tie_breaking, refiner, engine, path, checkpoint_every
+    )
 
 
 def _check(value: object, argument: str, kinds: type | tuple[type, ...], expected: str) -> None:
