@@ -14,7 +14,14 @@ import numpy as np
 
 from fastincentive.errors import InputError, invalid, shown
 
-__all__ = ["check_writable", "foreign", "json_text", "load_arrays", "save_arrays", "write_atomically"]
+__all__ = [
+    "check_writable",
+    "foreign",
+    "json_text",
+    "load_arrays",
+    "save_arrays",
+    "write_atomically",
+]
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
