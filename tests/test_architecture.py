@@ -33,7 +33,7 @@ FLOORS = (
     ("solution",),
     ("kernels",),
     ("_checks",),
-    ("_files", "_machine", "_progress", "_random", "_tables", "_threads"),  # the ground
+    ("_files", "_highs", "_machine", "_progress", "_random", "_tables", "_threads"),  # the ground
     ("_arrays",),
     ("errors",),
 )

@@ -198,7 +198,43 @@ def test_a_cache_that_leads_astray_is_not_followed(start, tmp_path):
     assert "NUMBA_CACHE_DIR" in said
 
 
-# Results
+# What a process writes
+
+
+@pytest.mark.skipif(sys.platform not in ("linux", "darwin"), reason="elsewhere it stays")
+def test_nothing_but_answers_on_standard_output(start):
+    code = """
+    import ctypes
+    from threading import Thread
+    import numpy as np
+    import fastincentive as fi
+    from fastincentive import _highs
+
+    # Rewards with much in common: HiGHS repairs its solutions, and says so.
+    rng = np.random.default_rng(5)
+    laws = rng.dirichlet(np.full(5, 0.4), size=(5, 2))
+    problem = fi.IncentiveProblem(
+        [fi.TabularMDP(laws, rng.normal(size=(5, 2)) + 1e5, 0.99, 0)],
+        fi.AdditiveReward(rng.normal(size=5)),
+        fi.Payments.at_states([[0, 3]], upper=10.0),
+        leader_discount=0.9,
+    )
+    fi.single_follower_optimum(problem)
+
+    library = ctypes.CDLL(None)
+    with _highs._silent():
+        library.puts(b"chatter")
+        with _highs._silent():
+            library.puts(b"chatter")
+        library.puts(b"chatter")
+        thread = Thread(target=print, args=("ours",), kwargs={"flush": True})
+        thread.start()
+        thread.join()
+    library.puts(b"theirs")
+    library.fflush(None)
+    """
+    lines, _ = end(start(code))
+    assert lines == ["ours", "theirs"]
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):

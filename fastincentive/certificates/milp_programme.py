@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastincentive._arrays import FloatArray
+from fastincentive._highs import milp
 from fastincentive.certificates.milp_data import SLACK, Pairs, Range, Visits, prices_of, selector
 from fastincentive.problem.problem import IncentiveProblem
 
@@ -46,7 +47,7 @@ class _Programme:
 
     def maximise(self, gain: dict[str, FloatArray], seconds: float) -> _Answer:
         """Solve, for at most this many seconds."""
-        from scipy.optimize import Bounds, LinearConstraint, milp
+        from scipy.optimize import Bounds, LinearConstraint
         from scipy.sparse import block_array, csr_array
 
         sizes = {name: lower.size for name, (lower, _, _) in self.groups.items()}

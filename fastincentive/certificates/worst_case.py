@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastincentive._arrays import FloatArray
+from fastincentive._highs import linprog
 from fastincentive.certificates.bounds import MIXTURES, label_masks, reference_labels
 from fastincentive.certificates.joint_control import (
     Control,
@@ -263,8 +264,6 @@ def _maximise_dual(
     ``attained`` - rates . slack is above the dual everywhere. Returns the largest value found,
     where it is, and whether it is the maximum.
     """
-    from scipy.optimize import linprog
-
     count = slack.size
     if attained == -np.inf:
         return -np.inf, np.zeros(count), False
@@ -290,7 +289,7 @@ def _maximise_dual(
             # The leader can lose for ever until the followers' losses weigh enough.
             trial = np.maximum(8.0 * trial, unit)
         else:
-            answer = linprog(  # type: ignore[call-overload]
+            answer = linprog(
                 np.append(np.zeros(count), -1.0),
                 np.array(rows),
                 np.array(limits),

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
+from fastincentive._highs import linprog
 
 __all__ = ["fit_counts", "fit_table"]
 
@@ -60,14 +61,11 @@ def _fit(
     rows: FloatArray, least: FloatArray, weights: FloatArray, capped: BoolArray, used: BoolArray
 ) -> FloatArray | None:
     """Minimise weights . u subject to rows u >= least, and u <= 0 where capped; 0 where unused."""
-    from scipy.optimize import linprog
     from scipy.sparse import csr_array
 
     size = max(1.0, float(np.abs(least).max()))
     bounds = [(None, 0.0 if cap else None) for cap in capped[used]]
-    answer = linprog(  # type: ignore[call-overload]
-        weights[used], -csr_array(rows[:, used]), -least, bounds=bounds
-    )
+    answer = linprog(weights[used], -csr_array(rows[:, used]), -least, bounds=bounds)
     if answer.status != 0:
         return None
     u = np.zeros(used.size)

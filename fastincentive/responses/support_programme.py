@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
+from fastincentive._highs import linprog
 from fastincentive.errors import invalid
 from fastincentive.responses.support_task import SupportTask, transition_matrix
 
@@ -121,9 +122,7 @@ class SupportProgramme:
         return np.clip(amounts, payments.lower[variables], payments.upper[variables])
 
     def _linprog(self, cost: FloatArray, rows: Any, equal: Any, bounds: FloatArray) -> Any:
-        from scipy.optimize import linprog
-
-        return linprog(  # type: ignore[call-overload]
+        return linprog(
             cost,
             A_ub=rows,
             b_ub=self.limit,
