@@ -1,5 +1,9 @@
 """One follower's model: three equal forms, copies, absorbing classes, and every input error."""
 
+import gc
+import weakref
+
+import numba
 import numpy as np
 import pytest
 import reference
@@ -8,7 +12,8 @@ from conftest import ROUNDING, Arrays, assert_close, random_arrays, random_avail
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastincentive import InputError, TabularMDP
+from fastincentive import Followers, InputError, TabularMDP
+from fastincentive.followers import transition
 from fastincentive.followers.transition import ROW_SUM_TOLERANCE
 
 
@@ -432,6 +437,39 @@ def test_successor_list_errors(case):
     with pytest.raises(InputError) as error:
         TabularMDP.from_successors(successors, probabilities, np.zeros(2))
     assert message in str(error.value)
+
+
+def test_equal_transitions_are_one_model_while_in_use():
+    rng = np.random.default_rng(3)
+    arrays = random_arrays(rng, 5, 2, 0.9)
+    first = arrays.mdp()
+    for mdp in (arrays.mdp(), TabularMDP(sparse_form(arrays.transition), arrays.reward)):
+        assert mdp.transition is first.transition
+    other = random_arrays(rng, 5, 2, 0.9).mdp()
+    assert other.transition is not first.transition
+    fewer = TabularMDP(arrays.transition[:, :1], arrays.reward[:, :1])
+    assert fewer.transition is not first.transition
+    gone = weakref.ref(first.transition)
+    del first, mdp
+    gc.collect()
+    assert gone() is None
+    assert arrays.mdp().dense_transition() == pytest.approx(arrays.transition)
+
+
+def test_the_same_digest_does_not_make_models_equal(monkeypatch):
+    monkeypatch.setattr(transition, "digest", lambda *_: 0.0)
+    rng = np.random.default_rng(4)
+    models = [random_arrays(rng, 4, 2, 0.9, branching=2).mdp().transition for _ in range(3)]
+    assert len({id(model) for model in models}) == 3
+
+
+def test_a_thousand_followers_given_one_array_hold_one_copy():
+    rng = np.random.default_rng(5)
+    arrays = random_arrays(rng, 20, 3, 0.9)
+    rewards = rng.random((1000 if not numba.config.DISABLE_JIT else 10, 20, 3))
+    followers = Followers([TabularMDP(arrays.transition, reward) for reward in rewards])
+    assert followers.n_models == 1
+    assert len({id(mdp.transition) for mdp in followers}) == 1
 
 
 def test_input_errors_are_value_errors():

@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastincentive import (
+    Followers,
     ImproperPolicyError,
     InputError,
     TabularMDP,
@@ -164,6 +165,19 @@ def test_no_policy_beats_the_best_response(seed, discount):
     mdp = arrays.mdp()
     best = best_response(mdp).values
     assert (evaluate_policy(mdp, policy)[0] <= best + EXACT * max(1.0, np.abs(best).max())).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_lone_follower_answers_as_one_of_many(seed):
+    arrays, _ = draw(seed, 0.95)
+    mdp = arrays.mdp()
+    one = best_response(mdp)
+    followers = Followers([mdp, mdp.replace(discount=0.9)])
+    many = followers.best_responses(followers.rewards)
+    np.testing.assert_array_equal(one.values, many.values[0])
+    np.testing.assert_array_equal(one.q_values, many.q_values[0])
+    np.testing.assert_array_equal(one.policy.argmax(axis=1), many.actions[0])
+    assert (one.residual, one.iterations) == (many.residual[0], many.iterations[0])
 
 
 def test_first_action_of_a_tie():

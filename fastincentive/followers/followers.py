@@ -22,13 +22,13 @@ from fastincentive.followers.best_responses import (
 )
 from fastincentive.followers.evaluation import ROUTES, evaluate_large
 from fastincentive.followers.mdp import TabularMDP, as_mdp
+from fastincentive.followers.packing import distinct_models, pack, stacked
 from fastincentive.followers.policies import deterministic_policies
-from fastincentive.followers.transition import TransitionModel
 from fastincentive.kernels import bellman
 from fastincentive.kernels.jacobi import jacobi_response
-from fastincentive.kernels.packed import DENSE_STATES, TIE, Packed
+from fastincentive.kernels.packed import DENSE_STATES, TIE
 
-__all__ = ["Followers"]
+__all__ = ["FEW_STATES", "Followers"]
 
 #: Up to this many states nothing is quicker than sweeps in order and a few factors.
 FEW_STATES = 100
@@ -69,8 +69,7 @@ class Followers:
     Parameters
     ----------
     mdps : sequence of TabularMDP
-        One per follower. Transition models that are the same object are stored once; use
-        ``mdp.replace(...)`` or the same ``TabularMDP`` several times to share one.
+        One per follower. Equal transition models are stored once.
     counts : array (n,) of positive integers, optional
         How many followers are alike: what is called a follower elsewhere is then a type, whose
         followers have one model, start, policy and payments. The leader's reward is that of the
@@ -106,34 +105,13 @@ class Followers:
             raise invalid("counts", "positive integers", number[at], f"type {at}")
         #: (n,) followers of each type.
         self.counts: NDArray[np.int64] = number.astype(np.int64)
-        numbers: dict[int, int] = {}
-        models: list[TransitionModel] = []
-        index = np.empty(len(self._mdps), np.int64)
-        for i, mdp in enumerate(self._mdps):
-            key = id(mdp.transition)
-            if key not in numbers:
-                numbers[key] = len(models)
-                models.append(mdp.transition)
-            index[i] = numbers[key]
-        starts = [model.row_start for model in models]
-        offsets = np.concatenate([[0], np.cumsum([start[-1] for start in starts])])
-        self.packed = Packed(
-            row_start=np.concatenate(
-                [start[:-1] + offset for start, offset in zip(starts, offsets, strict=False)]
-                + [offsets[-1:]]
-            ).astype(np.int64),
-            successor=np.concatenate([model.successor for model in models]),
-            probability=np.concatenate([model.probability for model in models]),
-            available=np.stack([model.available for model in models]),
-            absorbing=np.stack([model.absorbing for model in models]),
-            sink=np.stack([model.sink for model in models]),
-            model=index,
-            discount=np.array([mdp.discount for mdp in self._mdps]),
-            initial=np.stack([mdp.initial for mdp in self._mdps]),
-        )
-        self.rewards: FloatArray = np.stack([mdp.reward for mdp in self._mdps])
+        models, index = distinct_models(mdp.transition for mdp in self._mdps)
+        discount = np.array([mdp.discount for mdp in self._mdps])
+        initial = stacked([mdp.initial for mdp in self._mdps])
+        self.packed = pack(models, index, discount, initial)
+        self.rewards: FloatArray = stacked([mdp.reward for mdp in self._mdps])
         self._models = models
-        self._discounted = bool(self.packed.discount.max() < 1.0)
+        self._discounted = max(discount.tolist()) < 1.0
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The packed arrays repeat what the followers hold.

@@ -12,7 +12,9 @@ __all__ = ["deterministic_policies", "uniform_over"]
 
 def deterministic_policies(actions: NDArray[np.int64], n_actions: int) -> FloatArray:
     """Policies (..., S, A) that take these actions (..., S) for certain."""
-    return np.asarray(np.eye(n_actions)[actions])
+    policies = np.zeros((actions.size, n_actions))
+    policies[np.arange(actions.size), actions.reshape(-1)] = 1.0
+    return policies.reshape(*actions.shape, n_actions)
 
 
 def uniform_over(allowed: NDArray[np.bool_]) -> FloatArray:

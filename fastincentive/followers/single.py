@@ -9,10 +9,11 @@ from numpy.typing import ArrayLike
 
 from fastincentive._arrays import FloatArray
 from fastincentive.errors import invalid
-from fastincentive.followers.followers import Followers
+from fastincentive.followers.followers import FEW_STATES, Followers
 from fastincentive.followers.mdp import TabularMDP, as_mdp
-from fastincentive.followers.policies import uniform_over
+from fastincentive.followers.policies import deterministic_policies, uniform_over
 from fastincentive.kernels import bellman
+from fastincentive.kernels.lone_response import lone_response
 
 __all__ = [
     "BestResponse",
@@ -113,7 +114,10 @@ def best_response(mdp: TabularMDP, tolerance: float = 0.0) -> BestResponse:
     InputError
         If at discount 1 the best total reward is unbounded.
     """
-    followers = Followers([as_mdp("mdp", mdp)])
+    few = as_mdp("mdp", mdp).n_states <= FEW_STATES
+    if few and mdp.discount < 1.0 and not mdp.transition.ragged:
+        return _lone_response(mdp)
+    followers = Followers([mdp])
     result = followers.best_responses(followers.rewards, tolerance=tolerance)
     return BestResponse(
         policy=followers.deterministic_policies(result.actions[0]),
@@ -122,6 +126,27 @@ def best_response(mdp: TabularMDP, tolerance: float = 0.0) -> BestResponse:
         residual=float(result.residual[0]),
         iterations=int(result.iterations[0]),
     )
+
+
+def _lone_response(mdp: TabularMDP) -> BestResponse:
+    """As ``Followers.best_responses`` without its arrays over followers, which take longer."""
+    states, n_actions = mdp.reward.shape
+    actions, values = np.empty((1, states), np.int64), np.empty((1, states))
+    q_values = np.empty((1, states, n_actions))
+    model = mdp.transition
+    residual, iterations = lone_response(
+        model.row_start,
+        model.successor,
+        model.probability,
+        model.available,
+        mdp.reward,
+        mdp.discount,
+        actions,
+        values,
+        q_values,
+    )
+    policy = deterministic_policies(actions[0], n_actions)
+    return BestResponse(policy, values[0], q_values[0], float(residual), int(iterations))
 
 
 def soft_best_response(mdp: TabularMDP, temperature: float) -> BestResponse:

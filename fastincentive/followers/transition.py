@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
+from weakref import ref
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,8 +14,15 @@ from numpy.typing import ArrayLike, NDArray
 from fastincentive._arrays import FloatArray
 from fastincentive.errors import invalid
 from fastincentive.kernels.sparsity import Pattern, union_rows
-from fastincentive.kernels.sweep_order import Ordered, backward_order, count_pairs, ordered_rows
+from fastincentive.kernels.sweep_order import (
+    Ordered,
+    backward_order,
+    count_pairs,
+    ordered_rows,
+    widest_row,
+)
 from fastincentive.kernels.symbolic_factorization import Fronts, analyse
+from fastincentive.kernels.transitions import closed_classes, digest, pack_rows
 
 __all__ = [
     "ROW_SUM_TOLERANCE",
@@ -34,11 +42,16 @@ ROW_SUM_TOLERANCE = 1e-9
 MOST_FILL = 25_000_000
 
 
+#: Models in use, by their shape and a digest of what is in them.
+_in_use: dict[tuple[int, ...], ref[TransitionModel]] = {}
+
+
 class TransitionModel:
     """Transitions of all (state, action) pairs as successor lists, and which pairs exist.
 
     Row ``s * A + a`` spans ``row_start[row]:row_start[row + 1]`` of ``successor`` (int32) and
-    ``probability`` (float64). Two followers with the same ``TransitionModel`` object share it.
+    ``probability`` (float64). Two followers with the same ``TransitionModel`` object share it; what
+    is built from equal transitions is the same object, for as long as somebody holds it.
     """
 
     def __init__(
@@ -57,40 +70,57 @@ class TransitionModel:
         for array in (row_start, successor, probability, available):
             array.setflags(write=False)
 
+    def shared(self) -> TransitionModel:
+        """Return an equal model that is in use already, else this one."""
+        key = (*self.available.shape, digest(self.successor, self.probability))
+        known = _in_use.get(key)
+        other = None if known is None else known()
+        if other is not None and all(map(np.array_equal, self._given, other._given)):
+            return other
+
+        def forget(gone: ref[TransitionModel]) -> None:
+            if in_use.get(key) is gone:
+                del in_use[key]
+
+        in_use = _in_use  # still there when Python shuts down
+        in_use[key] = ref(self, forget)
+        return self
+
+    @property
+    def _given(self) -> tuple[NDArray[Any], ...]:
+        return self.row_start, self.successor, self.probability, self.available
+
     def __reduce__(self) -> tuple[Any, ...]:
         # What is derived from the lists is several times as large, and soon made again.
-        given = (self.row_start, self.successor, self.probability, self.available)
-        return TransitionModel, given
+        return TransitionModel, self._given
 
     @cached_property
-    def _pairs(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """State pairs (from, to) that some available action connects."""
-        states, actions = self.available.shape
-        row = np.repeat(np.arange(states * actions), np.diff(self.row_start))
-        keep = self.available.reshape(-1)[row] & (self.probability > 0)
-        return row[keep] // actions, self.successor[keep].astype(np.int64)
+    def _levels(self) -> tuple[NDArray[np.int64], int, NDArray[np.bool_], int]:
+        """Sweep order and its widest level, the sinks, and how many states lead to these."""
+        states = self.available.shape[0]
+        order, sink = np.empty(states, np.int64), np.empty(states, bool)
+        breadth, led = backward_order(self.row_start, self.successor, sink, order)
+        return order, int(breadth), sink, int(led)
+
+    @property
+    def sink(self) -> NDArray[np.bool_]:
+        """(S,) bool: states that no available action leaves."""
+        return self._levels[2]
 
     @cached_property
     def absorbing(self) -> NDArray[np.bool_]:
         """(S,) bool: states of the closed classes of the graph of all available actions."""
-        from scipy.sparse import coo_array
-        from scipy.sparse.csgraph import connected_components
+        _, _, sink, led = self._levels
+        if led == sink.size:
+            return sink
+        closed = np.empty(sink.size, bool)
+        closed_classes(self.row_start, self.successor, closed)
+        return closed
 
-        states = self.available.shape[0]
-        origin, target = self._pairs
-        graph = coo_array((np.ones(origin.size), (origin, target)), shape=(states, states))
-        count, component = connected_components(graph, directed=True, connection="strong")
-        closed = np.ones(count, bool)
-        closed[component[origin[component[origin] != component[target]]]] = False
-        return np.asarray(closed[component])
-
-    @cached_property
+    @property
     def sweep_order(self) -> tuple[NDArray[np.int64], int]:
         """The states (S,) in the order of sweeps, and the widest level of that order."""
-        order = np.empty(self.available.shape[0], np.int64)
-        breadth = int(backward_order(self.row_start, self.successor, self.sink, order))
-        order.setflags(write=False)
-        return order, breadth
+        return self._levels[:2]
 
     @property
     def breadth(self) -> int:
@@ -114,15 +144,23 @@ class TransitionModel:
         return self._fronts
 
     @cached_property
+    def width(self) -> int:
+        """Number of entries of the longest row."""
+        return int(widest_row(self.row_start))
+
+    @property
+    def ragged(self) -> bool:
+        """Whether rows padded to the longest one would waste too much."""
+        return self.available.size * self.width > 2 * self.successor.size + 1000
+
+    @cached_property
     def ordered(self) -> Ordered | None:
         """One model's transitions in sweep order, or None if padded rows would waste too much."""
-        states, actions = self.available.shape
-        width = int(np.diff(self.row_start).max())
-        if states * actions * width > 2 * self.successor.size + 1000:
+        if self.ragged:
             return None
         order, _ = self.sweep_order
-        successor = np.empty((states, actions, width), np.uint32)
-        probability = np.empty((states, actions, width))
+        successor = np.empty((*self.available.shape, self.width), np.uint32)
+        probability = np.empty(successor.shape)
         ordered_rows(
             self.row_start, self.successor, self.probability, order, successor, probability
         )
@@ -137,14 +175,6 @@ class TransitionModel:
         place = np.empty(self.successor.size, np.uint32)
         end = union_rows(self.row_start, self.successor, actions, start, column, place)
         return Pattern(start[None], np.array([0, end]), column[:end].copy(), place)
-
-    @cached_property
-    def sink(self) -> NDArray[np.bool_]:
-        """(S,) bool: states that no available action leaves."""
-        stays = np.ones(self.available.shape[0], bool)
-        origin, target = self._pairs
-        stays[origin[origin != target]] = False
-        return stays
 
 
 def check_rows(total: FloatArray, available: NDArray[np.bool_], argument: str) -> None:
@@ -202,7 +232,7 @@ def availability(available: ArrayLike | None, states: int, actions: int) -> NDAr
 def from_dense(transition: Any, available: ArrayLike | None) -> TransitionModel:
     """Build a model from an array (S, A, S)."""
     try:
-        dense = np.array(transition, float)
+        dense = np.array(transition, float, order="C")
     except (TypeError, ValueError):
         raise invalid(
             "transition",
@@ -213,17 +243,13 @@ def from_dense(transition: Any, available: ArrayLike | None) -> TransitionModel:
         raise invalid("transition", "an array of shape (S, A, S)", dense.shape)
     states, actions, _ = dense.shape
     mask = availability(available, states, actions)
+    packed = _packed(np.empty((states, actions, 0), np.int64), dense, mask)
+    if packed is not None:
+        return packed
     dense[~mask] = 0.0
     check_probabilities(dense, "transition")
-    total = dense.sum(axis=2)
-    check_rows(total, mask, "transition")
-    dense /= np.where(mask, total, 1.0)[:, :, None]
-    row, column = np.nonzero(dense.reshape(states * actions, states))
-    counts = np.bincount(row, minlength=states * actions)
-    start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return TransitionModel(
-        start, column.astype(np.int32), dense.reshape(-1, states)[row, column], mask
-    )
+    state, action, successor = np.nonzero(dense)
+    return _assemble(state, action, successor, dense[dense > 0], mask, "transition")
 
 
 def from_sparse(matrices: Sequence[Any], available: ArrayLike | None) -> TransitionModel:
@@ -248,7 +274,7 @@ def from_lists(
 ) -> TransitionModel:
     """Build a model from successors and probabilities (S, A, K)."""
     target = np.asarray(successors)
-    weight = np.asarray(probabilities, float)
+    weight = np.array(probabilities, float, order="C")
     if target.ndim != 3 or target.size == 0 or target.shape != weight.shape:
         raise invalid(
             "successors and probabilities",
@@ -259,6 +285,9 @@ def from_lists(
         raise invalid("successors", "integers", target.dtype)
     states, actions, _ = target.shape
     mask = availability(available, states, actions)
+    packed = _packed(np.array(target, np.int64, order="C"), weight, mask)
+    if packed is not None:
+        return packed
     weight = np.where(mask[:, :, None], weight, 0.0)
     check_probabilities(weight, "probabilities")
     used = (weight > 0) & mask[:, :, None]
@@ -270,6 +299,24 @@ def from_lists(
         )
     state, action, _ = np.nonzero(used)
     return _assemble(state, action, target[used], weight[used], mask, "probabilities")
+
+
+def _packed(
+    target: NDArray[np.int64], weight: FloatArray, available: NDArray[np.bool_]
+) -> TransitionModel | None:
+    """Build a model in one pass, see ``pack_rows``; None where anything is wrong with the rows.
+
+    The arrays are the caller's own, contiguous and writable: kernels compile for one kind.
+    """
+    room = int(np.count_nonzero(weight))
+    start = np.empty(available.size + 1, np.int64)
+    successor, probability = np.empty(room, np.int32), np.empty(room)
+    end = pack_rows(target, weight, available, ROW_SUM_TOLERANCE, start, successor, probability)
+    if end < 0:
+        return None
+    if end < room:
+        successor, probability = successor[:end].copy(), probability[:end].copy()
+    return TransitionModel(start, successor, probability, available).shared()
 
 
 def _assemble(
@@ -304,4 +351,4 @@ def _assemble(
         successor[keep][order].astype(np.int32),
         weight / total[row],
         available,
-    )
+    ).shared()

@@ -15,7 +15,7 @@ import numpy as np
 
 from fastincentive.kernels.jit import jit
 
-__all__ = ["Ordered", "backward_order", "count_pairs", "ordered_rows"]
+__all__ = ["Ordered", "backward_order", "count_pairs", "ordered_rows", "widest_row"]
 
 
 class Ordered(NamedTuple):
@@ -28,25 +28,35 @@ class Ordered(NamedTuple):
 
 @jit
 def backward_order(row_start, successor, sink, order):
-    """Sort the states by their distance to the sinks; returns the widest level, at least 1.
+    """Sort the states by their distance to the sinks, the states that no action leaves.
 
     Breadth-first along the transitions backwards, from all sinks at once, then from the first
-    state not yet met, and so on. The sinks, which nothing joins, count as one state.
+    state not yet met, and so on. Written are ``sink`` (S,) and ``order`` (S,). Returns the widest
+    level, at least 1, where the sinks, which nothing joins, count as one state; and how many states
+    lead to a sink.
     """
     states = sink.shape[0]
     actions = (row_start.shape[0] - 1) // states
-    start = np.zeros(states + 1, np.int64)
-    for e in range(successor.shape[0]):
-        start[successor[e] + 1] += 1
+    # Loops lead nowhere. Unsigned numbers, for NumPy's wrap-around costs.
+    start = np.zeros(states + 2, np.int64)
+    for s in range(states):
+        stays = True
+        for e in range(np.uintp(row_start[s * actions]), np.uintp(row_start[(s + 1) * actions])):
+            c = np.uint32(successor[e])
+            if c != s:
+                stays = False
+                start[c + np.uint32(2)] += 1
+        sink[s] = stays
     for s in range(states):
         start[s + 1] += start[s]
-    predecessor = np.empty(successor.shape[0], np.int32)
-    free = start[:-1].copy()
+    predecessor = np.empty(successor.shape[0], np.uint32)
     for s in range(states):
-        for e in range(row_start[s * actions], row_start[(s + 1) * actions]):
-            c = successor[e]
-            predecessor[free[c]] = s
-            free[c] += 1
+        for e in range(np.uintp(row_start[s * actions]), np.uintp(row_start[(s + 1) * actions])):
+            c = np.uint32(successor[e])
+            if c != s:
+                at = c + np.uint32(1)
+                predecessor[np.uintp(start[at])] = s
+                start[at] += 1
     seen = sink.copy()
     end = 0
     for s in range(states):
@@ -56,8 +66,10 @@ def backward_order(row_start, successor, sink, order):
     widest = 1
     first = 0
     unseen = 0
+    led = states
     while end < states or first < end:
         if first == end:
+            led = min(led, end)
             while seen[unseen]:
                 unseen += 1
             seen[unseen] = True
@@ -65,8 +77,8 @@ def backward_order(row_start, successor, sink, order):
             end += 1
         last = end
         for k in range(first, last):
-            c = order[k]
-            for e in range(start[c], start[c + 1]):
+            c = np.uint32(order[k])
+            for e in range(np.uintp(start[c]), np.uintp(start[c + np.uint32(1)])):
                 p = predecessor[e]
                 if not seen[p]:
                     seen[p] = True
@@ -74,7 +86,7 @@ def backward_order(row_start, successor, sink, order):
                     end += 1
         widest = max(widest, end - last)
         first = last
-    return widest
+    return widest, led
 
 
 @jit
@@ -92,21 +104,32 @@ def count_pairs(row_start, successor, states):
 
 
 @jit
+def widest_row(row_start):
+    """Count the entries of the longest row."""
+    widest = 0
+    for row in range(row_start.shape[0] - 1):
+        widest = max(widest, row_start[row + 1] - row_start[row])
+    return widest
+
+
+@jit
 def ordered_rows(row_start, values, probability, order, successor, weight):
     """Write the rows (S, A, K) of ``Ordered`` for one model."""
     states, actions, width = successor.shape
     place = np.empty(states, np.uint32)
     for k in range(states):
         place[order[k]] = k
+    flat, weights = successor.reshape(-1), weight.reshape(-1)
+    at = np.uintp(0)
+    one = np.uintp(1)
     for k in range(states):
-        for a in range(actions):
-            row = order[k] * actions + a
-            j = 0
-            for e in range(row_start[row], row_start[row + 1]):
-                successor[k, a, j] = place[values[e]]
-                weight[k, a, j] = probability[e]
-                j += 1
-            while j < width:
-                successor[k, a, j] = k
-                weight[k, a, j] = 0.0
-                j += 1
+        for row in range(order[k] * actions, (order[k] + 1) * actions):
+            last = at + np.uintp(width)
+            for e in range(np.uintp(row_start[row]), np.uintp(row_start[row + 1])):
+                flat[at] = place[np.uint32(values[e])]
+                weights[at] = probability[e]
+                at += one
+            while at < last:
+                flat[at] = k
+                weights[at] = 0.0
+                at += one
