@@ -30,12 +30,12 @@ from fastincentive.errors import ProductSpaceTooLargeError as ProductSpaceTooLar
 from fastincentive.errors import TruncationWarning as TruncationWarning
 from fastincentive.followers.best_responses import ResponseMemory as ResponseMemory
 from fastincentive.followers.followers import Followers as Followers
+from fastincentive.followers.gymnasium_table import mdp_from_gymnasium as mdp_from_gymnasium
 from fastincentive.followers.mdp import TabularMDP as TabularMDP
 from fastincentive.followers.parameterization import Direct as Direct
 from fastincentive.followers.parameterization import Softmax as Softmax
 from fastincentive.followers.simulators import EstimatedMDP as EstimatedMDP
 from fastincentive.followers.simulators import estimate_mdp as estimate_mdp
-from fastincentive.followers.simulators import mdp_from_gymnasium as mdp_from_gymnasium
 from fastincentive.followers.single import BestResponse as BestResponse
 from fastincentive.followers.single import best_response as best_response
 from fastincentive.followers.single import evaluate_policy as evaluate_policy

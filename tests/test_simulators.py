@@ -1,5 +1,7 @@
 """Followers known only as simulators: models from samples, and payments that allow for errors."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from conftest import ROUNDING, assert_close
@@ -93,6 +95,30 @@ def test_episodes_that_are_cut_are_no_end():
     assert found.visits[2:].sum() == 0
 
 
+def test_episodes_that_end_where_they_begin():
+    class Ring(Chain):
+        """Around and back to where the episode began, where it ends."""
+
+        def step(self, action):
+            self.state = (self.state + 1) % self.n_states
+            return self.state, 1.0, self.state == 0
+
+    found = fi.estimate_mdp(Ring(), 100, 0.9)
+    dense = found.mdp.dense_transition()
+    assert dense[0, 0, 1] == 1.0
+    assert dense[3, 0, 4] == 1.0
+    assert fi.best_response(found.mdp).values[0] == pytest.approx((1.0 - 0.9**4) / 0.1)
+
+
+def test_a_simulator_of_many_states_takes_little_memory():
+    fi.estimate_mdp(Chain(length=350), 1, 0.9)
+    tracemalloc.start()
+    fi.estimate_mdp(Chain(length=350), 50, 0.9)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5e5  # a table of all pairs and successors has 2 MB
+
+
 def test_pairs_that_were_never_tried_are_worth_least():
     found = fi.estimate_mdp(Chain(slip=0.0), 1, 0.9)
     tried = found.visits > 0
@@ -165,8 +191,6 @@ def test_bad_simulators_are_named():
     endless.step = lambda action: (1, np.nan, False)
     with pytest.raises(InputError, match="finite rewards"):
         fi.estimate_mdp(endless)
-    with pytest.raises(InputError, match="P and initial_state_distrib, got Chain"):
-        fi.mdp_from_gymnasium(Chain())
     problem = lake(true_lake())
     with pytest.raises(InputError, match="estimates: expected 1, one for each follower, got 0"):
         fi.model_uncertainty(problem, 0.0, fi.best_response_policies(problem, 0.0), [])
@@ -197,22 +221,6 @@ def test_other_followers_in_the_same_problem():
 
 
 # Gymnasium
-
-
-def test_a_table_is_read_with_its_endings():
-    gymnasium = pytest.importorskip("gymnasium")
-    env = gymnasium.make("CliffWalking-v1")
-    mdp = fi.mdp_from_gymnasium(env, 0.95)
-    best = fi.best_response(mdp)
-    # Thirteen steps beside the cliff, the last of them to the goal.
-    assert best.values[36] == pytest.approx(-(1.0 - 0.95**13) / 0.05)
-    transition = mdp.dense_transition()
-    assert (transition[47, :, 48] == 1.0).all()
-    assert (transition[48, :, 48] == 1.0).all()
-    lake_mdp = fi.mdp_from_gymnasium(gymnasium.make("FrozenLake-v1"), 0.99)
-    assert (lake_mdp.dense_transition()[[5, 7, 11, 12, 15]][:, :, 16] == 1.0).all()
-    # The value of the slippery lake at discount 0.99 is well known.
-    assert fi.best_response(lake_mdp).values[0] == pytest.approx(0.5420259, abs=1e-6)
 
 
 def test_spaces_that_are_not_discrete_are_refused():

@@ -104,8 +104,16 @@ class TabularMDP:
 
         Entries of probability 0 are padding and may name any state. Repeated successors add up.
         """
+        model = from_lists(successors, probabilities, available)
+        return cls.of_model(model, reward, discount, initial)
+
+    @classmethod
+    def of_model(
+        cls, model: TransitionModel, reward: ArrayLike, discount: float, initial: Any
+    ) -> TabularMDP:
+        """Build from a transition model that has been checked."""
         self = cls.__new__(cls)
-        self._finish(from_lists(successors, probabilities, available), reward, discount, initial)
+        self._finish(model, reward, discount, initial)
         return self
 
     def replace(

@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from fastincentive._arrays import FloatArray
 from fastincentive._random import Rng, renamed_seed
 from fastincentive.errors import InputError, invalid
+from fastincentive.followers.endings import final_states, mdp_with_sink
 from fastincentive.followers.followers import Followers
 from fastincentive.followers.mdp import TabularMDP
+from fastincentive.followers.transition import from_triples
 
-__all__ = ["EstimatedMDP", "Simulator", "Triples", "estimate_mdp", "mdp_from_gymnasium"]
+__all__ = ["EstimatedMDP", "Simulator", "Triples", "estimate_mdp"]
 
 #: Discount of the plans that decide where to sample.
 PLAN_DISCOUNT = 0.99
@@ -92,7 +94,7 @@ class EstimatedMDP:
         pairs = self.triples.pairs
         weights = rng.standard_gamma(self.triples.counts)
         total = np.bincount(pairs, weights, minlength=self.visits.size)
-        initial = np.zeros(self.mdp.n_states)
+        initial = np.zeros(self.starts.size)
         seen = np.flatnonzero(self.starts)
         initial[seen] = rng.dirichlet(self.starts[seen])
         share = weights / total[pairs]
@@ -178,56 +180,6 @@ def estimate_mdp(
     return _build_estimate(seen, visits, starts, discount)
 
 
-def mdp_from_gymnasium(env: Any, discount: float = 0.95) -> TabularMDP:
-    """Read the model of a Gymnasium environment that has a table, as toy-text ones do.
-
-    Parameters
-    ----------
-    env : gymnasium.Env
-        With ``P[s][a]``, a list of (probability, next state, reward, terminated), and
-        ``initial_state_distrib``.
-    discount : float in [0, 1]
-
-    Returns
-    -------
-    TabularMDP
-        S + 1 states, numbered as those of ``estimate_mdp``, the last one the Sink. A state in which
-        every episode that comes there has ended keeps its number, and leads to the Sink.
-
-    Raises
-    ------
-    InputError
-        If there is no such table.
-    """
-    table = getattr(getattr(env, "unwrapped", env), "P", None)
-    start = getattr(getattr(env, "unwrapped", env), "initial_state_distrib", None)
-    if table is None or start is None:
-        raise invalid(
-            "env",
-            "a Gymnasium environment with P and initial_state_distrib",
-            type(getattr(env, "unwrapped", env)).__name__,
-            remedy="estimate_mdp needs no table.",
-        )
-    states, actions = len(table), len(table[0])
-    rows = [
-        (s, a, int(following), bool(ended), float(p), float(reward))
-        for s in range(states)
-        for a in range(actions)
-        for p, following, reward, ended in table[s][a]
-    ]
-    s, a, following, ended, p, reward = (np.array(column) for column in zip(*rows, strict=True))
-    final = _final_states(states, s, following, ended)
-    transition = np.zeros((states + 1, actions, states + 1))
-    earned = np.zeros((states + 1, actions))
-    goes = np.where(ended & ~final[following], states, following)
-    own = ~final[s]
-    np.add.at(transition, (s[own], a[own], goes[own]), p[own])
-    np.add.at(earned, (s[own], a[own]), (p * reward)[own])
-    transition[:-1][final] = 0.0
-    transition[np.append(final, True), :, states] = 1.0
-    return TabularMDP(transition, earned, discount, np.append(start, 0.0))
-
-
 class _Source(Protocol):
     """A simulator that also says whether an episode was cut rather than ended."""
 
@@ -294,20 +246,6 @@ def _checked_state(state: Any, states: int, where: str) -> int:
     return int(state)
 
 
-def _final_states(
-    states: int,
-    origin: NDArray[np.int64],
-    following: NDArray[np.int64],
-    ended: NDArray[np.bool_],
-) -> NDArray[np.bool_]:
-    """(S,) bool: states in which every episode that came there from elsewhere has ended."""
-    came = origin != following
-    final = np.zeros(states, bool)
-    final[following[came & ended]] = True
-    final[following[came & ~ended]] = False
-    return final
-
-
 def _plan_values(
     seen: dict[tuple[int, int, int, bool], list[float]],
     visits: NDArray[np.int64],
@@ -315,19 +253,29 @@ def _plan_values(
 ) -> FloatArray:
     """Tell what a pair (S, A) leads on to learn, beyond itself; episodes are started anew."""
     states, actions = visits.shape
-    transition = np.zeros((states, actions, states))
-    begins = starts / starts.sum()
-    for (s, a, following, ended), (count, _) in seen.items():
-        if ended:
-            transition[s, a] += count * begins
-        else:
-            transition[s, a, following] += count
-    untried = visits == 0
-    transition /= np.maximum(visits, 1)[:, :, None]
-    transition[untried] = np.eye(states)[np.nonzero(untried)[0]]
-    bonus = 1.0 / np.maximum(visits, 1)
-    followers = Followers([TabularMDP(transition, bonus, PLAN_DISCOUNT, begins)])
-    return np.asarray(followers.best_responses(followers.rewards).q_values[0] - bonus)
+    keys = np.array([*seen], np.int64).reshape(-1, 4)
+    count = np.array([each[0] for each in seen.values()], float)
+    # The last state stands for the next episode.
+    untried = np.flatnonzero(visits.reshape(-1) == 0)
+    begins = np.flatnonzero(starts)
+    tried = keys[:, 0] * actions + keys[:, 1]
+    available = np.ones((states + 1, actions), bool)
+    available[states, 1:] = False
+    model = from_triples(
+        np.concatenate([tried, untried, np.full(begins.size, states * actions)]),
+        np.concatenate([np.where(keys[:, 3] == 1, states, keys[:, 2]), untried // actions, begins]),
+        np.concatenate(
+            [
+                count / visits.reshape(-1)[tried],
+                np.ones(untried.size),
+                starts[begins] / starts.sum(),
+            ]
+        ),
+        available,
+    )
+    bonus = np.vstack([1.0 / np.maximum(visits, 1), np.zeros((1, actions))])
+    followers = Followers([TabularMDP.of_model(model, bonus, PLAN_DISCOUNT, states)])
+    return np.asarray(followers.best_responses(followers.rewards).q_values[0] - bonus)[:states]
 
 
 def _build_estimate(
@@ -341,7 +289,7 @@ def _build_estimate(
     origin, action, following = (np.array([key[j] for key in keys]) for j in range(3))
     ended = np.array([key[3] for key in keys])
     count, total = (np.array([seen[key][j] for key in keys]) for j in range(2))
-    final = _final_states(states, origin, following, ended)
+    final = final_states(starts, origin, following, ended)
     triples = Triples(
         pairs=origin * actions + action,
         successors=np.where(ended & ~final[following], states, following),
@@ -349,8 +297,7 @@ def _build_estimate(
         rewards=total / count,
     )
     share = triples.counts / visits.reshape(-1)[triples.pairs]
-    initial = np.append(starts / starts.sum(), 0.0)
-    mdp = _build_model(visits, triples, share, initial, discount)
+    mdp = _build_model(visits, triples, share, starts / starts.sum(), discount)
     return EstimatedMDP(mdp, visits, starts, triples)
 
 
@@ -362,21 +309,16 @@ def _build_model(
     discount: float,
 ) -> TabularMDP:
     """Build the model in which triples have these shares (E,) of their pairs."""
-    states, actions = visits.shape
-    transition = np.zeros(((states + 1) * actions, states + 1))
-    reward = np.zeros((states + 1) * actions)
-    np.add.at(transition, (triples.pairs, triples.successors), share)
-    np.add.at(reward, triples.pairs, share * triples.rewards)
+    reward = np.bincount(triples.pairs, share * triples.rewards, visits.size).astype(float)
     # States without any sample lead to the Sink for nothing; others' untried actions lose most.
-    tried = np.asarray(visits > 0)
-    untried = ~tried & tried.any(axis=1, keepdims=True)
-    reward[: states * actions][untried.reshape(-1)] = triples.rewards.min()
-    nowhere = transition.sum(axis=1) == 0.0
-    transition[nowhere, states] = 1.0
-    shape = (states + 1, actions)
-    return TabularMDP(
-        transition.reshape(*shape, states + 1),
-        reward.reshape(shape),
-        discount,
+    untried = (visits == 0) & (visits > 0).any(axis=1, keepdims=True)
+    reward[untried.reshape(-1)] = triples.rewards.min()
+    return mdp_with_sink(
+        triples.pairs,
+        triples.successors,
+        share,
+        reward.reshape(visits.shape),
+        np.ones(visits.shape, bool),
         initial,
+        discount,
     )

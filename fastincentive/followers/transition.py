@@ -33,6 +33,7 @@ __all__ = [
     "from_dense",
     "from_lists",
     "from_sparse",
+    "from_triples",
 ]
 
 #: Transition rows and initial distributions may miss 1 by this much; they are then rescaled.
@@ -317,6 +318,20 @@ def _packed(
     if end < room:
         successor, probability = successor[:end].copy(), probability[:end].copy()
     return TransitionModel(start, successor, probability, available).shared()
+
+
+def from_triples(
+    pairs: NDArray[np.int64],
+    successors: NDArray[np.int64],
+    probability: FloatArray,
+    available: NDArray[np.bool_],
+) -> TransitionModel:
+    """Build a model from moves (E,): from pairs s * A + a to successors; repeated ones add up."""
+    states, actions = available.shape
+    moves, place = np.unique(pairs * states + successors, return_inverse=True)
+    row, successor = np.divmod(moves, states)
+    total = np.bincount(place.reshape(-1), probability).astype(float)
+    return _assemble(row // actions, row % actions, successor, total, available, "transition")
 
 
 def _assemble(
