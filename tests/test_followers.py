@@ -183,6 +183,8 @@ def test_checked_policies_are_copies():
     policies = uniform_policies(followers)
     assert not np.shares_memory(followers.check_policies(policies), policies)
     assert_close(followers.check_policies(policies.tolist()), policies, 0.0)
+    short = followers.check_policies(policies.astype(np.float32))
+    assert_close(short.sum(axis=2), np.ones(short.shape[:2]), 1e-15)
     fortran = followers.check_policies(np.asfortranarray(policies))
     assert fortran.flags.c_contiguous
 

@@ -100,6 +100,45 @@ def test_rows_within_the_tolerance_are_rescaled():
         assert_close(mdp.initial.sum(), 1.0, 1e-15)
 
 
+def test_rows_of_single_precision_are_accepted():
+    rows = np.random.default_rng(0).random((300, 2, 300)).astype(np.float32)
+    rows /= rows.sum(axis=2, keepdims=True)
+    first = np.full(300, 1.0 / 300.0, np.float32)
+    sums = rows.sum(axis=2, dtype=float)
+    assert np.abs(sums - 1.0).max() > ROW_SUM_TOLERANCE
+    rest = (np.ones(300), 0.9, first)
+    successors = np.broadcast_to(np.arange(300), rows.shape)
+    for mdp in (
+        TabularMDP(rows, *rest),
+        TabularMDP(sparse_form(rows), *rest),
+        TabularMDP.from_successors(successors, rows, *rest),
+    ):
+        assert_close(mdp.dense_transition(), rows / sums[:, :, None], ROUNDING)
+        assert_close(mdp.initial, np.full(300, 1.0 / 300.0), ROUNDING)
+    with pytest.raises(InputError, match="Normalise the row in float64"):
+        TabularMDP(rows.astype(float), *rest)
+    for wrong in (rows * np.float32(0.99), rows * np.float32(np.nan)):
+        for form in (wrong, sparse_form(wrong)):
+            with pytest.raises(InputError, match="transition: expected"):
+                TabularMDP(form, *rest)
+
+
+@pytest.mark.parametrize(
+    ("reward", "message"),
+    [
+        (scipy.sparse.csr_array((5, 2)), r"a dense array, got csr_array. reward.toarray\(\)"),
+        (sparse_form(np.ones((5, 2, 5))), r"\(5, 2\) or \(5,\), got sparse matrices. .* means"),
+        (np.ones((2, 5, 5)), r"\(5, 2\) or \(5,\), got \(2, 5, 5\). .*P\[a\].multiply"),
+        ("abc", "reward: expected an array of real numbers"),
+    ],
+)
+def test_rewards_of_other_forms_are_explained(reward, message):
+    laws = np.full((5, 2, 5), 0.2)
+    for transition_ in (laws, sparse_form(laws)):
+        with pytest.raises(InputError, match=message):
+            TabularMDP(transition_, reward, 0.9)
+
+
 @pytest.mark.parametrize("form", range(3))
 def test_inputs_are_neither_changed_nor_aliased(form):
     rng = np.random.default_rng(5)

@@ -185,11 +185,12 @@ class Followers:
     ) -> FloatArray:
         """Return policies as an (n, S, A) array, or raise naming the first offending entry.
 
-        ``single`` lets float32 policies stay so.
+        ``single`` lets float32 policies stay so; else their rows are rescaled.
         """
-        kept = single and getattr(policies, "dtype", None) == np.float32
+        short = getattr(policies, "dtype", None) == np.float32
+        kept = single and short
         value = np.array(policies, np.float32 if kept else float, order="C")
-        slack = 1e-6 if kept else 1e-9
+        slack = 1e-6 if short else 1e-9
         if value.shape != self.shape:
             raise invalid(argument, f"shape {self.shape} (followers, states, actions)", value.shape)
         bad = ~(value >= 0) | ((value > 0) & ~self.available)
@@ -211,6 +212,8 @@ class Followers:
                 total[i, s],
                 f"follower {i}, state {s}",
             )
+        if short and not kept:
+            value /= total[:, :, None]
         return value
 
     def deterministic_policies(self, actions: NDArray[np.int64]) -> FloatArray:

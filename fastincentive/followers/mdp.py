@@ -12,7 +12,7 @@ from fastincentive.errors import InputError, invalid
 
 if TYPE_CHECKING:
     from scipy.sparse import sparray
-from fastincentive._arrays import FloatArray
+from fastincentive._arrays import FloatArray, as_floats, as_numbers
 from fastincentive.followers.transition import (
     ROW_SUM_TOLERANCE,
     TransitionModel,
@@ -20,9 +20,17 @@ from fastincentive.followers.transition import (
     from_dense,
     from_lists,
     from_sparse,
+    in_double,
 )
 
 __all__ = ["TabularMDP"]
+
+#: What to do about rewards of transitions.
+MEANS = (
+    "Rewards of transitions enter by their means, sum over s' of P(s' | s, a) r(s, a, s'); of "
+    "matrices P[a] and r[a] the column of action a is (P[a] * r[a]).sum(axis=1), with "
+    "P[a].multiply(r[a]) if they are sparse."
+)
 
 
 class TabularMDP:
@@ -46,7 +54,9 @@ class TabularMDP:
     Notes
     -----
     Arrays are copied and read-only afterwards. Rows that sum to 1 within ``ROW_SUM_TOLERANCE``
-    are rescaled.
+    are rescaled; so are those of float32 arrays within single precision.
+
+    Rewards of transitions enter by their means: R(s, a) = sum over s' of P(s' | s, a) r(s, a, s').
 
     Raises
     ------
@@ -208,11 +218,14 @@ def _checked_discount(argument: str, discount: float) -> float:
 def _checked_reward(
     reward: ArrayLike, states: int, actions: int, available: NDArray[np.bool_]
 ) -> FloatArray:
-    value = np.array(reward, float)
+    shapes = f"shape ({states}, {actions}) or ({states},)"
+    if isinstance(reward, (list, tuple)) and any(hasattr(each, "tocsr") for each in reward):
+        raise invalid("reward", f"an array of {shapes}", "sparse matrices", None, MEANS)
+    value = as_floats("reward", reward)
     if value.shape == (states,):
         value = np.repeat(value[:, None], actions, axis=1)
     if value.shape != (states, actions):
-        raise invalid("reward", f"shape ({states}, {actions}) or ({states},)", value.shape)
+        raise invalid("reward", shapes, value.shape, None, MEANS if value.ndim == 3 else "")
     value[~available] = 0.0
     bad = ~np.isfinite(value)
     if bad.any():
@@ -235,7 +248,7 @@ def _checked_initial(initial: Any, states: int) -> FloatArray:
         value = np.zeros(states)
         value[int(initial)] = 1.0
     else:
-        value = np.array(initial, float)
+        value = in_double(as_numbers("initial", initial))
         if value.shape != (states,):
             raise invalid("initial", f"shape ({states},) or a state number", value.shape)
         check_probabilities(value, "initial")

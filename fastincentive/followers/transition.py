@@ -34,10 +34,13 @@ __all__ = [
     "from_lists",
     "from_sparse",
     "from_triples",
+    "in_double",
 ]
 
 #: Transition rows and initial distributions may miss 1 by this much; they are then rescaled.
 ROW_SUM_TOLERANCE = 1e-9
+#: As much for numbers of single precision, whose sums miss by so much at some 10,000 successors.
+SINGLE_TOLERANCE = 1e-5
 
 #: No factors of I - gamma P with more than about so many entries in L (0.2 GB).
 MOST_FILL = 25_000_000
@@ -178,6 +181,20 @@ class TransitionModel:
         return Pattern(start[None], np.array([0, end]), column[:end].copy(), place)
 
 
+def in_double(rows: Any) -> FloatArray:
+    """Return chances (..., K) as a new array of doubles.
+
+    Rows that were normalised in single precision are rescaled, where they are within that precision
+    of a distribution; what is wrong with others is for the caller to say.
+    """
+    given = np.asarray(rows)
+    value = np.array(given, float, order="C")
+    if given.dtype == np.float32 and value.size:
+        total = value.sum(axis=-1, keepdims=True)
+        value /= np.where(np.abs(total - 1.0) <= SINGLE_TOLERANCE, total, 1.0)
+    return value
+
+
 def check_rows(total: FloatArray, available: NDArray[np.bool_], argument: str) -> None:
     """Raise unless probabilities sum to 1 wherever an action is available."""
     bad = np.abs(total - 1.0) > ROW_SUM_TOLERANCE
@@ -189,7 +206,8 @@ def check_rows(total: FloatArray, available: NDArray[np.bool_], argument: str) -
             f"probabilities that sum to 1 (within {ROW_SUM_TOLERANCE:g})",
             f"a sum of {total[s, a]:.12g}",
             f"state {s}, action {a}",
-            "Normalise the row, or mark the pair unavailable with available[s, a] = False.",
+            "Normalise the row in float64, or mark the pair unavailable with "
+            "available[s, a] = False.",
         )
 
 
@@ -233,7 +251,7 @@ def availability(available: ArrayLike | None, states: int, actions: int) -> NDAr
 def from_dense(transition: Any, available: ArrayLike | None) -> TransitionModel:
     """Build a model from an array (S, A, S)."""
     try:
-        dense = np.array(transition, float, order="C")
+        dense = in_double(transition)
     except (TypeError, ValueError):
         raise invalid(
             "transition",
@@ -267,6 +285,10 @@ def from_sparse(matrices: Sequence[Any], available: ArrayLike | None) -> Transit
     action = np.concatenate([np.full(r.size, a) for a, r in enumerate(row_of)])
     successor = np.concatenate([matrix.indices for matrix in rows])
     probability = np.concatenate([matrix.data for matrix in rows])
+    if any(matrix.dtype == np.float32 for matrix in matrices):
+        row = state * actions + action
+        total = np.bincount(row, probability, states * actions)
+        probability /= np.where(np.abs(total - 1.0) <= SINGLE_TOLERANCE, total, 1.0)[row]
     return _assemble(state, action, successor, probability, mask, "transition")
 
 
@@ -275,7 +297,7 @@ def from_lists(
 ) -> TransitionModel:
     """Build a model from successors and probabilities (S, A, K)."""
     target = np.asarray(successors)
-    weight = np.array(probabilities, float, order="C")
+    weight = in_double(probabilities)
     if target.ndim != 3 or target.size == 0 or target.shape != weight.shape:
         raise invalid(
             "successors and probabilities",
