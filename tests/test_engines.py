@@ -9,14 +9,12 @@ import warnings
 
 import numpy as np
 import pytest
-from conftest import random_game
+from conftest import assert_identical, random_game
 
 import fastincentive as fi
 from fastincentive.engines import Dask, Local
 
 SETTINGS = {"refine": False, "polish": False}
-#: Sums over shards round otherwise; what iterates depend on does not.
-SAME = 1e-13
 
 
 def solved(problem, method, *args, **settings):
@@ -26,17 +24,12 @@ def solved(problem, method, *args, **settings):
 
 
 def assert_same(found, expected):
-    """The same iterates, bit by bit, and the same figures about them."""
+    """The same iterates and the same figures about them, bit by bit."""
     assert found.nit == expected.nit
     assert found.status == expected.status
-    assert np.array_equal(found.ascent.payments, expected.ascent.payments)
-    assert np.array_equal(found.ascent.theta, expected.ascent.theta)
-    assert np.array_equal(found.ascent.policies, expected.ascent.policies)
-    assert np.array_equal(found.ascent.multipliers, expected.ascent.multipliers)
+    assert_identical(found.history, expected.history)
+    assert_identical(found.ascent, expected.ascent)
     assert found.objective == expected.objective
-    columns = expected.history.arrays()
-    for name, column in found.history.arrays().items():
-        np.testing.assert_allclose(column, columns[name], rtol=SAME, atol=SAME, err_msg=name)
 
 
 def counted(n=5, states=8, discount=0.9, payments=None, cost=None, seed=0, seen=1):
@@ -338,6 +331,9 @@ def test_errors_of_workers_arrive(client):
         Dask("tcp://127.0.0.1:8786")
     with pytest.raises(fi.InputError, match="checkpoint_every: expected a positive integer"):
         Dask(client, checkpoint_every=0)
+    for timeout in (0, np.inf, np.nan):
+        with pytest.raises(fi.InputError, match="timeout: expected a finite number of seconds"):
+            Dask(client, timeout=timeout)
 
 
 @pytest.mark.slow

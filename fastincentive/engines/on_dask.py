@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
 from fastincentive._threads import limited
+from fastincentive.engines.cluster import Cluster, WorkersLostError
 from fastincentive.engines.run import Engine, Run
 from fastincentive.engines.shard import Done, Shard
 from fastincentive.engines.shards import shard_bounds, shard_of
-from fastincentive.errors import invalid, missing_extra
+from fastincentive.errors import EngineError, invalid, missing_extra
 from fastincentive.followers.parameterization import Parameterization
-from fastincentive.methods._state import AscentState
+from fastincentive.methods._state import AscentState, join_states
 from fastincentive.methods.base import Method, Observer, StepReport
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.problem.queries import Query
@@ -28,8 +29,6 @@ __all__ = ["Dask", "Traffic"]
 
 #: Answers of more bytes than this go straight to their worker, not through the scheduler.
 DIRECT_BYTES = 2**20
-#: While answers are awaited, the workers are counted this often (seconds).
-WATCH = 1.0
 #: A run ends after losing workers so many times in a row without an iteration in between.
 MOST_LOSSES = 5
 
@@ -94,6 +93,12 @@ class Dask(Engine):
     checkpoint_every : int or None
         Iterations after which the state is copied to the client. When a worker is lost, all shards
         go back to the last copy and on from there; with None they start again.
+    timeout : float
+        Seconds without a sign of life, at least 1. A worker of which no heartbeat has come for so
+        long, be it dead or frozen, is left alone, and its shards are built elsewhere; when there is
+        no other, or the scheduler does not answer, the run ends with an ``EngineError``. How long
+        a worker takes for its task does not matter. Set it well above the interval of Dask's
+        heartbeats, from half a second to some seconds with a thousand workers.
 
     Attributes
     ----------
@@ -118,7 +123,11 @@ class Dask(Engine):
     here = False
 
     def __init__(
-        self, client: Any, shards: int | None = None, checkpoint_every: int | None = 50
+        self,
+        client: Any,
+        shards: int | None = None,
+        checkpoint_every: int | None = 50,
+        timeout: float = 30.0,
     ) -> None:
         try:
             from distributed import Client
@@ -130,7 +139,11 @@ class Dask(Engine):
             raise invalid("client", "a synchronous client", "an asynchronous one")
         if checkpoint_every is not None and checkpoint_every < 1:
             raise invalid("checkpoint_every", "a positive integer or None", checkpoint_every)
+        if not 1.0 <= timeout < np.inf:
+            raise invalid("timeout", "a finite number of seconds >= 1", timeout)
         self.client = client
+        self.timeout = timeout
+        self._cluster = Cluster(client, timeout)
         self.shards = shards
         self.checkpoint_every = checkpoint_every
         self.traffic = Traffic()
@@ -147,16 +160,12 @@ class Dask(Engine):
         method.check_shards(count)
         self.traffic = Traffic()
         bounds = shard_bounds(problem, count)
-        parts = _DaskParts(self.client, problem, (method, parameterization), bounds, self.traffic)
+        parts = _DaskParts(self._cluster, problem, (method, parameterization), bounds)
         return _WatchedRun(problem, parts, bounds, self.checkpoint_every, self.traffic)
 
     def count(self) -> int:
         """Return into how many shards followers are cut, at most: one per worker by default."""
-        return len(_workers(self.client)) if self.shards is None else self.shards
-
-
-class WorkersLostError(Exception):
-    """Some shard is no more."""
+        return len(self._cluster.some_workers()) if self.shards is None else self.shards
 
 
 class _WatchedRun(Run):
@@ -177,6 +186,8 @@ class _WatchedRun(Run):
         #: Task and arguments that bring new shards to where the last copy was taken.
         self._origin: tuple[str, Sequence[tuple[Any, ...]]] | None = None
         self._copied = 0
+        #: The last state that came here.
+        self._copy: AscentState | None = None
         #: Iteration that was evaluated last, -1 before the first.
         self._evaluated = -1
 
@@ -186,15 +197,28 @@ class _WatchedRun(Run):
 
     def load(self, state: AscentState) -> None:
         super().load(state)
-        self._copied, self._evaluated = state.iteration, -1
+        self._copied, self._evaluated, self._copy = state.iteration, -1, state
 
     def step(self) -> StepReport:
         report = super().step()
         self._evaluated = self.iteration
         if self._every is not None and self.iteration - self._copied >= self._every:
-            self._origin = ("load", self._split(super().state()))
+            self._origin = ("load", self._split(self.state()))
             self._copied = self.iteration
         return report
+
+    def state(self) -> AscentState:
+        self._copy = super().state()
+        return self._copy
+
+    def kept(self) -> AscentState | None:
+        if self._shards.placed and self._shards.idle:
+            # Those that died of the interrupt, or do not know of it yet, are not built again.
+            with suppress(WorkersLostError, EngineError):
+                arguments = [(self._advance,)] * len(self._ranges)
+                parts = super()._do("gather", arguments)
+                return join_states(parts, self._variables, self._problem.payments)
+        return self._copy
 
     def close(self) -> None:
         self._shards.close()
@@ -214,7 +238,7 @@ class _WatchedRun(Run):
                 self._traffic.losses += 1
                 self._shards.placed = False
                 if losses > MOST_LOSSES:
-                    raise RuntimeError(
+                    raise EngineError(
                         f"workers were lost {losses} times in a row without an iteration in "
                         "between; they may have run out of memory: see their logs, use more of "
                         "them, or more shards"
@@ -261,13 +285,12 @@ class _DaskParts:
 
     def __init__(
         self,
-        client: Any,
+        cluster: Cluster,
         problem: IncentiveProblem,
         settings: tuple[Method, Parameterization],
         bounds: NDArray[np.int64],
-        traffic: Traffic,
     ) -> None:
-        self._client = client
+        self._cluster = cluster
         self._problem = problem
         self._settings = settings
         self._ranges = list(pairwise(bounds.tolist()))
@@ -277,6 +300,8 @@ class _DaskParts:
         self._homes: list[str] = []
         self._ticks = [0] * len(self._ranges)
         self.placed = False
+        #: Whether every shard has answered, so that all of them stand at the same point.
+        self.idle = False
         #: Bytes of arrays and exchanges so far.
         self.moved = 0
         self.exchanges = 0
@@ -290,8 +315,7 @@ class _DaskParts:
             If one is lost meanwhile.
         """
         self.close()
-        self._client.wait_for_workers(1, timeout=60)
-        workers = _workers(self._client)
+        workers = self._cluster.some_workers()
         self._times += 1
         self._key = f"{self._name}-{self._times}"
         count = len(self._ranges)
@@ -301,8 +325,8 @@ class _DaskParts:
         for k, (first, last) in enumerate(self._ranges):
             shard = shard_of(self._problem, first, last)
             futures.append(self._submit(k, _build, (self._key, k), (shard, *self._settings)))
-        self._collected(futures)
-        self.placed = True
+        self._cluster.collect(futures, set(self._homes))
+        self.placed = self.idle = True
 
     def begin(self, task: str, arguments: Sequence[tuple[Any, ...]]) -> list[Query | Done]:
         found = self._call("begin", {k: (task, *each) for k, each in enumerate(arguments)})
@@ -314,63 +338,31 @@ class _DaskParts:
     def close(self) -> None:
         """Let go of the shards, wherever they still are."""
         self.placed = False
-        if self._times and _workers(self._client):
-            self._client.run(_drop, self._name, on_error="ignore")
+        if self._times:
+            self._cluster.forget(_drop, self._name)
 
     def _call(self, verb: str, arguments: Mapping[int, tuple[Any, ...]]) -> dict[int, Any]:
-        futures = []
+        futures, self.idle = [], False
         for k, each in arguments.items():
             call = _Call(self._key, k, self._ticks[k], verb, ())
             self._ticks[k] += 1
             self.moved += _bytes(each)
             futures.append(self._submit(k, _advance, call, each))
         self.exchanges += 1
-        results = self._collected(futures)
+        results = self._cluster.collect(futures, set(self._homes))
         if any(isinstance(result, _Gone) for result in results):
             raise WorkersLostError
+        self.idle = True
         self.moved += sum(_bytes(result) for result in results)
         return dict(zip(arguments, results, strict=True))
 
     def _submit(self, k: int, function: Any, call: Any, payload: tuple[Any, ...]) -> Any:
         """Send a task to the worker of a shard, large arrays straight to it."""
-        home = [self._homes[k]]
         given: Any = payload
+        home = self._homes[k]
         if _bytes(payload) > DIRECT_BYTES:
-            from distributed.comm.core import CommClosedError
-
-            try:
-                given = self._client.scatter(payload, workers=home, hash=False)
-            except (OSError, CommClosedError, KeyError, ValueError, TimeoutError):
-                raise WorkersLostError from None  # as far as can be told
-        # Strictly there: a task that waits for a lost worker is noticed by counting the workers.
-        return self._client.submit(function, call, given, workers=home, pure=False, retries=0)
-
-    def _collected(self, futures: Sequence[Any]) -> list[Any]:
-        """Wait for results; raises WorkersLostError as soon as a worker is not there any more."""
-        from distributed import CancelledError, KilledWorker
-
-        client, homes = self._client, set(self._homes)
-
-        async def begun() -> asyncio.Task[Any]:
-            return asyncio.ensure_future(client.gather(list(futures), asynchronous=True))
-
-        async def waited(task: asyncio.Task[Any]) -> bool:
-            done, _ = await asyncio.wait({task}, timeout=WATCH)
-            return bool(done)
-
-        task = client.sync(begun)
-        try:
-            while not client.sync(waited, task):
-                if not homes <= set(_workers(client)):
-                    raise WorkersLostError
-            results: list[Any] = task.result()
-        except (CancelledError, KilledWorker, asyncio.CancelledError):
-            raise WorkersLostError from None
-        finally:
-            if not task.done():
-                client.cancel(list(futures), force=True)
-                client.sync(waited, task)
-        return results
+            given = self._cluster.scatter(payload, home)
+        return self._cluster.submit(home, function, call, given)
 
 
 # -- on the workers ------------------------------------------------------------------------------
@@ -415,11 +407,6 @@ def _drop(name: str) -> None:
     """Forget the shards of a run."""
     for place in [each for each in _shards if each[0].startswith(name)]:
         del _shards[place]
-
-
-def _workers(client: Any) -> list[str]:
-    """Return the addresses of the workers that there are."""
-    return sorted(client.nthreads())
 
 
 def _bytes(given: Any) -> int:

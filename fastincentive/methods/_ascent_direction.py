@@ -21,7 +21,7 @@ from fastincentive.methods._state import SMALLEST_VISITS
 from fastincentive.problem.part import ProblemPart
 from fastincentive.problem.passes import LeaderPass
 from fastincentive.problem.queries import Project, Query, SequentialReduce
-from fastincentive.problem.spending import CostPass
+from fastincentive.problem.spending import CostSlopes
 
 __all__ = [
     "Change",
@@ -54,7 +54,7 @@ class Iterate(NamedTuple):
     start_values: FloatArray  # (n,) V_i
     best_values: FloatArray  # (n,) V_i*
     leader: LeaderPass
-    cost: CostPass
+    cost: CostSlopes
     objective_gradient: FloatArray  # (n, S, A) df/dpi, every entry a free variable (eq. 7)
 
 

@@ -59,12 +59,11 @@ def progress_steps(
     controller, here = state.controller, (at.payments, at.policies)
     unit_paid = np.where(problem.payments.counted, np.maximum(payment_unit, 1e-300), np.inf)
     before = (controller.last, controller.last_policies)
-    moved_by = distance(here, before, unit_paid, visited)
-    travelled = 0.0
+    lengths = [distance(here, before, unit_paid, visited)]
     if ends_window(state.iteration):
         start = (controller.anchor, controller.policy_anchor)
-        travelled = distance(here, start, unit_paid, visited)
-    largest, summed = yield Summary(
+        lengths.append(distance(here, start, unit_paid, visited))
+    largest, summed, cost = yield Summary(
         np.array(
             [
                 (row_size * np.minimum(at.values.visits, 1.0)).max(),
@@ -74,7 +73,11 @@ def progress_steps(
                 -damping.min(),
             ]
         ),
-        np.array([at.cost.value, moved_by, travelled]),
+        np.array([by_payment for by_payment, _ in lengths]),
+        np.array([by_follower for _, by_follower in lengths]),
+        problem.variables,
+        at.payments,
+        at.cost.spent,
     )
     if together:
         damping[:] = -largest[4]
@@ -84,10 +87,8 @@ def progress_steps(
         state.iteration,
         residual + float(largest[2]),
         float(largest[3]),
-        float(summed[1]),
-        float(summed[2]),
+        float(summed[0]),
+        float(summed[-1]),
         *here,
     )
-    return Progress(
-        residual, float(largest[3]), float(summed[0]), damping, visited, controller, stalled
-    )
+    return Progress(residual, float(largest[3]), cost, damping, visited, controller, stalled)

@@ -46,13 +46,13 @@ def distance(
     second: tuple[FloatArray, FloatArray],
     unit: FloatArray,
     visited: NDArray[np.bool_],
-) -> float:
-    """How far two points, payments (k,) and policies (n, S, A), are from each other.
+) -> tuple[FloatArray, FloatArray]:
+    """How far two points are from each other: in each payment (k,), in each follower's policy (n,).
 
     ``unit`` (k,) is the unit of each payment, ``visited`` (n, S) tells which rows matter.
     """
     rows = np.abs(first[1] - second[1]).sum(axis=2)
-    return float((np.abs(first[0] - second[0]) / unit).sum() + rows[visited].sum())
+    return np.abs(first[0] - second[0]) / unit, np.where(visited, rows, 0.0).sum(axis=1)
 
 
 def ends_window(iteration: int) -> bool:

@@ -286,7 +286,7 @@ class BilevelAscent(Method):
             leader = yield from problem.leader_pass_steps(policies)
         assert leader.gradient is not None  # for the type checker
         top = best if self.response == "greedy" else reference_values
-        cost = yield from problem.cost_pass_steps(x, policies)
+        cost = yield from problem.cost_slopes_steps(x, policies)
         gradient = leader.gradient
         if cost.policies is not None:
             gradient = gradient - problem.cost_weight * cost.policies

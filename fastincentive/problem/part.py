@@ -18,7 +18,7 @@ from fastincentive.problem.leader_side import LeaderSide
 from fastincentive.problem.passes import ForwardPass, LeaderPass
 from fastincentive.problem.payments import ROUNDING, BoundPayments
 from fastincentive.problem.queries import Query
-from fastincentive.problem.spending import CostPass, Spending
+from fastincentive.problem.spending import CostPass, CostSlopes, Spending
 
 __all__ = ["ProblemPart"]
 
@@ -127,11 +127,11 @@ class ProblemPart:
         """C and its derivatives; nothing is checked. Without ``gradient`` dC/dx is empty."""
         return self.spending.cost_pass(payments, policies, gradient)
 
-    def cost_pass_steps(
+    def cost_slopes_steps(
         self, payments: FloatArray, policies: FloatArray
-    ) -> Generator[Query, Any, CostPass]:
-        """As ``cost_pass``, asking what others must know: the values of all shards add up to C."""
-        return self.spending.cost_pass_steps(payments, policies)
+    ) -> Generator[Query, Any, CostSlopes]:
+        """Differentiate C, asking what others must know; its value only all together know."""
+        return self.spending.cost_slopes_steps(payments, policies)
 
     def net(self, leader_value: float, cost: float) -> float:
         """Return f = V - w C: the leader's value less what the payments cost it."""

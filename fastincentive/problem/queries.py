@@ -27,13 +27,13 @@ __all__ = [
     "Broadcast",
     "Conditional",
     "Context",
-    "CostOf",
     "Earliest",
     "Expected",
     "Magnitude",
     "Project",
     "Query",
     "SequentialReduce",
+    "SlopeOfCost",
     "Summary",
     "run_single",
 ]
@@ -121,19 +121,35 @@ class Broadcast(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """The largest of numbers of each shard, and the sum of others."""
+    """The largest of numbers of each shard, sums of others, and the cost C of all followers.
+
+    Sums go over all payments and all followers in their order: no digit tells where the shards are
+    cut. A payment that several shards have is 0 in ``by_payment`` of all but one.
+    """
 
     largest: FloatArray
-    total: FloatArray
+    by_payment: FloatArray  # (m, k)
+    by_follower: FloatArray  # (m, n)
+    variables: NDArray[np.int64]  # (k,) which payments the shard has
+    payments: FloatArray  # (k,)
+    spent: FloatArray | None  # (n,) where C is what followers are paid, else None
 
     @staticmethod
-    def answers(asked: Sequence[Summary], context: Context) -> list[tuple[FloatArray, FloatArray]]:
-        """Return the answer for each shard."""
-        if len(asked) == 1:
-            return [(asked[0].largest, asked[0].total)]
+    def answers(
+        asked: Sequence[Summary], context: PaymentsContext
+    ) -> list[tuple[FloatArray, FloatArray, float]]:
+        """Return the largest numbers, the sums (m,) and C for each shard."""
         largest = np.max([each.largest for each in asked], axis=0)
-        total = np.sum([each.total for each in asked], axis=0)
-        return [(largest, total)] * len(asked)
+        terms = np.zeros((len(asked[0].by_payment), context.payments.size))
+        for each in asked:
+            terms[:, each.variables] += each.by_payment
+        total = terms.sum(axis=1)
+        total += _joined([each.by_follower for each in asked], axis=1).sum(axis=1)
+        if asked[0].spent is None:
+            cost = context.cost.value(_gathered(asked, context))
+        else:
+            cost = float(_joined([each.spent for each in asked], axis=0).sum())
+        return [(largest, total, cost)] * len(asked)
 
 
 class Earliest(NamedTuple):
@@ -150,9 +166,8 @@ class Earliest(NamedTuple):
     @staticmethod
     def answers(asked: Sequence[Earliest], context: Context) -> list[tuple[int, float]]:
         """Return the answer for each shard."""
-        remainder, *common = asked[0]
-        if len(asked) > 1:
-            remainder = np.stack([each.remainder.sum(axis=1) for each in asked], axis=1)
+        _, *common = asked[0]
+        remainder = _joined([each.remainder for each in asked], axis=1)
         return [kernels.first_below(remainder, *common)] * len(asked)
 
 
@@ -194,24 +209,17 @@ class Conditional(NamedTuple):
         return np.split(found, ends, axis=1) if len(asked) > 1 else [found]
 
 
-class CostOf(NamedTuple):
-    """C(x) and dC/dx, of costs that only know all payments together.
-
-    One shard alone is told C(x), the others 0, so that their sum is C(x).
-    """
+class SlopeOfCost(NamedTuple):
+    """dC/dx (k,) of costs that only know all payments together."""
 
     variables: NDArray[np.int64]  # (k,) which payments the shard has
     payments: FloatArray  # (k,)
 
     @staticmethod
-    def answers(
-        asked: Sequence[CostOf], context: PaymentsContext
-    ) -> list[tuple[float, FloatArray]]:
+    def answers(asked: Sequence[SlopeOfCost], context: PaymentsContext) -> list[FloatArray]:
         """Return the answer for each shard."""
-        payments = _gathered(asked, context)
-        slope = context.cost.gradient(payments)
-        values = [context.cost.value(payments)] + [0.0] * (len(asked) - 1)
-        return [(value, slope[each.variables]) for value, each in zip(values, asked, strict=True)]
+        slope = context.cost.gradient(_gathered(asked, context))
+        return [slope[each.variables] for each in asked]
 
 
 class Project(NamedTuple):
@@ -282,7 +290,9 @@ def _joined(parts: Sequence[Any], axis: int) -> Any:
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=axis)
 
 
-def _gathered(asked: Sequence[CostOf] | Sequence[Project], context: PaymentsContext) -> FloatArray:
+def _gathered(
+    asked: Sequence[SlopeOfCost] | Sequence[Project] | Sequence[Summary], context: PaymentsContext
+) -> FloatArray:
     payments = np.zeros(context.payments.size)
     for each in asked:
         payments[each.variables] = each.payments

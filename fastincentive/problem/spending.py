@@ -19,9 +19,9 @@ from fastincentive.problem.costs import (
     expected_payouts,
 )
 from fastincentive.problem.payments import BoundPayments
-from fastincentive.problem.queries import CostOf, Query, SequentialReduce
+from fastincentive.problem.queries import Query, SequentialReduce, SlopeOfCost
 
-__all__ = ["CostPass", "Spending"]
+__all__ = ["CostPass", "CostSlopes", "Spending"]
 
 
 class CostPass(NamedTuple):
@@ -32,10 +32,18 @@ class CostPass(NamedTuple):
     policies: FloatArray | None  # (n, S, A) dC/dpi; None if the cost does not depend on policies
 
 
+class CostSlopes(NamedTuple):
+    """The derivatives of the cost at a point, and what adds up to the cost, where followers do."""
+
+    payments: FloatArray  # (k,) dC/dx
+    policies: FloatArray | None  # (n, S, A) dC/dpi; None if the cost does not depend on policies
+    spent: FloatArray | None  # (n,) what is paid to all followers of each type, in that case
+
+
 class _Spent(NamedTuple):
     """What all followers of a type are paid in expectation."""
 
-    value: float
+    values: FloatArray  # (n,)
     visits: FloatArray  # (n, S, 1)
     q_values: FloatArray  # (n, S, A), 0 at unavailable actions
 
@@ -88,29 +96,33 @@ class Spending:
         if isinstance(self.cost, ExpectedSpend):
             spent = self._spent(self.cost, payments, policies)
             if not gradient:
-                return CostPass(spent.value, np.empty(0), None)
+                return CostPass(float(spent.values.sum()), np.empty(0), None)
             paid = self.payments.pull_back(spent.visits * policies)
-            return CostPass(spent.value, self.cost.prices * paid, spent.visits * spent.q_values)
+            slope = self.cost.prices * paid
+            return CostPass(float(spent.values.sum()), slope, spent.visits * spent.q_values)
         slope = self.cost.gradient(payments) if gradient else np.empty(0)
         return CostPass(self.cost.value(payments), slope, None)
 
-    def cost_pass_steps(
+    def cost_slopes_steps(
         self, payments: FloatArray, policies: FloatArray
-    ) -> Generator[Query, Any, CostPass]:
-        """As ``cost_pass``, for a shard of the followers: the values of all shards add up to C."""
+    ) -> Generator[Query, Any, CostSlopes]:
+        """Differentiate C, for a shard of the followers; its value only all together know."""
         if not isinstance(self.cost, ExpectedSpend):
-            if not self.asks:
-                return self.cost_pass(payments, policies)
-            value, slope = yield CostOf(self.variables, payments)
-            return CostPass(value, slope, None)
-        if not self.payments.shared:
-            return self.cost_pass(payments, policies)
-        # Shards take turns, for sums in another order round otherwise.
+            if self.asks:
+                slope = yield SlopeOfCost(self.variables, payments)
+            else:
+                slope = self.cost.gradient(payments)
+            return CostSlopes(slope, None, None)
         spent = self._spent(self.cost, payments, policies)
-        paid, _ = yield SequentialReduce(self.variables, np.zeros(payments.size), False)
-        paid = self.payments.pull_back(spent.visits * policies, paid)
-        paid, _ = yield SequentialReduce(self.variables, paid, True)
-        return CostPass(spent.value, self.cost.prices * paid, spent.visits * spent.q_values)
+        if self.payments.shared:
+            # Shards take turns, for sums in another order round otherwise.
+            paid, _ = yield SequentialReduce(self.variables, np.zeros(payments.size), False)
+            paid = self.payments.pull_back(spent.visits * policies, paid)
+            paid, _ = yield SequentialReduce(self.variables, paid, True)
+        else:
+            paid = self.payments.pull_back(spent.visits * policies)
+        slope = self.cost.prices * paid
+        return CostSlopes(slope, spent.visits * spent.q_values, spent.values)
 
     def expected(self, payments: FloatArray, policies: FloatArray) -> float:
         """Compute the expected total paid out, discounted by the leader, whatever the cost."""
@@ -121,7 +133,7 @@ class Spending:
         counts = self.followers.counts
         visits = found.visits[:, :, None] * counts[:, None, None]
         q_values = np.where(self.followers.available, found.q_values, 0.0)
-        return _Spent(float(counts @ found.values), visits, q_values)
+        return _Spent(counts * found.values, visits, q_values)
 
     def _payouts(self, payments: FloatArray, policies: FloatArray) -> Payouts:
         return expected_payouts(
