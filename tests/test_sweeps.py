@@ -7,7 +7,9 @@ import pickle
 import signal
 import sys
 import threading
+import time
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 
 import numba
 import numpy as np
@@ -33,6 +35,10 @@ def die(problem, harmless=False):
     if harmless:
         return problem.n
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def sleep(problem):
+    time.sleep(60.0)
 
 
 def threads(problem):
@@ -135,6 +141,19 @@ def test_an_interrupt_cancels_what_has_not_begun(problem):
         fi.sweep(problem, settings, solve=interrupt)
 
 
+def test_an_interrupt_ends_processes(problem):
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+        pool.submit(os.getpid).result()  # it is there
+        timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        began = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            fi.sweep(problem, [{}] * 3, executor=pool, solve=sleep)
+        timer.join()
+    assert time.monotonic() - began < 30.0
+
+
 def test_what_the_executor_cancels_is_reported(problem):
     class Lazy(Executor):
         def submit(self, function, /, *args):
@@ -200,6 +219,35 @@ def test_seeds(problem):
     again = fi.sweep(problem, [{}, {}], solve=draw, rng=np.random.default_rng(3))
     assert again.solutions == several.solutions
     assert "rng" not in fi.sweep(problem, solve=draw).items[0].settings
+
+
+@pytest.mark.filterwarnings("ignore::fastincentive.ConvergenceWarning")
+@pytest.mark.parametrize("kind", ["trajectories", "random payments"])
+def test_each_item_draws_numbers_of_its_own(kind):
+    problem = fi.models.random_problem(2, 3, 2, rng=0)
+    if kind == "trajectories":
+        method = fi.BilevelAscent(gradient=fi.Reinforce(trajectories=10), max_iter=2)
+    else:
+        method = fi.ZerothOrder(evaluations=22, pairs=2)
+
+    def found(rng=0, method=method, executor=None):
+        settings = {"method": method, "refine": False, "polish": False, "executor": executor}
+        items = fi.sweep(problem, [{}] * 4, rng=rng, **settings).items
+        assert all(item.error is None for item in items)
+        return [item.solution.ascent.payments.tolist() for item in items]
+
+    here = found()
+    assert len({str(each) for each in here}) == 4
+    assert found(rng=1) != here
+    with ThreadPoolExecutor(2) as pool:
+        assert found(executor=pool) == here
+    if kind == "random payments":
+        # A generator that the method brings along is no better shared than copied.
+        own = [found(None, replace(method, rng=np.random.default_rng(3))) for _ in range(2)]
+        assert len({str(each) for each in own[0]}) == 4
+        assert own[0] == own[1]
+        with ThreadPoolExecutor(2) as pool:
+            assert found(None, replace(method, rng=np.random.default_rng(3)), pool) == own[0]
 
 
 def test_errors(problem, monkeypatch):

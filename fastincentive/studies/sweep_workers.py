@@ -6,7 +6,14 @@ import pickle
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, as_completed
+from concurrent.futures import (
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    as_completed,
+)
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -72,7 +79,10 @@ def run_here(tasks: Iterable[_Task]) -> Runs:
 
 
 def run_elsewhere(executor: Executor, tasks: Iterable[_Task]) -> Runs:
-    """Outcomes as they come; if the caller or an interrupt ends it, what has not begun is not."""
+    """Outcomes as they come.
+
+    If the caller or an interrupt ends it, what has not begun is not, and processes are ended.
+    """
     place: dict[Future[Outcome], int] = {}
     try:
         for j, task in enumerate(tasks):
@@ -86,9 +96,19 @@ def run_elsewhere(executor: Executor, tasks: Iterable[_Task]) -> Runs:
                 raise raised
             yield place[future], future.result() if raised is None else _lost(raised)
     except BaseException:
-        for future in place:
-            future.cancel()
+        running = [future for future in place if not future.cancel() and not future.done()]
+        if running and isinstance(executor, ProcessPoolExecutor):
+            _end_processes(executor)
         raise
+
+
+def _end_processes(executor: ProcessPoolExecutor) -> None:
+    """End the processes of a pool: it waits for what they are at otherwise, and so its user."""
+    if hasattr(executor, "terminate_workers"):  # from Python 3.14 on
+        executor.terminate_workers()
+        return
+    for process in list((executor._processes or {}).values()):
+        process.terminate()
 
 
 def _attempt(

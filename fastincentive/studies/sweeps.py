@@ -12,6 +12,7 @@ import numpy as np
 from fastincentive._progress import progress_bar
 from fastincentive._random import check_rng
 from fastincentive.errors import InputError, invalid
+from fastincentive.methods import Method
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.solver.loop import solve
 from fastincentive.studies.sweep_items import Sweep, SweepItem
@@ -55,7 +56,8 @@ def sweep(
     **common
         Keyword arguments for all items; an item's own settings come first. An int or Generator
         ``rng`` is a seed for the whole sweep: item j gets the j-th child of its ``SeedSequence``,
-        as an int.
+        as an int. A Generator among the settings, or in one of them such as a method, gives each
+        item a child in its place.
 
     Returns
     -------
@@ -69,7 +71,9 @@ def sweep(
         If problems and settings do not pair up, ``solve`` does not take a setting, or the executor
         or ``rng`` is none.
     KeyboardInterrupt
-        Items that have not begun are cancelled first.
+        Items that have not begun are cancelled first, and the processes of a
+        ``ProcessPoolExecutor`` ended where they are at one, so that it is of no more use. Threads,
+        and the workers of other executors, come to the end of their items.
 
     Notes
     -----
@@ -181,8 +185,9 @@ def _as_list(argument: str, value: object) -> list[Any]:
 def _seeded(own: list[dict[str, Any]], common: dict[str, Any]) -> list[dict[str, Any]]:
     """Join common and own arguments, with a seed for each item if there is one for all.
 
-    Generators become seeds as well: one that is shared, or copied to a process, would be drawn
-    from in an order that depends on the executor.
+    Generators become seeds as well, those of methods and searches among the settings, too: one
+    that is shared, or copied to a process, would be drawn from in an order that depends on the
+    executor.
     """
     chosen = [{**common, **arguments} for arguments in own]
     if common.get("rng") is not None:
@@ -192,9 +197,19 @@ def _seeded(own: list[dict[str, Any]], common: dict[str, Any]) -> list[dict[str,
             if given.get("rng") is None:
                 arguments["rng"] = seed
     for arguments in chosen:
-        if isinstance(arguments.get("rng"), np.random.Generator):
-            (arguments["rng"],) = _seeds(arguments["rng"], 1)
+        arguments |= {name: _without_generator(value) for name, value in arguments.items()}
     return chosen
+
+
+def _without_generator(value: Any) -> Any:
+    """Return a seed for a generator, and settings of a method with one in its place."""
+    if isinstance(value, np.random.Generator):
+        return _seeds(value, 1)[0]
+    if isinstance(value, Method) and value.capabilities.draws:
+        own = getattr(value, "rng", None)
+        if isinstance(own, np.random.Generator):
+            return value.drawing_from(_seeds(own, 1)[0])
+    return value
 
 
 def _seeds(rng: Any, count: int) -> list[int]:
