@@ -1,10 +1,13 @@
 """Followers packed into flat arrays: what is shared, and which policies are accepted."""
 
+import pickle
+
 import numpy as np
 import pytest
-from conftest import ROUNDING, assert_close, random_arrays, random_policy
+from conftest import ROUNDING, assert_close, assert_identical, random_arrays, random_policy
 
 from fastincentive import Followers, ImproperPolicyError, InputError, TabularMDP
+from fastincentive.errors import MemoryLimitError
 from fastincentive.followers.single import uniform_policies
 
 
@@ -59,6 +62,90 @@ def test_a_shared_model_is_stored_once():
     assert followers.packed.probability.size == entries
     for i, mdp in enumerate(followers):
         assert_close(unpack(followers.packed, i), mdp.dense_transition(), ROUNDING)
+
+
+def test_arrays_make_the_same_followers():
+    rng = np.random.default_rng(8)
+    models = [each.mdp() for each in three_followers()]
+    index, starts = np.array([0, 2, 0, 2]), np.array([3, 1, 4, 0])  # the second has no follower
+    rewards = rng.normal(size=(4, 5, 3))
+    discount = np.array([0.9, 0.2, 0.0, 0.5])
+    mdps = [
+        models[m].replace(reward=rewards[i], discount=discount[i], initial=int(starts[i]))
+        for i, m in enumerate(index)
+    ]
+    one_by_one = Followers(mdps, [1, 2, 3, 4])
+    at_once = Followers.from_arrays(
+        models, rewards, discount, starts, index=index, counts=[1, 2, 3, 4]
+    )
+    laws = np.eye(5)[starts]
+    from_laws = Followers.from_arrays(
+        models, rewards, discount, laws, index=index, counts=[1, 2, 3, 4]
+    )
+    for other in (at_once, from_laws, pickle.loads(pickle.dumps(at_once)), Followers(at_once)):
+        assert other.n_models == 2
+        assert_identical(one_by_one.packed._asdict(), other.packed._asdict())
+        np.testing.assert_array_equal(one_by_one.rewards, other.rewards)
+        for one, two in zip(one_by_one, other, strict=True):
+            np.testing.assert_array_equal(one.reward, two.reward)
+            np.testing.assert_array_equal(one.initial, two.initial)
+            assert one.discount == two.discount
+            assert one.n_actions == two.n_actions
+    assert at_once.counts.tolist() == [1, 2, 3, 4]
+    last = at_once[-1]
+    assert np.shares_memory(last.reward, at_once.rewards)
+    with pytest.raises(ValueError, match="read-only"):
+        last.reward[0, 0] = 1.0
+    with pytest.raises(IndexError):
+        at_once[4]
+
+
+def test_arrays_take_discounts_and_starts_from_their_models():
+    arrays = three_followers()[1]
+    followers = Followers.from_arrays(arrays.mdp(), np.ones((2, 5)))
+    assert followers.packed.discount.tolist() == [0.9, 0.9]
+    assert_close(followers.packed.initial, [arrays.initial] * 2, ROUNDING)
+    np.testing.assert_array_equal(followers.rewards[1], arrays.available.astype(float))
+    each = [each.mdp() for each in three_followers()]
+    assert Followers.from_arrays(each, np.ones((3, 5))).packed.model.tolist() == [0, 1, 2]
+
+
+ARRAY_ERRORS = [
+    ({"rewards": np.ones((4, 5, 2))}, r"rewards: expected shape \(4, 5, 3\) or \(4, 5\)"),
+    ({"rewards": np.ones((0, 5, 3))}, "rewards: expected those of at least one follower"),
+    ({"rewards": np.full((4, 5), np.nan)}, "got nan at follower 0, state 0"),
+    ({"index": None}, r"index: expected numbers of shape \(4,\), because there are 3 models"),
+    ({"index": [0, 1, 3, 0]}, r"index: expected numbers in 0\.\.2, got 3 at follower 2"),
+    ({"index": [0.0] * 4}, "index: expected integers, got float64"),
+    ({"discount": [0.5, 2.0, 0.5, 0.5]}, r"discount: expected numbers in .* at follower 1"),
+    ({"discount": [0.5, 0.5]}, "discount: expected a number or shape"),
+    ({"initial": [0, 1, 2, 5]}, r"initial: expected numbers in 0\.\.4, got 5 at follower 3"),
+    ({"initial": np.ones((4, 5))}, "got a sum of 5 at follower 0"),
+    ({"initial": [0.0] * 4}, "initial: expected numbers of states of shape"),
+    ({"counts": [1, 1, 0, 1]}, "counts: expected positive integers, got 0 at type 2"),
+    ({"models": []}, "models: expected at least one TabularMDP"),
+]
+
+
+@pytest.mark.parametrize(("changed", "message"), ARRAY_ERRORS)
+def test_arrays_are_checked(changed, message):
+    models = [each.mdp() for each in three_followers()]
+    given = {"models": models, "rewards": np.ones((4, 5, 3)), "index": [0, 1, 2, 0], **changed}
+    with pytest.raises(InputError, match=message):
+        Followers.from_arrays(**given)
+
+
+def test_the_absorbed_earn_nothing_in_arrays_either():
+    mdp = random_arrays(np.random.default_rng(0), 5, 2, 1.0).mdp()
+    with pytest.raises(InputError, match=r"rewards\[1\]: expected 0 in every closed class"):
+        Followers.from_arrays(mdp, [mdp.reward, np.ones((5, 2))])
+
+
+def test_more_followers_than_there_is_room_for_are_refused_at_once():
+    mdp = three_followers()[0].mdp()
+    rewards = np.broadcast_to(np.ones((1, 5, 3)), (2**50, 5, 3))
+    with pytest.raises(MemoryLimitError, match=r"to hold \d+ followers with 5 states"):
+        Followers.from_arrays(mdp, rewards)
 
 
 def test_followers_that_share_answer_as_alone():

@@ -94,6 +94,17 @@ def test_the_estimate_is_near_what_a_gradient_takes(name, monkeypatch):
             assert estimate.horizon == problem.forward(policies, gradient=True).marginals.shape[0]
 
 
+@pytest.mark.parametrize("discount", [0.5, 0.999, 1.0])
+def test_horizons_of_random_choice_take_a_chain_for_each_model(discount):
+    if discount < 1.0:
+        problem = crowd(9, 6, fi.AdditiveReward(np.arange(6) % 3), discount, models=4)
+    else:
+        problem = fi.models.crowd(9, discount=0.9)
+    every = problem.followers.available
+    policies = every / every.sum(axis=2, keepdims=True)
+    assert problem.memory_estimate() == problem.memory_estimate(policies)
+
+
 @pytest.mark.slow
 def test_the_estimate_is_near_what_a_solve_takes():
     problem = crowd(30, 40, fi.AdditiveReward(np.arange(40) % 3), 0.5)

@@ -5,13 +5,14 @@ Where a move leads on a map is looked up in ``maps._neighbours``, before chance 
 
 import inspect
 import itertools
+from time import perf_counter
 
 import numpy as np
 import pytest
 from conftest import assert_close
 
 import fastincentive as fi
-from fastincentive.errors import InputError
+from fastincentive.errors import InputError, MemoryLimitError
 from fastincentive.followers.followers import Followers
 from fastincentive.followers.parameterization import Softmax
 from fastincentive.followers.single import best_response, evaluate_policy, soft_best_response
@@ -444,6 +445,39 @@ def test_crowds_grow_and_have_types():
     assert types.followers.counts.tolist() == [334, 333, 333]
     assert_close(types.followers.rewards, small.followers.rewards[:3])
     assert types.cost_at(1.0, types.followers.available / 4.0) == 1000.0
+
+
+def test_each_of_a_crowd_has_a_stream_of_its_own():
+    problem = crowd(12, rng=4)
+    grid = problem.grid
+    streets = np.argwhere(grid.characters == ".")
+    for i, stream in enumerate(np.random.default_rng(4).spawn(12)):
+        start = streets[stream.integers(len(streets))]
+        assert grid.starts[i] == tuple(start)
+        mdp = problem.followers[i]
+        assert mdp.initial[grid.state(start)] == 1.0
+        (goal,) = grid.goals
+        assert mdp.reward[grid.state(goal), 0] == 10.0 + 2.0 * stream.uniform(-1.0, 1.0)
+        for cell in grid.lesser_goals:
+            assert mdp.reward[grid.state(cell), 0] == 8.0 + 2.0 * stream.uniform(-1.0, 1.0)
+
+
+def test_a_crowd_that_finds_no_room_is_refused_before_it_is_drawn():
+    with pytest.raises(MemoryLimitError, match=r"a crowd of 1\d+ different followers needs"):
+        crowd(10**12)
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_followers_are_built_and_estimated_soon():
+    crowd(10).memory_estimate()
+    start = perf_counter()
+    problem = crowd(100_000)
+    built = perf_counter()
+    estimate = problem.memory_estimate()
+    assert perf_counter() - built < 2.0
+    assert built - start < 20.0  # three seconds on an idle machine
+    with pytest.raises(MemoryLimitError):
+        estimate.raise_if_too_large(2.0**33)
 
 
 def test_payments_move_a_crowd():

@@ -76,9 +76,10 @@ def sweepable(packed: Packed, models: Sequence[TransitionModel]) -> Sweepable | 
     count, states, actions, width = ordered.successor.shape
     # Under a policy without chance every state has one successor: separators have one state.
     breadth = [1 if width == 1 else model.breadth for model in models]
+    factors = np.array([direct_cost(states, each) for each in breadth])
     return Sweepable(
         ordered,
-        PATIENCE_FACTORISATIONS * np.array([direct_cost(states, breadth[m]) for m in packed.model]),
+        PATIENCE_FACTORISATIONS * factors[packed.model],
         packed.successor.size == count * states * actions * width,
         constant_lengths(actions, width),
     )

@@ -17,8 +17,7 @@ __all__ = ["pattern_of", "room", "settled_states"]
 
 def pattern_of(followers: Followers) -> Pattern:
     """Merge the successor rows of the followers' models."""
-    _, first = np.unique(followers.packed.model, return_index=True)
-    return concatenate_patterns([followers[i].transition.pattern for i in first.tolist()])
+    return concatenate_patterns([model.pattern for model in followers.models])
 
 
 def settled_states(followers: Followers, policies: FloatArray) -> NDArray[np.bool_]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
 from fastincentive.errors import ImproperPolicyError, invalid
@@ -21,8 +20,7 @@ from fastincentive.followers.best_responses import (
     sweepable,
 )
 from fastincentive.followers.evaluation import ROUTES, evaluate_large
-from fastincentive.followers.mdp import TabularMDP, as_mdp
-from fastincentive.followers.packing import distinct_models, pack, stacked
+from fastincentive.followers.packed_followers import PackedFollowers
 from fastincentive.followers.policies import deterministic_policies
 from fastincentive.kernels import bellman
 from fastincentive.kernels.jacobi import jacobi_response
@@ -63,7 +61,7 @@ class ResponseValues(NamedTuple):
         return np.asarray(self.q_values >= best - TIE * self.unit[:, None, None])
 
 
-class Followers:
+class Followers(PackedFollowers):
     """n independent followers over the same S states and A actions.
 
     Parameters
@@ -82,103 +80,14 @@ class Followers:
         If the list is empty, the sizes differ between followers, or a count is no positive integer.
     """
 
-    def __init__(self, mdps: Sequence[TabularMDP], counts: ArrayLike | None = None) -> None:
-        self._mdps = [as_mdp(f"followers[{i}]", mdp) for i, mdp in enumerate(mdps)]
-        if not self._mdps:
-            raise invalid("followers", "at least one TabularMDP", "none")
-        shape = self._mdps[0].available.shape
-        for i, mdp in enumerate(self._mdps):
-            if mdp.available.shape != shape:
-                raise invalid(
-                    "followers",
-                    f"{shape[0]} states and {shape[1]} actions, as the first follower",
-                    f"{mdp.n_states} and {mdp.n_actions}",
-                    f"follower {i}",
-                    "Pad with unreachable states, and mark missing actions unavailable.",
-                )
-        number = np.ones(len(self._mdps), np.int64) if counts is None else np.array(counts)
-        if number.shape != (len(self._mdps),):
-            raise invalid("counts", f"shape ({len(self._mdps)},), one per type", number.shape)
-        bad = number < 1
-        if not np.issubdtype(number.dtype, np.integer) or bad.any():
-            at = int(np.argmax(bad))
-            raise invalid("counts", "positive integers", number[at], f"type {at}")
-        #: (n,) followers of each type.
-        self.counts: NDArray[np.int64] = number.astype(np.int64)
-        models, index = distinct_models(mdp.transition for mdp in self._mdps)
-        discount = np.array([mdp.discount for mdp in self._mdps])
-        initial = stacked([mdp.initial for mdp in self._mdps])
-        self.packed = pack(models, index, discount, initial)
-        self.rewards: FloatArray = stacked([mdp.reward for mdp in self._mdps])
-        self._models = models
-        self._discounted = max(discount.tolist()) < 1.0
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # The packed arrays repeat what the followers hold.
-        return Followers, (self._mdps, self.counts)
-
     @cached_property
     def sweepable(self) -> Sweepable | None:
         """The models in sweep order; None where sweeps do not apply (discount 1, ragged rows)."""
-        return sweepable(self.packed, self._models) if self._discounted else None
+        return sweepable(self.packed, self.models) if self._discounted else None
 
     @cached_property
     def _mixes(self) -> bool:
-        return mixes_soon(self.packed, self._models)
-
-    @property
-    def n(self) -> int:
-        """Number of followers."""
-        return len(self._mdps)
-
-    @property
-    def population(self) -> int:
-        """Number of followers of all types together; n unless there are counts."""
-        return int(self.counts.sum())
-
-    @property
-    def n_states(self) -> int:
-        """Number of states S."""
-        return self._mdps[0].n_states
-
-    @property
-    def n_actions(self) -> int:
-        """Number of actions A."""
-        return self._mdps[0].n_actions
-
-    @property
-    def n_models(self) -> int:
-        """Number of distinct transition models stored."""
-        return int(self.packed.available.shape[0])
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(n, S, A), the shape of policies and side payments."""
-        return (self.n, self.n_states, self.n_actions)
-
-    @property
-    def available(self) -> NDArray[np.bool_]:
-        """(n, S, A) bool: which actions exist for which follower in which state."""
-        return np.asarray(self.packed.available[self.packed.model])
-
-    def __len__(self) -> int:
-        """Return the number of followers."""
-        return self.n
-
-    def __getitem__(self, i: int) -> TabularMDP:
-        """Return follower ``i``."""
-        return self._mdps[i]
-
-    def __iter__(self) -> Iterator[TabularMDP]:
-        """Iterate over the followers."""
-        return iter(self._mdps)
-
-    def __repr__(self) -> str:
-        """Return the sizes."""
-        return (
-            f"Followers(n={self.n}, n_states={self.n_states}, n_actions={self.n_actions}, "
-            f"n_models={self.n_models})"
-        )
+        return mixes_soon(self.packed, self.models)
 
     def check_policies(
         self, policies: object, argument: str = "policies", single: bool = False
@@ -260,7 +169,7 @@ class Followers:
         n, states, _ = rewards.shape
         if states > DENSE_STATES:
             *found, singular = evaluate_large(
-                self._models, self.packed, rewards, policies, route, tolerance
+                self.models, self.packed, rewards, policies, route, tolerance
             )
             self._check_absorbed(singular)
             return PolicyValues(*found)
@@ -286,7 +195,7 @@ class Followers:
         packed = self.packed._replace(initial=sources / scale)
         nothing = np.zeros(self.shape)
         if self.n_states > DENSE_STATES:
-            visits = evaluate_large(self._models, packed, nothing, policies)[2]
+            visits = evaluate_large(self.models, packed, nothing, policies)[2]
         else:
             visits = np.empty(sources.shape)
             values, q_values = np.empty(sources.shape), np.empty(self.shape)
@@ -322,10 +231,10 @@ class Followers:
         known = self.sweepable
         if states > DENSE_STATES:
             if known is None or (warm is None and memory is None and self._mixes):
-                found = respond_by_policies(self._models, self.packed, rewards, warm)
+                found = respond_by_policies(self.models, self.packed, rewards, warm)
             else:
                 found = respond_large(
-                    self._models, self.packed, known, rewards, warm, memory, tolerance
+                    self.models, self.packed, known, rewards, warm, memory, tolerance
                 )
             return self._bounded(ResponseValues(*found))
         actions = np.empty((n, states), np.int64)
@@ -363,8 +272,8 @@ class Followers:
 
         It serves more than ``DENSE_STATES`` states and discounts below 1.
         """
-        known = self.sweepable
-        if self.n_states <= DENSE_STATES or known is None:
+        known = self.sweepable if self.n_states > DENSE_STATES else None
+        if known is None:
             return None
         return ResponseMemory() if recall_bytes(self.n, known) <= most_gib * 2**30 else None
 
@@ -373,10 +282,10 @@ class Followers:
         from scipy.sparse import coo_array
         from scipy.sparse.csgraph import breadth_first_order
 
-        model = self._mdps[i].transition
+        model = self.models[self.packed.model[i]]
         origin = np.repeat(np.arange(model.row_start.size - 1), np.diff(model.row_start))
         size = self.n_states
-        start = np.flatnonzero(self._mdps[i].initial)
+        start = np.flatnonzero(self.packed.initial[i])
         # One more node, from which every start is entered.
         rows = np.concatenate([origin // self.n_actions, np.full(start.size, size)])
         columns = np.concatenate([model.successor, start])

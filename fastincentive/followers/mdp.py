@@ -126,6 +126,22 @@ class TabularMDP:
         self._finish(model, reward, discount, initial)
         return self
 
+    @classmethod
+    def of_checked(
+        cls,
+        model: TransitionModel,
+        reward: FloatArray,
+        discount: float,
+        initial: FloatArray,
+    ) -> TabularMDP:
+        """Put a follower together from views of arrays that were checked for many at once."""
+        self = cls.__new__(cls)
+        self.transition, self.discount = model, discount
+        for array in (reward, initial):
+            array.setflags(write=False)
+        self.reward, self.initial = reward, initial
+        return self
+
     def replace(
         self,
         *,

@@ -9,10 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
+from fastincentive._machine import UNGUARDED, check_memory
 from fastincentive.followers.transition import TransitionModel
 from fastincentive.kernels.packed import Packed
 
-__all__ = ["distinct_models", "pack", "stacked"]
+__all__ = ["check_room", "distinct_models", "pack", "stacked"]
+
+
+def check_room(n: int, states: int, actions: int) -> None:
+    """Raise if the machine cannot hold starts (n, S) and rewards (n, S, A).
+
+    Raises
+    ------
+    MemoryLimitError
+    """
+    need = 8.0 * n * states * (actions + 1)
+    if need > UNGUARDED:
+        sizes = f"{n} followers with {states} states and {actions} actions"
+        check_memory(f"to hold {sizes}", need)
 
 
 def distinct_models(

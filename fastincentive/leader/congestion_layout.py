@@ -16,6 +16,9 @@ def local_labels(resources: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArr
     Labels that a follower lacks are at no resource, -1.
     """
     flat = resources.reshape(len(resources), -1)
+    if (flat[1:] == flat[:1]).all() and len(flat) > 1:  # as resources by state are
+        labels, by_label = local_labels(resources[:1])
+        return np.repeat(labels, len(flat), axis=0), np.repeat(by_label, len(flat), axis=0)
     order = np.argsort(flat, axis=1, kind="stable")
     rising = np.take_along_axis(flat, order, axis=1)
     rank = np.zeros_like(flat)

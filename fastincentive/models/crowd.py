@@ -7,18 +7,21 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
+from fastincentive._arrays import FloatArray
+from fastincentive._machine import UNGUARDED, check_memory
 from fastincentive._random import Rng, check_rng
 from fastincentive.errors import invalid
 from fastincentive.followers.followers import Followers
-from fastincentive.followers.mdp import TabularMDP
 from fastincentive.leader.congestion import CongestionReward
-from fastincentive.models.maps import Cell, Grid, grid_mdp
+from fastincentive.models.maps import Grid, grid_mdp
 from fastincentive.problem.costs import LinearCost
 from fastincentive.problem.payments import Payments
 from fastincentive.problem.problem import IncentiveProblem
 
 __all__ = ["city_map", "crowd"]
 
+#: Bytes that a follower takes for each state while its problem is built (measured).
+BYTES = 120
 #: What a follower earns at the goal and at a lesser goal, on average and at most more or less.
 GOAL, LESSER_GOAL, SPREAD = 10.0, 8.0, 2.0
 
@@ -110,35 +113,42 @@ def crowd(
     if not most > 0.0:
         raise invalid("capacity", "a number > 0", capacity)
     grid = Grid.parse(city_map(size))
+    _check_room(drawn, grid.sink + 1)
     streets = np.argwhere(grid.characters == ".")
     base = grid_mdp(grid, slip, streets[0].tolist(), discount)
-    streams = np.random.default_rng(rng).spawn(drawn)
-    each = [_draw(stream, grid, base, streets) for stream in streams]
-    mdps, starts, nearer = zip(*each, strict=True)
+    starts, likes = _draw(np.random.default_rng(rng), drawn, streets)
+    lesser = [grid.state(cell) for cell in grid.lesser_goals]
+    rewards = np.tile(base.reward[:, 0], (drawn, 1))
+    rewards[:, [grid.state(grid.goals[0]), *lesser]] = likes
+    far = np.abs(starts[:, None] - grid.lesser_goals).sum(axis=2)
     counts = np.full(drawn, n // drawn) + (np.arange(drawn) < n % drawn)
-    resources = np.full(grid.sink + 1, -1)
-    resources[[grid.state(cell) for cell in grid.lesser_goals]] = [0, 1]
+    resources = [lesser.index(s) if s in lesser else -1 for s in range(grid.sink + 1)]
     problem = IncentiveProblem(
-        Followers(mdps, counts),
+        Followers.from_arrays(base, rewards, initial=starts @ [size, 1], counts=counts),
         CongestionReward.polynomial(resources, [0.0, 1.0, -0.5 / most]),
-        Payments.at_states([[goal] for goal in nearer]),
+        Payments.at_states([[lesser[k]] for k in far.argmin(axis=1)]),
         leader_discount=1.0,
         cost_weight=cost_weight,
         cost=LinearCost(counts),
     )
-    problem.grid = dataclasses.replace(grid, starts=starts)
+    problem.grid = dataclasses.replace(grid, starts=tuple(map(tuple, starts.tolist())))
     return problem
 
 
+def _check_room(n: int, states: int) -> None:
+    """Raise if the machine cannot hold so many followers with their payments."""
+    need = BYTES * n * states
+    if need > UNGUARDED:
+        check_memory(f"a crowd of {n} different followers", need)
+
+
 def _draw(
-    stream: np.random.Generator, grid: Grid, base: TabularMDP, streets: NDArray[np.int64]
-) -> tuple[TabularMDP, Cell, int]:
-    """Draw a follower: its model, its start, and the lesser goal nearer to it."""
-    lesser = [grid.state(cell) for cell in grid.lesser_goals]
-    start = streets[stream.integers(len(streets))]
-    reward = base.reward.copy()
-    reward[grid.state(grid.goals[0])] = GOAL + SPREAD * stream.uniform(-1.0, 1.0)
-    reward[lesser] = LESSER_GOAL + SPREAD * stream.uniform(-1.0, 1.0, (2, 1))
-    distances = np.abs(start - np.array(grid.lesser_goals)).sum(axis=1)
-    mdp = base.replace(reward=reward, initial=grid.state(start.tolist()))
-    return mdp, (int(start[0]), int(start[1])), lesser[int(np.argmin(distances))]
+    source: np.random.Generator, n: int, streets: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], FloatArray]:
+    """Draw where n followers start (n, 2), and what they like the goal and lesser goals (n, 3)."""
+    street, spread = np.empty(n, np.int64), np.empty((n, 3))
+    for i, stream in enumerate(source.spawn(n)):
+        street[i] = stream.integers(len(streets))
+        spread[i] = stream.random(3)
+    likes = [GOAL, LESSER_GOAL, LESSER_GOAL] + SPREAD * (2.0 * spread - 1.0)
+    return streets[street], likes

@@ -14,6 +14,7 @@ from fastincentive._arrays import FloatArray
 from fastincentive.errors import TruncationWarning, invalid
 from fastincentive.followers.chains import settled_states
 from fastincentive.followers.followers import Followers
+from fastincentive.followers.policies import uniform_over
 from fastincentive.leader.base import BoundReward
 from fastincentive.problem import product_space
 from fastincentive.problem.doubling import MOST_TERMS
@@ -25,6 +26,7 @@ from fastincentive.problem.passes import (
     StoppingRule,
 )
 from fastincentive.problem.queries import Conditional, Expected, Query, run_single
+from fastincentive.problem.uniform_pass import UniformPass
 
 __all__ = ["LeaderSide"]
 
@@ -191,18 +193,28 @@ class LeaderSide:
         stopping = self._stopping(gradient, discount, self.max_horizon if limit is None else limit)
         return self.passes.run(policies, stopping, gradient, measure=measure)
 
-    def gradient_horizon(self, policies: FloatArray) -> tuple[int, bool]:
+    def gradient_horizon(self, policies: FloatArray | None = None) -> tuple[int, bool]:
         """Count the times that a gradient goes over, and tell whether doubling goes on from there.
 
-        Along the followers' chains, in little memory.
+        Along the followers' chains, in little memory; without policies along one for each model,
+        as if all followers chose at random.
         """
+        passes = self.passes
+        if policies is None:
+            models = self.followers.n_models
+            passes = UniformPass(passes, ShownLabels(self.leader.labels[:models], 1))
+            policies = uniform_over(passes.followers.available)
         limit = self._first_limit
-        found = self.forward(policies, limit, gradient=True, measure=True)
+        found = self._measured(passes, policies, limit)
         cut = found.marginals.shape[0] == limit < self.max_horizon
         doubled = cut and _doubles(found, self.discount)
         if cut and not doubled:
-            found = self.forward(policies, gradient=True, measure=True)
+            found = self._measured(passes, policies, self.max_horizon)
         return found.marginals.shape[0], doubled
+
+    def _measured(self, passes: ForwardPass, policies: FloatArray, limit: int) -> Forward:
+        stopping = self._stopping(True, None, limit)
+        return run_single(passes.run_steps(policies, stopping, True, measure=True), self)
 
     @property
     def _first_limit(self) -> int:

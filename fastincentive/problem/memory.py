@@ -130,12 +130,13 @@ def estimate_memory(problem: ProblemPart, horizon: int, doubled: bool) -> Memory
     joint = 8 * (JOINT_TABLES * states**n + JOINT_CHAINS * n * states**2) if doubled else 0
     known = followers.sweepable if followers.response_memory() is not None else None
     # Followers that no payment or budget ties are judged apart.
-    together = n if problem.budget is not None else max(len(group) for group in payments.groups)
-    models = [mdp.transition for mdp in followers]
+    together = n if problem.budget is not None else 1
+    if payments.shared:
+        together = max(together, *(len(group) for group in payments.groups))
     seen: set[int] = set()
     return MemoryEstimate(
         horizon=horizon,
-        models=_array_bytes((followers.packed, models, passes.pattern), seen),
+        models=_array_bytes((followers.packed, followers.models, passes.pattern), seen),
         rewards=_array_bytes((followers, problem.leader), seen),
         payments=_array_bytes((payments, problem.cost), seen),
         policies=table + chains,

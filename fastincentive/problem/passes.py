@@ -105,6 +105,8 @@ class ForwardPass:
             moves_when_absorbed = bool((absorbing & ~packed.sink[packed.model]).any())
         self.moves_when_absorbed = moves_when_absorbed
         self.n_total = followers.n if n_total is None else n_total
+        #: How many followers of the problem each one of these stands for (n,).
+        self.stand_for = np.ones(followers.n)
         self._none = np.empty((0, *packed.initial.shape))
         self._edges = int(np.diff(self.pattern.base)[packed.model].sum())
         #: Whether a label is the number of the state.
@@ -136,11 +138,14 @@ class ForwardPass:
 
     def label_mask(self, states: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """(n, L) bool: the labels that the marked states (n, S) can show."""
-        mask = np.zeros((self.followers.n, self.leader.n_labels), bool)
-        exists = states[:, :, None] & self.followers.available
-        labels = np.broadcast_to(self.leader.labels, self.followers.shape)
-        mask[np.nonzero(exists)[0], labels[exists]] = True
-        return mask
+        labels, count = self.leader.labels, self.leader.n_labels
+        n = self.followers.n
+        mask = np.zeros(n * count, bool)
+        marked = states[:, :, None]
+        if labels.shape[2] > 1:
+            marked = marked & self.followers.available
+        mask[(labels + count * np.arange(n)[:, None, None])[marked]] = True
+        return mask.reshape(n, count)
 
     def run(
         self,
@@ -353,9 +358,8 @@ class ForwardPass:
     ) -> Generator[Query, Any, int]:
         """Count the steps until followers started in every state are settled."""
         block, done = 64, 0
-        state = state._replace(
-            masses=np.ones(state.masses.shape), remainder=np.empty((block, self.followers.n))
-        )
+        masses = np.repeat(self.stand_for[:, None], state.masses.shape[1], axis=1)
+        state = state._replace(masses=masses, remainder=np.empty((block, self.followers.n)))
         run = kernels.forward_laws.suited(block * self._edges, self.followers.n)
         while done < self.max_horizon:
             run(

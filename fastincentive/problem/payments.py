@@ -297,17 +297,11 @@ class Payments:
             if len(lists) != followers.n:
                 raise invalid("states", f"one list per follower, {followers.n}", len(lists))
             index = np.full(followers.shape, -1, np.int64)
-            k = 0
-            for i, each in enumerate(lists):
-                for s in each:
-                    if not 0 <= s < followers.n_states:
-                        raise invalid(
-                            "states", f"numbers in 0..{followers.n_states - 1}", s, f"follower {i}"
-                        )
-                    if (index[i, s] >= 0).any():
-                        raise invalid("states", "each state once", s, f"follower {i}")
-                    index[i, s, followers[i].available[s]] = k
-                    k += 1
+            owner = np.repeat(np.arange(followers.n), [len(each) for each in lists])
+            where = np.array([s for each in lists for s in each], np.int64)
+            _raise_first_bad_state(owner, where, followers.n_states)
+            there = followers.packed.available[followers.packed.model[owner], where]
+            index[owner, where] = np.where(there, np.arange(where.size)[:, None], -1)
             return index
 
         return cls(build, upper, budget)
@@ -423,3 +417,18 @@ class Payments:
             None,
             "Use one of these costs, or bound the payments with upper.",
         )
+
+
+def _raise_first_bad_state(
+    owner: NDArray[np.int64], state: NDArray[np.int64], n_states: int
+) -> None:
+    """Raise at the first of these states (k,) of followers (k,) that is none, or comes again."""
+    bad = (state < 0) | (state >= n_states)
+    _, first = np.unique(owner * n_states + np.where(bad, 0, state), return_index=True)
+    again = np.ones(state.size, bool)
+    again[first] = False
+    again &= ~bad
+    if (bad | again).any():
+        k = int(np.argmax(bad | again))
+        expected = f"numbers in 0..{n_states - 1}" if bad[k] else "each state once"
+        raise invalid("states", expected, int(state[k]), f"follower {int(owner[k])}")

@@ -389,8 +389,7 @@ class IncentiveProblem(ProblemPart):
         >>> 0 < estimate.leader_pass < estimate.total < 2**20
         True
         """
-        even = self.followers.available / self.followers.available.sum(axis=2, keepdims=True)
-        checked = self.followers.check_policies(even if policies is None else policies)
+        checked = None if policies is None else self.followers.check_policies(policies)
         horizon, doubled = self.leader_side.gradient_horizon(checked)
         counted = self if engine is None else engine.largest_shard(self)
         return estimate_memory(counted, horizon, doubled)
