@@ -56,8 +56,7 @@ def sweep(
     **common
         Keyword arguments for all items; an item's own settings come first. An int or Generator
         ``rng`` is a seed for the whole sweep: item j gets the j-th child of its ``SeedSequence``,
-        as an int. A Generator among the settings, or in one of them such as a method, gives each
-        item a child in its place.
+        as an int; so it is with a Generator in the settings, or in a method among them.
 
     Returns
     -------
@@ -71,9 +70,7 @@ def sweep(
         If problems and settings do not pair up, ``solve`` does not take a setting, or the executor
         or ``rng`` is none.
     KeyboardInterrupt
-        Items that have not begun are cancelled first, and the processes of a
-        ``ProcessPoolExecutor`` ended where they are at one, so that it is of no more use. Threads,
-        and the workers of other executors, come to the end of their items.
+        Items that have not begun are cancelled first, busy processes of a pool are ended.
 
     Notes
     -----
