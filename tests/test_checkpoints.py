@@ -236,6 +236,10 @@ def test_a_full_disk_does_not_replace_the_result(example, tmp_path, monkeypatch)
         replace(*names)
 
     monkeypatch.setattr(_files.os, "replace", full)
+    writes.extend([None] * 2)
+    with pytest.raises(fi.InputError, match="checkpoint: expected a place with room for the state"):
+        run(example, tmp_path / "none.npz")
+    writes.clear()
     with pytest.warns(fi.CheckpointWarning, match=r"run\.npz could not be written at iteration"):
         found = run(example, path)
     assert_identical(found.ascent, expected.ascent)

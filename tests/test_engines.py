@@ -204,6 +204,9 @@ def test_bad_engines():
     problem = without_the_product_space(counted())
     with pytest.raises(fi.InputError, match=r"engine: expected engines\.Local\(\).*got str"):
         fi.solve(problem, engine="dask")
+    for shards in ("2", 1.5, None):
+        with pytest.raises(fi.InputError, match="shards: expected an integer"):
+            Local(shards)
     with pytest.raises(fi.InputError, match="shards: expected a positive integer, got 0"):
         fi.solve(problem, engine=Local(0))
     with pytest.raises(fi.InputError, match=r"multiplier: expected 'per-follower'.*got 'joint'"):
@@ -331,7 +334,7 @@ def test_errors_of_workers_arrive(client):
         Dask("tcp://127.0.0.1:8786")
     with pytest.raises(fi.InputError, match="checkpoint_every: expected a positive integer"):
         Dask(client, checkpoint_every=0)
-    for timeout in (0, np.inf, np.nan):
+    for timeout in (0, np.inf, -3.0):
         with pytest.raises(fi.InputError, match="timeout: expected a finite number of seconds"):
             Dask(client, timeout=timeout)
 

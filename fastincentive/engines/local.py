@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from fastincentive._checks import checked
 from fastincentive.engines.run import Engine, Run
 from fastincentive.engines.shard import Done, Shard
 from fastincentive.engines.shards import shard_bounds, shard_of
@@ -26,6 +27,7 @@ class Local(Engine):
         1 by default. More take no less memory: they are there to see what a cluster would do.
     """
 
+    @checked
     def __init__(self, shards: int = 1) -> None:
         self.shards = shards
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
+from fastincentive._checks import checked
 from fastincentive._threads import limited
 from fastincentive.engines.cluster import Cluster, WorkersLostError
 from fastincentive.engines.run import Engine, Run
@@ -122,6 +123,7 @@ class Dask(Engine):
 
     here = False
 
+    @checked
     def __init__(
         self,
         client: Any,

@@ -58,11 +58,36 @@ class Checkpoint:
     payments: FloatArray
     policies: str | FloatArray | None
 
+    def begin(self, state: AscentState) -> None:
+        """Write the state of the first iterate.
+
+        Raises
+        ------
+        InputError
+            If the place has no room for it.
+        """
+        try:
+            self._write(state, History())
+        except OSError as error:
+            expected = "a place with room for the state of the run"
+            raise invalid("checkpoint", expected, f"{self.path} ({error})") from error
+
     def save(self, state: AscentState, history: History) -> None:
-        """Write the state and what led to it; a place that fails is warned of, and no more.
+        """Write the state and what led to it; a place that fails is warned of, and no more."""
+        try:
+            self._write(state, history)
+        except OSError as error:
+            warnings.warn(
+                f"checkpoint: {self.path} could not be written at iteration {state.iteration} "
+                f"({error}); the run goes on without",
+                CheckpointWarning,
+                stacklevel=4,
+            )
+
+    def _write(self, state: AscentState, history: History) -> None:
+        """Write a state, but for its memory of best responses, and the history up to it.
 
         A history that knows more than the state, or less of one column, is cut to what is true.
-        The state's memory of best responses is left out.
         """
         arrays: dict[str, Any] = {}
         for name, value in state._asdict().items():
@@ -73,15 +98,7 @@ class Checkpoint:
         rows = min(state.iteration + 1, *(len(column) for column in vars(history).values()))
         known = History(**{name: column[:rows] for name, column in vars(history).items()})
         header = {"kind": "checkpoint", "run": self._run}
-        try:
-            save_arrays(self.path, header, arrays | history_arrays(known), VERSION)
-        except OSError as error:
-            warnings.warn(
-                f"checkpoint: {self.path} could not be written at iteration {state.iteration} "
-                f"({error}); the run goes on without",
-                CheckpointWarning,
-                stacklevel=4,
-            )
+        save_arrays(self.path, header, arrays | history_arrays(known), VERSION)
 
     def load(self, history: History) -> AscentState | None:
         """Return the state, and fill an empty history with what led to it; None without a file.

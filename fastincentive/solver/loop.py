@@ -201,7 +201,7 @@ def _iterated(
         else:
             run.start(payments, policies)
             if checkpoint is not None:
-                checkpoint.save(run.state(), watch.history)
+                checkpoint.begin(run.state())
         watch.begin(run.iteration)
         try:
             report, status = _stepped(asked.method, checkpoint, watch, run)
