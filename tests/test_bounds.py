@@ -59,7 +59,7 @@ def test_control_against_plain_dynamic_programming(n, discounts):
         fi.Payments.at_states([[0]] + [[] for _ in arrays[1:]]),
         leader_discount=leader,
     )
-    losses = find_losses(problem, problem.followers.rewards)
+    losses = find_losses(problem, problem.payments.lower)
     control = Control(
         problem.followers,
         range(n),

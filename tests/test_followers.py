@@ -286,24 +286,29 @@ def test_the_improper_follower_is_named():
     policies = np.zeros((3, 3, 2))
     policies[:, :, 0] = 1.0
     message = "follower 1 has discount 1; got one that never leaves a class around state [01]"
+    assert_close(followers.evaluate(followers.rewards, policies).values, np.zeros((3, 3)))
+    costly = np.zeros(followers.shape)
+    costly[:, :2] = -1.0
     with pytest.raises(ImproperPolicyError, match=message):
-        followers.evaluate(followers.rewards, policies)
+        followers.evaluate(costly, policies)
     policies[1, 1] = [0.0, 1.0]
-    followers.evaluate(followers.rewards, policies)  # one way out is enough
+    followers.evaluate(costly, policies)  # one way out is enough
 
 
-def test_proper_policies_are_those_that_are_absorbed():
+def test_proper_policies_are_absorbed_or_stay_for_nothing():
     # One action stays in state 0, the other goes to the sink.
     moves = np.zeros((2, 2, 2))
     moves[0, 0, 0] = moves[0, 1, 1] = moves[1, :, 1] = 1.0
     for discount in (1.0, 0.9):
-        followers = Followers([TabularMDP(moves, np.zeros((2, 2)), discount)])
-        stays, goes = (followers.deterministic_policies(np.full((1, 2), a)) for a in (0, 1))
-        assert followers.is_proper(goes)
-        assert followers.is_proper(stays) == (discount < 1.0)
+        for earned in (0.0, -1.0):
+            rewards = np.array([[earned, 0.0], [0.0, 0.0]])
+            followers = Followers([TabularMDP(moves, rewards, discount)])
+            stays, goes = (followers.deterministic_policies(np.full((1, 2), a)) for a in (0, 1))
+            assert followers.is_proper(goes)
+            assert followers.is_proper(stays) == (discount < 1.0 or earned == 0.0)
 
 
-def test_optimal_actions_are_within_a_tie_in_units_of_reward():
+def test_optimal_actions_are_tied_by_what_stands_at_the_state():
     moves = np.zeros((2, 3, 2))
     moves[:, :, 1] = 1.0
     for size in (1.0, 1e6):
@@ -311,8 +316,39 @@ def test_optimal_actions_are_within_a_tie_in_units_of_reward():
         reward[0] = size * np.array([1.0, 1.0 - 1e-12, 1.0 - 1e-9])
         available = np.array([[True, True, True], [True, False, False]])
         followers = Followers([TabularMDP(moves, reward, 0.5, available=available)])
-        best = followers.best_responses(followers.rewards)
-        assert_close(best.unit, [size])
-        assert best.optimal_actions()[0].tolist() == [[True, True, False], [True, False, False]]
+        rewards = followers.rewards
+        best = followers.best_responses(rewards)
+        assert_close(followers.units(best), [size])
+        found = followers.optimal_actions(rewards, np.abs(rewards), best)
+        assert found.tied[0].tolist() == [[True, True, False], [True, False, False]]
+        assert_close(found.margin, [1e-9 * size], 1e-6)
     nothing = followers.best_responses(np.zeros(followers.shape))
-    assert nothing.unit.tolist() == [1e-9]
+    assert followers.units(nothing).tolist() == [1e-9]
+
+
+@pytest.mark.parametrize("penalty", [1e3, 1e8, 1e12])
+def test_penalties_that_nobody_incurs_hide_no_difference(penalty):
+    moves = np.zeros((3, 3, 3))
+    moves[0, 0, 1] = moves[0, 1, 2] = moves[0, 2, 0] = moves[1:, :, 2] = 1.0
+    reward = np.zeros((3, 3))
+    reward[0] = [0.5, 0.5 + 1e-6, -penalty]
+    reward[1] = 1.0 - 1e-6
+    followers = Followers([TabularMDP(moves, reward, 0.9, 0)])
+    best = followers.best_responses(followers.rewards)
+    found = followers.optimal_actions(followers.rewards, np.abs(reward)[None], best)
+    assert found.tied[0, 0].tolist() == [True, False, False]
+    assert_close(found.margin, [0.9 * (1.0 - 1e-6) - 1e-6], 1e-9)
+    assert followers.units(best)[0] < 10.0 or penalty == 1e3
+
+
+@pytest.mark.parametrize("rest", [1e-2, 1e-5, 1e-8])
+def test_patient_followers_tell_small_differences_apart(rest):
+    # Two jobs for ever, worth 1 and 1 + delta a step: values are 1 / rest, and not the difference.
+    moves = np.zeros((2, 2, 2))
+    moves[:, 0, 0] = moves[:, 1, 1] = 1.0
+    for delta in (1e-3, 1e-7):
+        followers = Followers([TabularMDP(moves, [[1.0, 1.0 + delta]] * 2, 1.0 - rest, 0)])
+        best = followers.best_responses(followers.rewards)
+        found = followers.optimal_actions(followers.rewards, followers.rewards, best)
+        assert found.tied[0].tolist() == [[False, True], [False, True]]
+        assert_close(found.margin, [delta], 1e-7)

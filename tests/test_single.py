@@ -203,10 +203,9 @@ def test_waiting_for_ever_is_no_answer_at_discount_one():
 
 @pytest.mark.parametrize("swap", [False, True])
 def test_leaving_at_a_cost_at_discount_one(swap):
-    """Waiting for ever would earn 0, more than the -1 of leaving, but never ends.
+    """Waiting for ever earns 0, more than the -1 of leaving.
 
-    At discount 1 only policies that are absorbed count (a shortest path problem), which is what
-    policy iteration from a proper start returns.
+    At discount 1 policies count that are absorbed, or stay where nothing is earned.
     """
     transition = np.zeros((2, 2, 2))
     stay, leave = (1, 0) if swap else (0, 1)
@@ -216,10 +215,12 @@ def test_leaving_at_a_cost_at_discount_one(swap):
     reward[0, leave] = -1.0
     mdp = TabularMDP(transition, reward, 1.0, 0)
     answer = best_response(mdp)
-    # Whatever is returned must be consistent: the policy is proper and earns the values.
+    # Whatever is returned must be consistent: the policy earns the values.
     values, _ = evaluate_policy(mdp, answer.policy)
     assert_close(values, answer.values)
-    assert_close(answer.values, [-1.0, 0.0])
+    assert_close(answer.values, [0.0, 0.0])
+    costly = mdp.replace(reward=mdp.reward - np.array([[0.1], [0.0]]))
+    assert_close(best_response(costly).values, [-1.1, 0.0])
 
 
 @pytest.mark.parametrize("slip", [0.0, 0.1])
@@ -349,7 +350,7 @@ SIZES = [3, pytest.param(DENSE_STATES + 1, marks=pytest.mark.slow)]
 @pytest.mark.parametrize("initial", [0, 2])
 @pytest.mark.parametrize("states", SIZES)
 def test_improper_policy_at_discount_one(states, initial):
-    mdp = loop_or_leave(0.0, states).replace(initial=initial)
+    mdp = loop_or_leave([[1.0, 0.0], [-1.0, 0.0]], states).replace(initial=initial)
     for function in (evaluate_policy, occupancy_measure):
         with pytest.raises(ImproperPolicyError, match="follower 0 has discount 1"):
             function(mdp, round_trips(states))

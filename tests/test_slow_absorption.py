@@ -201,13 +201,13 @@ def test_joint_occupancy_of_a_loop_at_discount_one_is_not_silent(method):
     assert said or occupancy[0, 2] == np.inf
 
 
-def test_followers_at_discount_one_must_be_absorbed():
+def test_followers_at_discount_one_may_wait_for_nothing():
     mdp = waiting_room().replace(discount=1.0)
     table = np.zeros(3)
     table[1] = 1.0
     problem = IncentiveProblem([mdp], JointReward(table), Payments.at_states([[1]]))
-    with pytest.raises(ImproperPolicyError):
-        problem.evaluate(0.0, waiting_policies(1.0))
+    waits = problem.evaluate(0.0, waiting_policies(1.0))
+    assert waits.follower_values[0] == waits.leader_value == 0.0
     assert problem.evaluate(2.0, waiting_policies(0.5)).follower_values[0] == pytest.approx(2.0)
 
 

@@ -89,7 +89,7 @@ def upper_bound(problem: IncentiveProblem, *, mixed: bool = False) -> float:
     True
     """
     problem.refuse_types("upper_bound")
-    losses = find_losses(problem, problem.rewards(problem.payments.lower))
+    losses = find_losses(problem, problem.payments.lower)
     multipliers, reached = _multipliers(problem)
     allowed = np.where(reached[:, None, None], problem.followers.available, losses.tied)
     if affordable(problem):

@@ -168,19 +168,19 @@ class Control:
         return int(min(np.ceil(np.log(NEGLIGIBLE) / np.log(fading)), MOST_STEPS))
 
 
-def find_losses(problem: IncentiveProblem, rewards: FloatArray) -> Losses:
-    """Compute what actions cost the followers at rewards (n, S, A)."""
+def find_losses(problem: IncentiveProblem, payments: FloatArray) -> Losses:
+    """Compute what actions cost the followers at payments (k,)."""
     followers = problem.followers
-    best = followers.best_responses(rewards)
+    best = followers.best_responses(problem.rewards(payments))
     there = followers.available
     q_values = np.where(there, best.q_values, 0.0)
     top = best.q_values.max(axis=2, keepdims=True)
     return Losses(
         loss=np.where(there, top - q_values, 0.0),
-        tied=best.optimal_actions(),
+        tied=problem.optimal_actions(payments, best).tied,
         actions=best.actions,
         best=followers.start_values(best.values),
-        unit=best.unit,
+        unit=followers.units(best),
     )
 
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
 from fastincentive.errors import invalid
+from fastincentive.kernels import advantages as kernels
 from fastincentive.kernels import bellman
-from fastincentive.kernels import regimes as kernels
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.responses.regimes import alike, repeat
 

@@ -22,8 +22,8 @@ from fastincentive.certificates.milp_data import (
 )
 from fastincentive.certificates.milp_programme import CLOSE, build_programme
 from fastincentive.errors import InfeasiblePolicyError
+from fastincentive.kernels import advantages as kernels
 from fastincentive.kernels import bellman
-from fastincentive.kernels import regimes as kernels
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.responses.cheapest import cheapest_payments
 from fastincentive.responses.regimes import repeat

@@ -87,7 +87,8 @@ def _tied(
     """(n, S, A) bool: optimal actions in states that tied actions can lead to, else the policy."""
     followers = problem.followers
     rewards = problem.rewards(payments)
-    tied = followers.best_responses(rewards).optimal_actions() | (policies > 0.0)
+    tied = problem.optimal_actions(payments, followers.best_responses(rewards)).tied
+    tied |= policies > 0.0
     visits = followers.evaluate(rewards, uniform_over(tied)).visits
     return np.where((visits > 0.0)[:, :, None], tied, policies > 0.0)
 
@@ -136,6 +137,6 @@ def _value(problem: IncentiveProblem, payments: FloatArray, policies: FloatArray
     best = problem.followers.best_responses(rewards)
     values = problem.followers.evaluate(rewards, policies).values
     gap = problem.followers.start_values(best.values) - problem.followers.start_values(values)
-    if (np.abs(gap) > 100.0 * TIE * best.unit).any():
+    if (np.abs(gap) > 100.0 * TIE * problem.followers.units(best)).any():
         return -np.inf
     return problem.net(problem.leader_pass(policies, gradient=False).value, cost)

@@ -123,7 +123,7 @@ def payment_ranges(
     evaluated = followers.evaluate(rewards, chosen)
     best = followers.best_responses(rewards)
     gap = followers.start_values(best.values) - followers.start_values(evaluated.values)
-    if (gap > 20.0 * TIE * best.unit).any():
+    if (gap > 20.0 * TIE * followers.units(best)).any():
         i = int(np.argmax(gap))
         raise invalid(
             "policies", "best responses to the payments", f"a gap of {gap[i]:.3g}", f"follower {i}"

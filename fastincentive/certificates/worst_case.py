@@ -130,7 +130,7 @@ def worst_near_response(
         raise invalid("epsilon", f"a number or shape ({problem.n},)", slack.shape)
     if not ((slack >= 0) & np.isfinite(slack)).all():
         raise invalid("epsilon", "finite numbers >= 0", slack)
-    task = _Task(problem, find_losses(problem, problem.rewards(x)), slack)
+    task = _Task(problem, find_losses(problem, x), slack)
     own = problem.leader.additive_parts()
     if own is not None:
         value, multipliers, closed = task.separate(own)

@@ -10,10 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
-from fastincentive.followers.evaluation import constant_lengths, direct_cost, evaluate_follower
+from fastincentive.followers.evaluation import (
+    constant_lengths,
+    direct_cost,
+    ended_where,
+    evaluate_follower,
+)
 from fastincentive.followers.policies import deterministic_policies, uniform_over
 from fastincentive.followers.transition import TransitionModel
 from fastincentive.kernels import bellman, sweeps
+from fastincentive.kernels.end_components import STAY, mark_idle, stay_together
 from fastincentive.kernels.jacobi import jacobi_response
 from fastincentive.kernels.packed import Packed
 from fastincentive.kernels.response_memory import (
@@ -39,8 +45,8 @@ __all__ = [
 PATIENCE_FACTORISATIONS = 10.0
 #: Graphs of so few levels mix soon, if anything does; below this discount nothing is gained by it.
 FEW_LEVELS, PATIENT_DISCOUNT = 12, 0.98
-#: Rounds of policy iteration after which gains near rounding are left.
-MOST_ROUNDS = 50
+#: Rounds of policy iteration after which gains near rounding are left, and at most.
+SURE_ROUNDS, MOST_ROUNDS = 50, 1000
 
 
 def stack_ordered(models: Sequence[TransitionModel]) -> Ordered | None:
@@ -189,11 +195,12 @@ def respond_large(
         iterations,
         *known.lengths,
     )
+    nowhere = np.full(states, -1)  # below discount 1 nobody stays for ever
     for i in np.flatnonzero(residual > goal).tolist():
         if known.budget[i] < math.inf:
             model = models[packed.model[i]]
             residual[i], extra = iterate_policies(
-                model, packed, i, rewards[i], actions[i], values[i], q_values[i]
+                model, packed, i, rewards[i], nowhere, actions[i], values[i], q_values[i]
             )
             iterations[i] += extra
             if recall is not None:
@@ -230,16 +237,21 @@ def respond_by_policies(
                 continue
         elif ordered is not None:
             bellman.value_iteration_start(packed, ordered, i, rewards, values[i], actions)
-        model = models[packed.model[i]]
-        residual[i], rounds = iterate_policies(model, packed, i, rewards[i], *answer)
+        idle = np.full(states, -1)
+        if packed.discount[i] == 1.0:
+            mark_idle(packed, i, rewards[i], idle)
+        task = (models[packed.model[i]], packed, i, rewards[i], idle)
+        residual[i], rounds = iterate_policies(*task, *answer)
         if rounds < 0 and actions[i].max() >= 0:
             # The start was a policy that is never absorbed: a little of every action leads out.
             actions[i] = -1
-            residual[i], rounds = iterate_policies(model, packed, i, rewards[i], *answer)
+            residual[i], rounds = iterate_policies(*task, *answer)
         iterations[i] = rounds if rounds < 0 else iterations[i] + rounds
         bellman.approach_absorption(packed, i, actions[i], n_actions)
+        if packed.discount[i] == 1.0:
+            stay_together(packed, i, idle, actions[i])
         if warm is None and packed.discount[i] < 1.0:
-            bellman.prefer_first(actions[i], q_values[i], values[i])
+            bellman.prefer_first(actions[i], q_values[i])
     return actions, values, q_values, residual, iterations
 
 
@@ -248,36 +260,37 @@ def iterate_policies(
     packed: Packed,
     i: int,
     rewards: FloatArray,
+    idle: NDArray[np.int64],
     actions: NDArray[np.int64],
     values: FloatArray,
     q_values: FloatArray,
 ) -> tuple[float, int]:
     """Policy iteration from ``actions`` (-1: uniform); in place, returns residual and rounds.
 
-    An action changes only for a strict gain, so that policies stay proper at discount 1. The number
-    of rounds is negative if one is not.
+    An action changes only for a strict gain, so that policies stay proper at discount 1; ``idle``
+    (S,) see ``mark_idle``. The number of rounds is negative if one is not.
     """
     states, n_actions = rewards.shape
-    available = model.available
-    uniform = uniform_over(available)
-    largest = float(np.abs(rewards[available]).max())
-    each = np.arange(states)
+    uniform = uniform_over(model.available)
     visits = np.empty(states)
     count = 0
     while True:
         count += 1
-        policy = np.where(actions[:, None] < 0, uniform, deterministic_policies(actions, n_actions))
+        chosen = deterministic_policies(np.maximum(actions, 0), n_actions)
+        policy = np.where(actions[:, None] < 0, uniform, chosen)
+        ended, stays = packed, actions == STAY
+        if stays.any():
+            ended = ended_where(packed, i, stays)
+            policy[stays] = 0.0
         out = (values, q_values, visits)
-        if evaluate_follower(model, packed, i, rewards, policy, out, "auto", 0.0) >= 0:
+        if evaluate_follower(model, ended, i, rewards, policy, out, "auto", 0.0) >= 0:
             return math.inf, -1
-        best = q_values.argmax(axis=1)
-        top = q_values[each, best]
-        gain = top - np.where(actions < 0, values, q_values[each, actions])
-        size = max(largest, float(np.abs(values).max()))
-        better = gain > 1e-13 * size
-        if packed.discount[i] < 1.0:
-            better |= actions < 0
+        if ended is not packed:
+            bellman.action_values(packed, i, packed.discount[i], rewards, values, q_values)
         # Values from sweeps are not exact to the last digit: ties may go round.
-        if not better.any() or (count > MOST_ROUNDS and float(gain.max()) <= 1e-11 * size):
-            return float(np.abs(top - values).max()), count
-        actions[better] = best[better]
+        share = 1e-13 if count < SURE_ROUNDS else 1e-11
+        changed, worst, _ = bellman.improve_actions(
+            packed, i, rewards, share, idle, actions, values, q_values
+        )
+        if not changed or count > MOST_ROUNDS:
+            return float(worst), count

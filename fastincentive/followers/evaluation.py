@@ -19,6 +19,7 @@ from fastincentive.errors import invalid
 from fastincentive.followers.transition import TransitionModel
 from fastincentive.kernels import (
     bellman,
+    end_components,
     multifrontal,
     occupancy,
     policy_chain,
@@ -27,7 +28,14 @@ from fastincentive.kernels import (
 )
 from fastincentive.kernels.packed import Packed
 
-__all__ = ["ROUTES", "constant_lengths", "direct_cost", "evaluate_follower", "evaluate_large"]
+__all__ = [
+    "ROUTES",
+    "constant_lengths",
+    "direct_cost",
+    "ended_where",
+    "evaluate_follower",
+    "evaluate_large",
+]
 
 #: How a policy may be evaluated: by a measured rule, by sweeps, or by factors.
 ROUTES = ("auto", "sweeps", "direct")
@@ -144,7 +152,13 @@ def evaluate_follower(
         rows = _merged_rows(packed, i, policy)
         never = np.empty(policy.shape[0], np.bool_)
         if policy_chain.mark_never_absorbed(*rows, packed.absorbing[packed.model[i]], never):
-            return int(np.argmax(never))
+            resting = np.empty(policy.shape[0], np.bool_)
+            if not end_components.mark_resting(packed, i, policy, rewards, resting):
+                return int(np.argmax(never))
+            ended = ended_where(packed, i, resting)
+            state = evaluate_follower(model, ended, i, rewards, policy, out, route, tolerance)
+            bellman.action_values(packed, i, gamma, rewards, out[0], out[1])
+            return state
     layout = model.fronts() if route == "direct" else None
     if route != "direct":
         budget = math.inf
@@ -166,6 +180,13 @@ def evaluate_follower(
             repr(route),
         )
     return int(multifrontal.evaluate_fronts(layout, packed, i, rewards, policy, *out))
+
+
+def ended_where(packed: Packed, i: int, ended: NDArray[np.bool_]) -> Packed:
+    """Return packed followers for which play of follower i has ended in these states (S,), too."""
+    absorbing = packed.absorbing.copy()
+    absorbing[packed.model[i]] |= ended
+    return packed._replace(absorbing=absorbing)
 
 
 def _affordable(model: TransitionModel, entries: float) -> symbolic_factorization.Fronts | None:

@@ -22,7 +22,7 @@ from fastincentive.followers.best_responses import (
 from fastincentive.followers.evaluation import ROUTES, evaluate_large
 from fastincentive.followers.packed_followers import PackedFollowers
 from fastincentive.followers.policies import deterministic_policies
-from fastincentive.kernels import bellman
+from fastincentive.kernels import advantages, bellman
 from fastincentive.kernels.jacobi import jacobi_response
 from fastincentive.kernels.packed import DENSE_STATES, TIE
 
@@ -30,6 +30,8 @@ __all__ = ["FEW_STATES", "Followers"]
 
 #: Up to this many states nothing is quicker than sweeps in order and a few factors.
 FEW_STATES = 100
+#: Action values that many times as large as what a follower earns are penalties.
+PENALTY = 1000.0
 
 
 class PolicyValues(NamedTuple):
@@ -49,16 +51,12 @@ class ResponseValues(NamedTuple):
     residual: FloatArray  # (n,) sup-norm Bellman residual
     iterations: NDArray[np.int64]  # (n,)
 
-    @property
-    def unit(self) -> FloatArray:
-        """Each follower's unit of reward (n,): the size of its action values, at least 1e-9."""
-        finite = np.where(np.isfinite(self.q_values), np.abs(self.q_values), 0.0)
-        return np.asarray(np.maximum(finite.max(axis=(1, 2)), 1e-9))
 
-    def optimal_actions(self) -> NDArray[np.bool_]:
-        """(n, S, A) bool: actions within ``TIE`` units of reward of the best in each state."""
-        best = self.q_values.max(axis=2, keepdims=True)
-        return np.asarray(self.q_values >= best - TIE * self.unit[:, None, None])
+class OptimalActions(NamedTuple):
+    """What ``Followers.optimal_actions`` returns."""
+
+    tied: NDArray[np.bool_]  # (n, S, A) the optimal actions
+    margin: FloatArray  # (n,) smallest loss by any other, inf where all are optimal
 
 
 class Followers(PackedFollowers):
@@ -253,6 +251,43 @@ class Followers(PackedFollowers):
             actions[:] = -1 if warm is None else warm
         bellman.best_responses(self.packed, rewards, *answer)
         return self._bounded(answer)
+
+    def sensible(self, best: ResponseValues) -> NDArray[np.bool_]:
+        """(n, S, A) bool: actions whose values say how large the followers' rewards are.
+
+        All of them, but for penalties that nobody would incur: values that are a thousand times
+        what a follower earns on its way, or stands to lose by its smallest mistake there.
+        """
+        met = np.empty(best.values.shape, np.bool_)
+        advantages.visited_states(self.packed, best.actions, met)
+        earned = np.where(met, np.abs(best.values), 0.0).max(axis=1)
+        loss = np.where(met[:, :, None], best.values[:, :, None] - best.q_values, np.inf)
+        least = np.where(loss > 1e-9, loss, np.inf).min(axis=(1, 2))
+        size = np.maximum(earned, np.where(np.isfinite(least), least, 0.0))
+        furthest = np.where(size > 0.0, PENALTY * size, np.inf)[:, None, None]
+        return np.asarray(np.abs(best.q_values) <= np.minimum(furthest, np.finfo(float).max))
+
+    def units(self, best: ResponseValues) -> FloatArray:
+        """Units of reward (n,): the size of each follower's sensible action values, >= 1e-9."""
+        size = np.where(self.sensible(best), np.abs(best.q_values), 0.0)
+        return np.asarray(np.maximum(size.max(axis=(1, 2)), 1e-9))
+
+    def optimal_actions(
+        self, rewards: FloatArray, sizes: FloatArray, best: ResponseValues
+    ) -> OptimalActions:
+        """Find all optimal actions under rewards (n, S, A), and by how much the next is worse.
+
+        Two actions are tied if they differ by less than ``TIE`` of what is added up at the state:
+        ``sizes`` (n, S, A) is that of the rewards, |R| + |x|. At the start of each follower and
+        wherever optimal actions lead from there, values are computed anew to the last digits.
+        """
+        tied = np.empty(self.shape, np.bool_)
+        margin = np.empty(self.n)
+        actions = best.actions.copy()
+        advantages.tied_actions(
+            self.packed, rewards, sizes, actions, best.values.copy(), TIE, tied, margin
+        )
+        return OptimalActions(tied, margin)
 
     def _bounded(self, answer: ResponseValues) -> ResponseValues:
         """Raise if some follower's total reward is unbounded (negative iterations)."""

@@ -3,7 +3,8 @@
 Howard's policy iteration (Puterman, Markov Decision Processes, 1994, section 6.4; chapter 7 at
 discount 1), and the same with entropy, Newton's method on the soft Bellman equation (Geist,
 Scherrer and Pietquin, A theory of regularized Markov decision processes, 2019). At discount 1 the
-absorbing states are killed: value 0, occupancy 0. An evaluation takes at most 2/3 S^3 flops by
+absorbing states are killed: value 0, occupancy 0; so is a follower that stays for ever where all
+rewards are 0 (see ``end_components``). An evaluation takes at most 2/3 S^3 flops by
 dense factors, less by the envelope; action values read 12 bytes for each stored transition.
 """
 
@@ -14,6 +15,7 @@ import math
 import numba
 import numpy as np
 
+from fastincentive.kernels.end_components import STAY, mark_idle, mark_resting, stay_together
 from fastincentive.kernels.jit import jit, parallel_jit
 from fastincentive.kernels.packed import DENSE_STATES
 from fastincentive.kernels.policy_chain import (
@@ -39,6 +41,8 @@ __all__ = [
 FEW_SWEEPS = 30
 #: They end after so many in a row that change no action.
 QUIET = 2
+#: Rounds of policy iteration in which gains down to the last digits count.
+SURE = 30
 
 
 @jit
@@ -75,6 +79,21 @@ def mean_reward(policy, reward, out):
 
 
 @jit
+def kill_rows(ended, start, column, weight):
+    """Empty the rows of states (S,) where play has ended."""
+    end = 0
+    for s in range(ended.shape[0]):
+        first, last = start[s], start[s + 1]
+        start[s] = end
+        if not ended[s]:
+            for e in range(first, last):
+                column[end] = column[e]
+                weight[end] = weight[e]
+                end += 1
+    start[ended.shape[0]] = end
+
+
+@jit
 def evaluate_one(packed, i, rewards, policies, values, q_values, visits, singular):
     """Evaluate follower i."""
     _, states, actions = rewards.shape
@@ -88,12 +107,18 @@ def evaluate_one(packed, i, rewards, policies, values, q_values, visits, singula
     lu = np.empty((states, states))
     last = np.empty(states, np.int64)
     singular[i] = factorize(start, column, weight, lu, last)
+    resting = np.empty(states, np.bool_)
+    if singular[i] >= 0 and mark_resting(packed, i, policies[i], rewards[i], resting):
+        kill_rows(resting, start, column, weight)
+        singular[i] = factorize(start, column, weight, lu, last)
+    else:
+        resting[:] = False
     solve_factored(lu, last, values[i])
     visits[i] = packed.initial[i]
     solve_factored_transposed(lu, last, visits[i])
     if gamma == 1.0:
         for s in range(states):
-            if packed.absorbing[packed.model[i], s]:
+            if packed.absorbing[packed.model[i], s] or resting[s]:
                 visits[i, s] = 0.0
     action_values(packed, i, gamma, rewards[i], values[i], q_values[i])
 
@@ -111,14 +136,14 @@ def evaluate_policies(packed, rewards, policies, values, q_values, visits, singu
 
 @jit
 def write_actions(packed, i, actions, policy):
-    """One-hot rows for the given actions; -1 stands for the uniform choice."""
+    """One-hot rows for the given actions; -1: the uniform choice, ``STAY``: no action at all."""
     m = packed.model[i]
     for s in range(policy.shape[0]):
         for a in range(policy.shape[1]):
             policy[s, a] = 0.0
         if actions[s] >= 0:
             policy[s, actions[s]] = 1.0
-        else:
+        elif actions[s] != STAY:
             count = 0
             for a in range(policy.shape[1]):
                 count += packed.available[m, s, a]
@@ -136,11 +161,11 @@ def approach_absorption(packed, i, actions, n_actions):
     """
     states = actions.shape[0]
     m = packed.model[i]
-    if actions.min() >= 0:
+    if (actions != -1).all():
         return
-    joined = packed.absorbing[m].copy()
+    joined = packed.absorbing[m] | (actions == STAY)
     for s in range(states):
-        if joined[s] and actions[s] < 0:
+        if joined[s] and actions[s] == -1:
             for a in range(n_actions - 1, -1, -1):
                 if packed.available[m, s, a]:
                     actions[s] = a
@@ -165,6 +190,43 @@ def approach_absorption(packed, i, actions, n_actions):
 
 
 @jit
+def improve_actions(packed, i, rewards, share, idle, actions, values, q_values):
+    """Take better actions where the gain is more than rounding; in place.
+
+    Rounding is a ``share`` of the values at the state itself: a large penalty on an action that
+    nobody takes must not hide the difference of others. ``idle`` (S,) see ``mark_idle``. Returns
+    whether any action changed, the largest |max Q - V|, and the size of values and rewards taken.
+    """
+    changed = False
+    worst = 0.0
+    largest = 0.0
+    for s in range(rewards.shape[0]):
+        best = int(np.argmax(q_values[s]))
+        top = q_values[s, best]
+        held = actions[s]
+        if idle[s] >= 0 and top < 0.0:
+            best = STAY
+            top = 0.0
+        now = values[s]
+        if held >= 0:
+            now = q_values[s, held]
+        elif held == STAY:
+            now = 0.0
+        gain = top - now
+        worst = max(worst, abs(top - values[s]))
+        size = abs(top)
+        if best >= 0:
+            size = max(size, abs(rewards[s, best]))
+        largest = max(largest, max(size, abs(values[s])))
+        if held == -1 and packed.discount[i] < 1.0:
+            gain = math.inf
+        if gain > share * max(size, abs(now)):
+            changed = changed or held != best
+            actions[s] = best
+    return changed, worst, largest
+
+
+@jit
 def best_response_one(packed, i, rewards, actions, values, q_values, residual, iterations):
     """Policy iteration for follower i."""
     _, states, n_actions = rewards.shape
@@ -178,58 +240,50 @@ def best_response_one(packed, i, rewards, actions, values, q_values, residual, i
     dense = states <= DENSE_STATES
     lu = np.empty((states, states)) if dense else np.empty((0, 0))
     last = np.empty(states, np.int64)
+    never = np.empty(states, np.bool_)
+    idle = np.full(states, -1)
+    if gamma == 1.0:
+        mark_idle(packed, i, rewards[i], idle)
+    given = actions[i].max() >= 0
     iterations[i] = 0
-    for k in range(10_000):
+    k = 0
+    while k < 10_000:
         write_actions(packed, i, actions[i], policy)
         merge_rows(packed, i, gamma, policy, gamma == 1.0, start, column, weight)
         mean_reward(policy, rewards[i], reward)
+        proper = True
         if dense:
-            if factorize(start, column, weight, lu, last) >= 0:
-                iterations[i] = -1
+            proper = factorize(start, column, weight, lu, last) < 0
             values[i] = reward
             solve_factored(lu, last, values[i])
         else:
             if k == 0:
                 values[i] = 0.0
             if gamma == 1.0:
-                never = np.empty(states, np.bool_)
-                if mark_never_absorbed(
-                    start, column, weight, packed.absorbing[packed.model[i]], never
-                ):
-                    iterations[i] = -1
+                never[:] = packed.absorbing[packed.model[i]]
+                never |= actions[i] == STAY
+                proper = not mark_never_absorbed(start, column, weight, never.copy(), never)
             sweep_values(start, column, weight, reward, values[i], 1e-14, 40)
+        if not proper and k == 0 and given:
+            # A policy that is never absorbed is no start: a little of every action leads out.
+            actions[i] = -1
+            given = False
+            continue
         action_values(packed, i, gamma, rewards[i], values[i], q_values[i])
-        # The scale of this follower's rewards and values: tolerances are relative to it.
-        largest = 0.0
-        for s in range(states):
-            largest = max(largest, abs(values[i, s]))
-            for a in range(n_actions):
-                if packed.available[packed.model[i], s, a]:
-                    largest = max(largest, abs(rewards[i, s, a]))
-        changed = False
-        worst = 0.0
-        for s in range(states):
-            best = 0
-            for a in range(1, n_actions):
-                if q_values[i, s, a] > q_values[i, s, best]:
-                    best = a
-            held = actions[i, s]
-            gain = q_values[i, s, best] - values[i, s]
-            worst = max(worst, abs(gain))
-            if held >= 0:
-                gain = q_values[i, s, best] - q_values[i, s, held]
-            elif gamma < 1.0:
-                gain = math.inf
-            if gain > 1e-13 * largest:
-                changed = changed or held != best
-                actions[i, s] = best
+        share = 4e-15 if dense and k < SURE else 1e-13
+        changed, worst, largest = improve_actions(
+            packed, i, rewards[i], share, idle, actions[i], values[i], q_values[i]
+        )
         residual[i] = worst
-        if iterations[i] < 0:
+        k += 1
+        iterations[i] = k if proper else -1
+        if not proper:
             break
-        iterations[i] = k + 1
         if not changed and (dense or worst <= max(1e-13 * (1.0 - gamma), 1e-15) * largest):
             break
     approach_absorption(packed, i, actions[i], n_actions)
+    if gamma == 1.0:
+        stay_together(packed, i, idle, actions[i])
 
 
 @parallel_jit
@@ -284,11 +338,11 @@ def value_iteration_start(packed, ordered, i, rewards, values, actions):
 
 
 @jit
-def prefer_first(actions, q_values, values):
+def prefer_first(actions, q_values):
     """Among tied actions take the first, whatever policy iteration ended with."""
-    slack = 1e-12 * np.abs(values).max()
     for s in range(actions.shape[0]):
         best = q_values[s].max()
+        slack = 4e-15 * abs(best)
         a = 0
         while q_values[s, a] < best - slack:
             a += 1
@@ -301,7 +355,7 @@ def first_responses(packed, ordered, rewards, actions, values, q_values, residua
     for i in numba.prange(packed.model.shape[0]):
         value_iteration_start(packed, ordered, i, rewards, values[i], actions)
         best_response_one(packed, i, rewards, actions, values, q_values, residual, iterations)
-        prefer_first(actions[i], q_values[i], values[i])
+        prefer_first(actions[i], q_values[i])
 
 
 @jit

@@ -19,22 +19,23 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from fastincentive.kernels.bellman import action_values, mean_reward, write_actions
-from fastincentive.kernels.jit import jit, parallel_jit
-from fastincentive.kernels.packed import DENSE_STATES
-from fastincentive.kernels.policy_chain import (
-    factorize,
-    mark_never_absorbed,
-    merge_rows,
-    model_size,
-    solve_factored,
-    sweep_values,
+from fastincentive.kernels.advantages import (
+    evaluate_actions,
+    largest_entry,
+    mark_reachable,
+    policy_scratch,
+    settle_actions,
+    tie_slack,
 )
+from fastincentive.kernels.end_components import STAY, mark_idle, mark_resting, stay_together
+from fastincentive.kernels.jit import jit, parallel_jit
 
 __all__ = ["Lines", "ResponseList", "first_equals", "walk_lines"]
 
 #: Slopes below this share of the largest one count as flat.
 FLAT = 1e-12
+#: A reward is 0 where it is below this share of what it is added up from.
+CANCELLED = 4e-15
 #: Lines end where payments are worth this many times the rest: arithmetic resolves no more.
 FURTHEST = 1e6
 #: No line has this many breakpoints.
@@ -62,17 +63,6 @@ class ResponseList(NamedTuple):
     upper: np.ndarray  # (n, C) float64
     visited: np.ndarray  # (n, C, S) int64, its actions in the states that it visits, -1 elsewhere
     full: np.ndarray  # (n, C, S) int64, with optimal actions elsewhere
-
-
-class PolicyScratch(NamedTuple):
-    """Arrays that the evaluation of a policy overwrites."""
-
-    policy: np.ndarray  # (S, A) float64
-    start: np.ndarray  # (S + 1,) int64; with the next two the rows of gamma P^pi
-    column: np.ndarray  # (nnz,) int64
-    weight: np.ndarray  # (nnz,) float64
-    lu: np.ndarray  # (S, S) float64, or (0, 0) where there are too many states
-    last: np.ndarray  # (S,) int64, last column of each row of U
 
 
 class SearchScratch(NamedTuple):
@@ -129,74 +119,31 @@ def first_equals(packed, rewards, index, labels, out):
 
 
 @jit
-def mark_reachable(packed, i, choice, mark, queue):
-    """Mark the states met from the start under the allowed choices (S,A); returns how many."""
+def add_rewards(base, direction, t, rewards, sizes):
+    """Write base + t direction, 0 where the two cancel, and the sizes of what is added."""
+    for s in range(base.shape[0]):
+        for a in range(base.shape[1]):
+            total = base[s, a] + t * direction[s, a]
+            size = abs(base[s, a]) + abs(t * direction[s, a])
+            rewards[s, a] = total if abs(total) > CANCELLED * size else 0.0
+            sizes[s, a] = size
+
+
+@jit
+def earns_optimum(packed, i, choice, mark, moving, worth, slack):
+    """Whether deterministic choices (S,A) among tied actions end what they begin, at discount 1.
+
+    A loop of tied actions that never ends does not earn the optimal value. Every marked state must
+    reach an absorbing one, or one from which ``moving`` (S,A) stays 0 where ``worth`` (S,) is 0 up
+    to ``slack`` (S,A).
+    """
     states, actions = choice.shape
     m = packed.model[i]
-    count = 0
+    out = np.empty(states, np.bool_)
+    policy = np.where(choice, 1.0, 0.0)
+    mark_resting(packed, i, policy, moving, out)
     for s in range(states):
-        mark[s] = packed.initial[i, s] > 0.0
-        if mark[s]:
-            queue[count] = s
-            count += 1
-    k = 0
-    while k < count:
-        s = queue[k]
-        k += 1
-        for a in range(actions):
-            if choice[s, a]:
-                row = (m * states + s) * actions + a
-                for e in range(packed.row_start[row], packed.row_start[row + 1]):
-                    c = packed.successor[e]
-                    if packed.probability[e] > 0.0 and not mark[c]:
-                        mark[c] = True
-                        queue[count] = c
-                        count += 1
-    return count
-
-
-@jit
-def evaluate_actions(packed, i, actions, rewards, scratch, value, q_values):
-    """Write values and Q-values of deterministic actions; whether they are proper."""
-    policy, start, column, weight, lu, last = scratch
-    gamma = packed.discount[i]
-    write_actions(packed, i, actions, policy)
-    merge_rows(packed, i, gamma, policy, gamma == 1.0, start, column, weight)
-    proper = True
-    mean_reward(policy, rewards, value)
-    if lu.shape[0] > 0:
-        proper = factorize(start, column, weight, lu, last) < 0
-        solve_factored(lu, last, value)
-    else:
-        if gamma == 1.0:
-            never = np.empty(value.shape[0], np.bool_)
-            proper = not mark_never_absorbed(
-                start, column, weight, packed.absorbing[packed.model[i]], never
-            )
-        total = value.copy()
-        value[:] = 0.0
-        sweep_values(start, column, weight, total, value, 1e-15, 1_000_000)
-    action_values(packed, i, gamma, rewards, value, q_values)
-    return proper
-
-
-@jit
-def largest_entry(q_values):
-    """Largest finite magnitude."""
-    size = 0.0
-    for s in range(q_values.shape[0]):
-        for a in range(q_values.shape[1]):
-            if q_values[s, a] > -math.inf:
-                size = max(size, abs(q_values[s, a]))
-    return size
-
-
-@jit
-def can_be_absorbed(packed, i, choice, mark):
-    """Whether every marked state can reach an absorbing one under the choices (S,A)."""
-    states, actions = choice.shape
-    m = packed.model[i]
-    out = packed.absorbing[m].copy()
+        out[s] = packed.absorbing[m, s] or (out[s] and worth[s] <= slack[s].max())
     grown = True
     while grown:
         grown = False
@@ -214,8 +161,12 @@ def can_be_absorbed(packed, i, choice, mark):
 
 
 @jit
-def list_response(packed, i, pick, right, t, count, listed, scratch):
-    """Add the response ``pick`` (S,) at t if its visited part is new; returns the new count."""
+def list_response(packed, i, pick, right, point, count, listed, scratch):
+    """Add the response ``pick`` (S,) at a point if its visited part is new; returns the new count.
+
+    ``point``: t, the rewards there (S,A), the values (S,) and their slack (S,A).
+    """
+    t, moving, value, slack = point
     choice, queue, _ = scratch
     capacity = listed.lower.shape[0]
     states = pick.shape[0]
@@ -224,8 +175,8 @@ def list_response(packed, i, pick, right, t, count, listed, scratch):
         choice[s, pick[s]] = True
     mark = np.empty(states, np.bool_)
     mark_reachable(packed, i, choice, mark, queue)
-    # At discount 1 a loop of tied actions that never ends does not earn the optimal value.
-    if packed.discount[i] == 1.0 and not can_be_absorbed(packed, i, choice, mark):
+    endless = packed.discount[i] == 1.0
+    if endless and not earns_optimum(packed, i, choice, mark, moving, value, slack):
         return count
     for k in range(min(count, capacity) - 1, -1, -1):
         same = True
@@ -246,10 +197,10 @@ def list_response(packed, i, pick, right, t, count, listed, scratch):
 
 
 @jit
-def list_tied(packed, i, tied, sides, t, count, listed, scratch):
+def list_tied(packed, i, tied, sides, point, count, listed, scratch):
     """List the responses that choose among tied actions; returns (count, whether all).
 
-    ``sides``: optimal actions (S,) just before t and just after it.
+    ``sides``: optimal actions (S,) just before the point and just after it.
     """
     left, right = sides
     mark = scratch.mark
@@ -272,7 +223,7 @@ def list_tied(packed, i, tied, sides, t, count, listed, scratch):
         for k in range(spots):
             pick[where[k]] = np.argmax(tied[where[k]])
         while True:
-            count = list_response(packed, i, pick, right, t, count, listed, scratch)
+            count = list_response(packed, i, pick, right, point, count, listed, scratch)
             k = 0
             while k < spots:
                 s = where[k]
@@ -288,40 +239,71 @@ def list_tied(packed, i, tied, sides, t, count, listed, scratch):
                 return count, True
     for origin in (left, right):
         pick[:] = origin
-        count = list_response(packed, i, pick, right, t, count, listed, scratch)
+        count = list_response(packed, i, pick, right, point, count, listed, scratch)
         for k in range(spots):
             s = where[k]
             for a in range(actions):
                 if tied[s, a] and a != origin[s]:
                     pick[s] = a
-                    count = list_response(packed, i, pick, right, t, count, listed, scratch)
+                    count = list_response(packed, i, pick, right, point, count, listed, scratch)
             pick[s] = origin[s]
     return count, False
 
 
 @jit
-def improve_slopes(packed, i, actions, direction, tied, scratch, slope, q_slopes):
+def improve_slopes(packed, i, actions, direction, moving, tied, idle, scratch, slope, q_slopes):
     """Policy iteration with rewards ``direction`` among tied actions, in place.
 
+    ``idle`` (S,) are actions that stay at value and slope 0 where that is as good, -1 elsewhere.
     Returns whether the last policy is proper, and up to which difference its slopes count as flat.
     """
     proper = True
     flat = 0.0
     for _ in range(10_000):
-        proper = evaluate_actions(packed, i, actions, direction, scratch, slope, q_slopes)
+        proper, _ = evaluate_actions(
+            packed, i, actions, direction, moving, scratch, slope, q_slopes
+        )
         flat = FLAT * max(largest_entry(q_slopes), 1e-300)
         changed = False
         for s in range(actions.shape[0]):
             best = actions[s]
+            top = slope[s]
             for a in range(direction.shape[1]):
-                if tied[s, a] and q_slopes[s, a] > q_slopes[s, best] + flat:
+                if tied[s, a] and q_slopes[s, a] > top + flat:
                     best = a
+                    top = q_slopes[s, a]
+            if idle[s] >= 0 and top + flat < 0.0:
+                best = STAY
             if best != actions[s]:
                 actions[s] = best
                 changed = True
         if not (proper and changed):
             break
+    if packed.discount[i] == 1.0:
+        stay_together(packed, i, idle, actions)
     return proper, flat
+
+
+@jit
+def mark_lasting(packed, i, slopes, moving, flat, tied, listed, known, t, upper):
+    """Extend to the end of the line what is optimal just after its last breakpoint t."""
+    slope, q_slopes = slopes
+    states, actions = tied.shape
+    choice = np.empty((states, actions), np.bool_)
+    for k in range(known):
+        lasting = listed.upper[k] == t
+        for s in range(states):
+            a = listed.visited[k, s]
+            if a >= 0 and not (tied[s, a] and q_slopes[s, a] >= slope[s] - flat):
+                lasting = False
+        if lasting and packed.discount[i] == 1.0:
+            choice[:] = False
+            for s in range(states):
+                choice[s, listed.full[k, s]] = True
+            slack = np.full((states, 1), flat)
+            lasting = earns_optimum(packed, i, choice, listed.visited[k] >= 0, moving, slope, slack)
+        if lasting:
+            listed.upper[k] = upper
 
 
 @jit
@@ -331,25 +313,25 @@ def walk_one(packed, i, lines, actions, tie, listed, found):
     upper = lines.upper[i]
     states, width = base.shape
     m = packed.model[i]
-    size = model_size(packed, i, states, width)
-    dense = states <= DENSE_STATES
-    scratch = PolicyScratch(
-        np.empty((states, width)),
-        np.empty(states + 1, np.int64),
-        np.empty(size, np.int64),
-        np.empty(size),
-        np.empty((states, states)) if dense else np.empty((0, 0)),
-        np.empty(states, np.int64),
-    )
-    value = np.empty(states)
-    slope = np.empty(states)
+    patient = packed.discount[i] == 1.0
+    scratch = policy_scratch(packed, i, states, width)
+    value = np.zeros(states)
+    slope = np.zeros(states)
     q_values = np.empty((states, width))
     q_slopes = np.empty((states, width))
     rewards = np.empty((states, width))
+    sizes = np.empty((states, width))
+    slack = np.empty((states, width))
     tied = np.empty((states, width), np.bool_)
     search = SearchScratch(
         np.empty((states, width), np.bool_), np.empty(states, np.int64), np.empty(states, np.bool_)
     )
+    # Where nothing is earned all along the line, and what stays there for ever.
+    moving = np.abs(base) + np.abs(direction)
+    idle = np.full(states, -1)
+    stays = np.full(states, -1)
+    if patient:
+        mark_idle(packed, i, moving, idle)
     left = actions.copy()
     count = 0
     breaks = 0
@@ -357,28 +339,39 @@ def walk_one(packed, i, lines, actions, tie, listed, found):
     t = 0.0
     unit = 0.0
     while True:
-        rewards[:] = base + t * direction
-        evaluate_actions(packed, i, actions, rewards, scratch, value, q_values)
-        near = tie * max(largest_entry(q_values), 1e-9)
+        add_rewards(base, direction, t, rewards, sizes)
         if breaks == 0:
+            settle_actions(packed, i, rewards, sizes, actions, tie, scratch, value, q_values, slack)
+            for s in range(states):
+                actions[s] = equals[s, actions[s]]
+            left[:] = actions
             unit = max(largest_entry(q_values), largest_entry(base))
+        else:
+            _, level = evaluate_actions(
+                packed, i, actions, rewards, rewards, scratch, value, q_values
+            )
+            tie_slack(packed, i, actions, sizes, level, value, tie, slack)
         for s in range(states):
             for a in range(width):
                 tied[s, a] = (
                     packed.available[m, s, a]
                     and equals[s, a] == a
-                    and q_values[s, a] >= value[s] - near
+                    and q_values[s, a] >= value[s] - slack[s, a]
                 )
             tied[s, actions[s]] = True
+            stays[s] = idle[s] if value[s] <= slack[s].max() else -1
         # Of the actions tied here, those whose value grows fastest are optimal next.
-        proper, flat = improve_slopes(packed, i, actions, direction, tied, scratch, slope, q_slopes)
-        count, every = list_tied(packed, i, tied, (left, actions), t, count, listed, search)
+        proper, flat = improve_slopes(
+            packed, i, actions, direction, moving, tied, stays, scratch, slope, q_slopes
+        )
+        point = (t, rewards, value, slack)
+        count, every = list_tied(packed, i, tied, (left, actions), point, count, listed, search)
         complete = complete and every
         if not proper:
             # At discount 1 what is paid from here on can be earned for ever.
             found[2] = 1
             break
-        evaluate_actions(packed, i, actions, rewards, scratch, value, q_values)
+        evaluate_actions(packed, i, actions, rewards, rewards, scratch, value, q_values)
         step = math.inf
         for s in range(states):
             for a in range(width):
@@ -387,6 +380,8 @@ def walk_one(packed, i, lines, actions, tie, listed, found):
                 rise = q_slopes[s, a] - slope[s]
                 if rise > flat:
                     step = min(step, max(value[s] - q_values[s, a], 0.0) / rise)
+            if idle[s] >= 0 and stays[s] < 0 and -slope[s] > flat:
+                step = min(step, max(value[s], 0.0) / -slope[s])
         left[:] = actions
         if step == math.inf or t + step > upper:
             break
@@ -402,14 +397,9 @@ def walk_one(packed, i, lines, actions, tie, listed, found):
         breaks += 1
     # What is optimal just after the last breakpoint stays optimal to the end of the line.
     if found[2] == 0:
-        for k in range(min(count, listed.lower.shape[0])):
-            lasting = listed.upper[k] == t
-            for s in range(states):
-                a = listed.visited[k, s]
-                if a >= 0 and not (tied[s, a] and q_slopes[s, a] >= slope[s] - flat):
-                    lasting = False
-            if lasting:
-                listed.upper[k] = upper
+        known = min(count, listed.lower.shape[0])
+        slopes = (slope, q_slopes)
+        mark_lasting(packed, i, slopes, moving, flat, tied, listed, known, t, upper)
     found[0] = count
     found[1] = breaks
     found[3] = complete
@@ -425,7 +415,8 @@ def walk_lines(packed, lines, actions, tie, listed, found):
     (those for which ``listed`` has no room are not stored), number of breakpoints, whether the line
     ended early because payments could be earned for ever at discount 1, whether all combinations of
     tied actions are listed, and whether the line ended early because the next breakpoint is too far
-    to be resolved. Actions whose values are within ``tie`` of the size of the largest are tied.
+    to be resolved. Actions whose values differ by less than ``tie`` of what is added up at the
+    state are tied.
     """
     # Names of their own for what threads write, as in ``sweeps.large_responses``.
     lower, upper, visited, full = listed.lower, listed.upper, listed.visited, listed.full

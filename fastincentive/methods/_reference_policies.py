@@ -15,7 +15,11 @@ __all__ = ["ascended", "boltzmann", "nearest_greedy", "reward_units", "soft"]
 
 def reward_units(followers: Followers, best: ResponseValues) -> FloatArray:
     """Each follower's unit of reward (n,): the widest spread of its action values in a state."""
-    reachable = np.where(followers.available, best.q_values, np.nan)
+    reachable = np.where(followers.sensible(best), best.q_values, np.nan)
+    # What nobody would do is as good as unavailable; of each state one action is always kept.
+    best_one = best.actions[:, :, None]
+    kept = np.take_along_axis(best.q_values, best_one, axis=2)
+    np.put_along_axis(reachable, best_one, kept, axis=2)
     spread = np.nanmax(reachable, axis=2) - np.nanmin(reachable, axis=2)
     widest = spread.max(axis=1)
     size = np.abs(best.values).max(axis=1)

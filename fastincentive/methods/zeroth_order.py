@@ -206,15 +206,15 @@ class _Objective:
         best = followers.best_responses(rewards, self._actions, self._memory)
         self._actions = best.actions
         policies = followers.deterministic_policies(best.actions)
-        tied = self._tied(best)
+        tied = self._tied(payments, best)
         # Ties where nobody comes change nothing, and those are most.
         if tied.any() and (tied & (followers.evaluate(rewards, policies).visits > 0.0)).any():
             policies = break_ties(problem, payments, 1.0)
         return policies, best
 
-    def _tied(self, best: ResponseValues) -> NDArray[np.bool_]:
+    def _tied(self, payments: FloatArray, best: ResponseValues) -> NDArray[np.bool_]:
         """States (n, S) where several actions, different ones to anybody, are optimal."""
-        optimal = best.optimal_actions()
+        optimal = self.problem.optimal_actions(payments, best).tied
         first = np.where(optimal, self._equals, np.iinfo(np.int64).max).min(axis=2)
         last = np.where(optimal, self._equals, -1).max(axis=2)
         return np.asarray(first != last)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
 from fastincentive.errors import InputError
-from fastincentive.followers.followers import Followers
+from fastincentive.followers.followers import Followers, OptimalActions, ResponseValues
 from fastincentive.leader.base import BoundReward
 from fastincentive.problem.costs import Cost, ExpectedSpend
 from fastincentive.problem.evaluation import Evaluation
@@ -21,6 +21,9 @@ from fastincentive.problem.queries import Query
 from fastincentive.problem.spending import CostPass, CostSlopes, Spending
 
 __all__ = ["ProblemPart"]
+
+#: Rewards and payments that cancel to less than this share of either add up to 0.
+CANCELLED = 4e-15
 
 
 class ProblemPart:
@@ -103,8 +106,18 @@ class ProblemPart:
         return self.spending.variables
 
     def rewards(self, payments: FloatArray) -> FloatArray:
-        """R_i + x_i (n, S, A) for payments (k,), eq. 2."""
-        return self.followers.rewards + self.payments.side_payments(payments)
+        """R_i + x_i (n, S, A) for payments (k,), eq. 2; 0 where the two cancel up to rounding."""
+        own, paid = self.followers.rewards, self.payments.side_payments(payments)
+        total = own + paid
+        if self.undiscounted:
+            # At discount 1 it matters whether a loop earns nothing or next to nothing.
+            total[np.abs(total) <= CANCELLED * (np.abs(own) + np.abs(paid))] = 0.0
+        return total
+
+    def optimal_actions(self, payments: FloatArray, best: ResponseValues) -> OptimalActions:
+        """Find all optimal actions at payments (k,), from the best responses to them."""
+        sizes = np.abs(self.followers.rewards) + np.abs(self.payments.side_payments(payments))
+        return self.followers.optimal_actions(self.rewards(payments), sizes, best)
 
     def leader_pass(
         self, policies: FloatArray, gradient: bool = True, discount: float | None = None

@@ -38,7 +38,7 @@ def recover(
     """
     followers = problem.followers
     best = followers.best_responses(problem.rewards(payments))
-    unit = best.unit
+    unit = followers.units(best)
     candidates: list[tuple[FloatArray, FloatArray | None]] = [(payments, None)]
     if polish:
         seen: list[FloatArray] = []

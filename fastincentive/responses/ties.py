@@ -133,10 +133,15 @@ def _on_optimal_actions(
     followers = problem.followers
     rewards = problem.rewards(payments)
     best = followers.best_responses(rewards)
-    unit = best.unit
-    taken = np.where(best.optimal_actions(), start, 0.0)
+    unit = followers.units(best)
+    tied = problem.optimal_actions(payments, best).tied
+    # Ranks stand for values: where the start takes nothing that is tied the best response does.
+    worth = np.where(tied, 1.0, 0.0)
+    np.put_along_axis(worth, best.actions[:, :, None], 1.25, axis=2)
     kept = np.empty(followers.shape)
-    bellman.near_greedy_policies(best.q_values, best.q_values.max(axis=2), TIE * unit, taken, kept)
+    bellman.near_greedy_policies(
+        worth, best.values, np.full(problem.n, 0.5), np.where(tied, start, 0.0), kept
+    )
     try:
         values = followers.start_values(followers.evaluate(rewards, kept).values)
     except ImproperPolicyError:
@@ -147,4 +152,5 @@ def _on_optimal_actions(
 
 def unit_of_reward(problem: IncentiveProblem, payments: FloatArray) -> FloatArray:
     """Each follower's unit of reward (n,): the size of its values and rewards, at least 1e-9."""
-    return problem.followers.best_responses(problem.rewards(payments)).unit
+    followers = problem.followers
+    return followers.units(followers.best_responses(problem.rewards(payments)))
