@@ -5,7 +5,7 @@ import pytest
 from conftest import assert_close
 
 import fastincentive as fi
-from fastincentive.kernels import bellman
+from fastincentive.kernels import soft_bellman
 
 STARTS = ["best-response", "leader-optimal", "third"]
 PARAMETERIZATIONS = [fi.Direct(), fi.Softmax(0.05)]
@@ -212,7 +212,7 @@ def test_soft_responses_are_used_where_asked():
     x = np.array([0.5, 0.5])
     best = problem.followers.best_responses(problem.rewards(x))
     soft = np.empty(problem.followers.shape)
-    bellman.boltzmann_policies(problem.followers.packed, best.q_values, 0.5, soft)
+    soft_bellman.boltzmann_policies(problem.followers.packed, best.q_values, 0.5, soft)
     values = problem.followers.evaluate(problem.rewards(x), soft).values
     assert (
         problem.followers.start_values(values) < problem.followers.start_values(best.values)

@@ -12,7 +12,7 @@ from fastincentive.errors import invalid
 from fastincentive.followers.followers import FEW_STATES, Followers
 from fastincentive.followers.mdp import TabularMDP, as_mdp
 from fastincentive.followers.policies import deterministic_policies, uniform_over
-from fastincentive.kernels import bellman
+from fastincentive.kernels import soft_bellman
 from fastincentive.kernels.lone_response import lone_response
 
 __all__ = [
@@ -191,7 +191,7 @@ def soft_responses(
     q_values = np.empty(followers.shape)
     residual = np.empty(n)
     iterations = np.empty(n, np.int64)
-    bellman.soft_responses(
+    soft_bellman.soft_responses(
         followers.packed, rewards, temperature, policies, values, q_values, residual, iterations
     )
     if iterations.min() < 0 or not np.isfinite(values).all():

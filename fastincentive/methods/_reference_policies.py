@@ -8,7 +8,7 @@ from fastincentive._arrays import FloatArray
 from fastincentive.followers.followers import Followers, ResponseValues
 from fastincentive.followers.parameterization import Parameterization
 from fastincentive.followers.single import soft_responses
-from fastincentive.kernels import bellman
+from fastincentive.kernels import bellman, soft_bellman
 
 __all__ = ["ascended", "boltzmann", "nearest_greedy", "reward_units", "soft"]
 
@@ -41,7 +41,7 @@ def nearest_greedy(best: ResponseValues, policies: FloatArray, unit: FloatArray)
 def boltzmann(followers: Followers, best: ResponseValues, temperature: float) -> FloatArray:
     """Softmax of Q*/tau: the paper's theta* = Q* (Example 1). Worth less than V*."""
     out = np.empty(followers.shape)
-    bellman.boltzmann_policies(followers.packed, best.q_values, temperature, out)
+    soft_bellman.boltzmann_policies(followers.packed, best.q_values, temperature, out)
     return out
 
 

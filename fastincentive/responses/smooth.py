@@ -18,7 +18,7 @@ from fastincentive._arrays import FloatArray
 from fastincentive.errors import invalid
 from fastincentive.followers.followers import Followers
 from fastincentive.followers.single import soft_responses, uniform_policies
-from fastincentive.kernels import adjoint, bellman
+from fastincentive.kernels import adjoint, soft_bellman
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.responses.ties import break_ties
 
@@ -218,7 +218,7 @@ def answer(
         return Answer(policies, values, q_values, policies, packed.sink[packed.model] | gone)
     best = followers.best_responses(rewards)
     policies = np.empty(followers.shape)
-    bellman.boltzmann_policies(packed, best.q_values, temperature, policies)
+    soft_bellman.boltzmann_policies(packed, best.q_values, temperature, policies)
     greedy = followers.deterministic_policies(best.actions)
     still = np.zeros(gone.shape, bool)
     return Answer(policies, best.values, best.q_values, greedy, still)
