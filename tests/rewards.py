@@ -244,6 +244,21 @@ def label_table(rng, setting):
     )
 
 
+def uneven_table(rng, setting):
+    """One follower has many more labels than the others."""
+    counts = np.full(setting.n, 3)
+    counts[-1] = round(4096.0 ** (1.0 / setting.n)) + 3
+    label = rng.integers(1, 3, size=setting.shape)
+    setting.rested(label)
+    if setting.sees != "states":
+        label[-1] = np.where(label[-1] > 1, counts[-1] - 1, label[-1])
+    table = rng.normal(size=tuple(counts))
+    table[(0,) * setting.n] = 0.0
+    return Drawn(
+        fi.LabelReward(label, table), lambda s, a: table[tuple(setting.seen(label, s, a).T)]
+    )
+
+
 def joint(rng, setting):
     """Over states and actions where actions are seen."""
     by_action = setting.sees == "own actions"
@@ -294,6 +309,7 @@ REWARDS = {
     "one pair table": Registered(one_pair_table, types=False, tight=False),
     "maximum": Registered(maximum),
     "label table": Registered(label_table, types=False, many=False),
+    "uneven table": Registered(uneven_table, types=False, many=False),
     "joint table": Registered(joint, types=False, many=False),
     "sum": Registered(total, tight=False),
 }

@@ -149,6 +149,12 @@ def test_interrupted(monkeypatch, capsys):
 # solve
 
 
+def test_what_finds_no_room_is_bad_input(capsys):
+    status, out, err = run(capsys, "solve", "--model", "crowd", "--followers", 10**10)
+    assert (status, out) == (cli.BAD_INPUT, "")
+    assert "a crowd of 10000000000 different followers needs" in err
+
+
 def test_solve_prints_payments_values_and_status(capsys):
     status, out, err = run(capsys, "solve", "--model", "example1", "--start", "best-response")
     expected = fi.solve(fi.models.example1(), initial_policies="best-response")

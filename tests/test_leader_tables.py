@@ -1,5 +1,7 @@
 """Rewards given by tables: what is particular to them, and what they refuse."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from conftest import ROUNDING, assert_close, random_game
@@ -103,3 +105,50 @@ def test_label_errors(case):
     labels, shape, message = LABEL_ERRORS[case]
     with pytest.raises(InputError, match=message):
         LabelReward(labels, np.zeros(shape)).bind(2, STATES, ACTIONS)
+
+
+def test_a_table_over_uneven_labels_takes_the_room_of_its_own_numbers():
+    shape = (2, 2, 2, 300)  # 300 labels for everybody would be 8.1e9 combinations
+    table = np.random.default_rng(0).random(shape)
+    labels = np.array([[0, 1, 1], [1, 0, 1], [0, 1, 0], [17, 299, 5]])
+    tracemalloc.start()
+    bound = LabelReward(labels, table).bind(4, 3, 1)
+    marginals = np.zeros((5, 4, 300))
+    marginals[:, :, :2] = 0.5
+    expected, conditional = bound.expectations(marginals)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**20
+    assert_close(expected, np.full(5, table[..., :2].mean()))
+    assert_close(conditional[0, 3], table.mean(axis=(0, 1, 2)))
+    assert bound.magnitude() == np.abs(table).max()
+
+
+def test_a_large_table_is_not_copied_to_be_bound():
+    table = np.random.default_rng(1).random((30,) * 4)
+    reward = JointReward(table)
+    tracemalloc.start()
+    bound = reward.bind(4, 30, 2)
+    every = np.ones((4, 30), bool)
+    some = every.copy()
+    some[0, 3:] = False
+    largest = bound.magnitude(), bound.magnitude(every), bound.magnitude(some)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 0.1 * table.nbytes
+    assert largest == (table.max(), table.max(), table[:3].max())
+
+
+@pytest.mark.parametrize(("i", "j"), [(0, 1), (0, 3), (2, 1), (1, 2), (3, 0)])
+def test_pairs_of_followers_of_a_large_table(i, j):
+    rng = np.random.default_rng(2)
+    table = rng.random((17,) * 4)
+    bound = JointReward(table).bind(4, 17, 1)
+    marginals = rng.dirichlet(np.ones(17), size=(3, 4))
+    others = [k for k in range(4) if k not in (i, j)]
+    letters = "abcd"
+    given = ",".join(["abcd", *["t" + letters[k] for k in others]])
+    expected = np.einsum(
+        f"{given}->t{letters[i]}{letters[j]}", table, *[marginals[:, k] for k in others]
+    )
+    assert_close(bound.pair(marginals, i, j), expected, ROUNDING)

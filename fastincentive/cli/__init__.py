@@ -38,8 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         status: int = args.run(args)
-    except (InputError, MissingExtraError, OSError) as error:
-        print(f"fastincentive {args.command}: error: {error}", file=sys.stderr)
+    except (InputError, MissingExtraError, MemoryError, OSError) as error:
+        text = str(error) or "there is not enough memory"
+        print(f"fastincentive {args.command}: error: {text}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         print(f"fastincentive {args.command}: interrupted", file=sys.stderr)

@@ -12,7 +12,15 @@ import numpy as np
 from fastincentive._arrays import FloatArray
 from fastincentive.kernels import contraction as kernels
 
-__all__ = ["conditional_rewards", "expected_rewards", "joint_laws", "one_conditional"]
+__all__ = [
+    "conditional_rewards",
+    "expected_rewards",
+    "joint_laws",
+    "one_conditional",
+    "pair_of_many",
+    "scratch_bytes",
+    "uneven_conditional",
+]
 
 #: Tables with fewer labels are contracted entry by entry.
 PRODUCT_LABELS = 8
@@ -39,6 +47,15 @@ def _halves(table: FloatArray) -> tuple[int, FloatArray]:
 def _blocks(horizon: int, matrix: FloatArray) -> list[slice]:
     size = max(16, SCRATCH // matrix.shape[1])
     return [slice(first, first + size) for first in range(0, horizon, size)]
+
+
+def scratch_bytes(table: FloatArray, horizon: int) -> int:
+    """Bytes that expectations over T times take beside their results, about."""
+    if table.ndim <= 2:
+        return 0
+    matrix = _halves(table)[1]
+    # Laws of both halves, and what products make of them.
+    return 8 * 3 * min(horizon, max(16, SCRATCH // matrix.shape[1])) * sum(matrix.shape)
 
 
 def expected_rewards(table: FloatArray, marginals: FloatArray) -> FloatArray:
@@ -113,3 +130,46 @@ def one_conditional(table: FloatArray, marginals: FloatArray, i: int) -> FloatAr
                 tables, block[:, some], i - some.start, conditional[times]
             )
     return conditional
+
+
+def pair_of_many(table: FloatArray, marginals: FloatArray, i: int, j: int) -> FloatArray:
+    """E[R | label_i = l, label_j = m] (T, L, L) of two of more followers; no copy of the table."""
+    horizon, n, count = marginals.shape
+    first, *others = (k for k in range(n) if k not in (i, j))
+    cut = table.reshape(count**first, count, -1)
+    out = np.empty((horizon, count, count))
+    size = max(1, SCRATCH * count // table.size)
+    for times in [slice(at, at + size) for at in range(0, horizon, size)]:
+        block = marginals[times]
+        held = np.matmul(block[:, first], cut)
+        held = np.moveaxis(held, 1, 0).reshape(-1, *(count,) * (n - 1))
+        left = [k for k in range(n) if k != first]
+        for k in others:
+            held = np.moveaxis(held, 1 + left.index(k), -1)
+            held = np.einsum("t...l,tl->t...", held, block[:, k])
+            left.remove(k)
+        out[times] = held if i < j else held.transpose(0, 2, 1)
+    return out
+
+
+def uneven_conditional(table: FloatArray, marginals: FloatArray) -> FloatArray:
+    """E[R | label_i = l] (T, n, L) for a table (L_1, ..., L_n), 0 at labels that it lacks.
+
+    Each follower's table is averaged over the others one by one, over most labels first.
+    """
+    horizon, n, _ = marginals.shape
+    out = np.zeros(marginals.shape)
+    order = np.argsort(table.shape, kind="stable")[::-1].tolist()
+    size = max(16, SCRATCH * max(table.shape) // table.size)
+    for times in [slice(first, first + size) for first in range(0, horizon, size)]:
+        for i in range(n):
+            # Axes: the followers left, in order, and last the times.
+            left, held = list(range(n)), table[..., None]
+            for k in order:
+                if k != i:
+                    law = marginals[times, k, : table.shape[k]].T
+                    held = np.moveaxis(held, left.index(k), -2)
+                    held = np.einsum("...lt,lt->...t", held, law, optimize=False)
+                    left.remove(k)
+            out[times, i, : table.shape[i]] = held.T if n > 1 else table
+    return out

@@ -15,6 +15,11 @@ from fastincentive.leader.base import BoundReward, LeaderReward, per_follower
 
 __all__ = ["JointReward", "LabelReward"]
 
+#: Tables up to this many numbers have as many labels for each follower as for that with most.
+MOST_PADDED = 2**12
+#: Tables of more numbers than this are not copied.
+LARGE = 2**16
+
 
 class _BoundTable(BoundReward):
     """A table over L^n."""
@@ -60,6 +65,8 @@ class _BoundTable(BoundReward):
     def pair(self, marginals: FloatArray, i: int, j: int) -> FloatArray:
         count = self.n_labels
         others = [k for k in range(marginals.shape[1]) if k not in (i, j)]
+        if others and self._table.size > LARGE:
+            return contraction.pair_of_many(self._table, marginals, i, j)
         held = np.moveaxis(self._table, (i, j), (0, 1)).reshape(1, -1)
         for k in reversed(others):
             # Label k is the last axis by now: contract it, each time with its own marginals.
@@ -69,10 +76,7 @@ class _BoundTable(BoundReward):
         return np.broadcast_to(held.reshape(-1, count, count), shape).copy()
 
     def magnitude(self, possible: NDArray[np.bool_] | None = None) -> float:
-        table = self._table
-        if possible is not None:
-            table = table[np.ix_(*[np.flatnonzero(row) for row in possible])]
-        return float(np.abs(table).max(initial=0.0))
+        return _largest(self._table, possible)
 
     def turns(self, marginals: FloatArray) -> Iterator[FloatArray]:
         for i in range(marginals.shape[1]):
@@ -90,7 +94,7 @@ class _BoundTable(BoundReward):
         return float(np.max((candidates[0] * bounds).sum(axis=2) @ weights))
 
     def scratch_bytes(self, horizon: int) -> int:
-        return 0
+        return contraction.scratch_bytes(self._table, horizon)
 
     def majorant(
         self,
@@ -104,6 +108,61 @@ class _BoundTable(BoundReward):
             if found is not None:
                 return found
         return super().majorant(sign, possible, lasting, reference)
+
+
+class _BoundUneven(BoundReward):
+    """A table over (L_1, ..., L_n), which L^n would make much larger."""
+
+    def __init__(self, labels: NDArray[np.int64], table: FloatArray) -> None:
+        self.labels = labels
+        self.n_labels = max(table.shape)
+        self._table = table
+
+    def expectations(self, marginals: FloatArray) -> tuple[FloatArray, FloatArray]:
+        conditional = self.conditional(marginals)
+        return np.einsum("tl,tl->t", conditional[:, 0], marginals[:, 0]), conditional
+
+    def conditional(self, marginals: FloatArray) -> FloatArray:
+        return contraction.uneven_conditional(self._table, marginals)
+
+    def at_labels(self, labels: NDArray[np.integer[Any]]) -> FloatArray:
+        return np.asarray(self._table[tuple(labels.T)])
+
+    def magnitude(self, possible: NDArray[np.bool_] | None = None) -> float:
+        return _largest(self._table, possible)
+
+    def scratch_bytes(self, horizon: int) -> int:
+        return 8 * (contraction.SCRATCH + 16 * self._table.size)
+
+
+def _bound(labels: NDArray[np.int64], table: FloatArray) -> BoundReward:
+    """Bind a table (L_1, ..., L_n) to labels (n, S, 1) or (n, S, A) that are on it."""
+    largest = max(table.shape)
+    padded = largest**table.ndim
+    if padded == table.size:
+        return _BoundTable(labels, np.ascontiguousarray(table))
+    if padded > MOST_PADDED and padded > 4 * table.size:
+        return _BoundUneven(labels, table)
+    whole = np.zeros((largest,) * table.ndim)
+    whole[tuple(slice(count) for count in table.shape)] = table
+    return _BoundTable(labels, whole)
+
+
+def _largest(table: FloatArray, possible: NDArray[np.bool_] | None) -> float:
+    """Largest magnitude in a table over marked labels (n, L); a large table is not copied."""
+    shown = [np.arange(count) for count in table.shape]
+    if possible is not None:
+        shown = [
+            np.flatnonzero(row[: each.size]) for row, each in zip(possible, shown, strict=True)
+        ]
+    if table.ndim == 1 or table.size <= LARGE:
+        return float(np.abs(table[np.ix_(*shown)]).max(initial=0.0))
+    whole = all(some.size == count for some, count in zip(shown[1:], table.shape[1:], strict=True))
+    most = 0.0
+    for k in shown[0].tolist():
+        part = table[k] if whole else table[k][np.ix_(*shown[1:])]
+        most = max(most, float(part.max(initial=0.0)), -float(part.min(initial=0.0)))
+    return most
 
 
 class LabelReward(LeaderReward):
@@ -152,10 +211,7 @@ class LabelReward(LeaderReward):
                     int(labels[i][bad][0]),
                     f"follower {i}, state {s}",
                 )
-        largest = max(self.table.shape)
-        table = np.zeros((largest,) * n)
-        table[tuple(slice(count) for count in self.table.shape)] = self.table
-        return _BoundTable(np.ascontiguousarray(labels, np.int64), table)
+        return _bound(np.ascontiguousarray(labels, np.int64), self.table)
 
     def scaled(self, weight: float) -> LeaderReward:
         """Return the same reward times a finite number."""
@@ -184,13 +240,13 @@ class JointReward(LeaderReward):
 
     def bind(self, n: int, n_states: int, n_actions: int) -> BoundReward:
         """Check against n followers with S states and A actions, and return the bound form."""
+        # Tables may be large: they are not copied.
         if self.table.shape == (n_states,) * n:
-            return LabelReward(np.arange(n_states), self.table).bind(n, n_states, n_actions)
+            return _bound(np.tile(np.arange(n_states)[:, None], (n, 1, 1)), self.table)
         if self.table.shape == (n_states, n_actions) * n:
             pairs = np.arange(n_states * n_actions).reshape(1, n_states, n_actions)
-            labels = np.repeat(pairs, n, axis=0)
             table = self.table.reshape((n_states * n_actions,) * n)
-            return LabelReward(labels, table).bind(n, n_states, n_actions)
+            return _bound(np.repeat(pairs, n, axis=0), table)
         raise invalid(
             "table",
             f"shape {(n_states,) * n} (joint states) or {(n_states, n_actions) * n} "
