@@ -90,7 +90,7 @@ def test_what_is_replaced_is_bound_anew_and_the_rest_shared():
     assert both.passes.followers is both.followers
     assert both.spending.followers is both.followers
     assert (both.budget, both.payments.budget, both.grid) == (1.0, 1.0, "map")
-    np.testing.assert_array_equal(both.payments.upper, [3.0, 3.0])
+    np.testing.assert_array_equal(both.payments.stated_upper, [3.0, 3.0])
     assert problem.budget is None
     with pytest.raises(InputError, match="followers: expected those of"):
         problem.replace(followers=others[:1])

@@ -21,8 +21,9 @@ from fastincentive.problem.costs import ExpectedSpend, LinearCost, QuadraticCost
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.responses.menus import Menus, collect, coordinate_lines
 from fastincentive.responses.search import Search
+from fastincentive.responses.ties import broken_ties
 
-__all__ = ["label_masks", "reference_labels", "upper_bound"]
+__all__ = ["bound_beyond", "label_masks", "most_worth_paying", "reference_labels", "upper_bound"]
 
 #: Shares of the uniform law in the label frequencies at which majorants are fitted.
 MIXTURES = (0.01, 0.1, 0.3, 1.0)
@@ -112,6 +113,23 @@ def bound_beyond(problem: IncentiveProblem, menus: Menus) -> float:
     else:
         value = upper_bound(problem.replace(cost_weight=0.0), mixed=True)
     return value - problem.cost_weight * menus.unseen
+
+
+def most_worth_paying(problem: IncentiveProblem) -> float:
+    """Bound w C at payments that bring the leader no less than none do; inf if there is no bound.
+
+    Where V - w C >= f(0), the objective without payments, w C is at most V - f(0). It is also at
+    most 2 (B - f(0)), where B bounds V - w C / 2 and may be finite where the leader's value is not.
+    """
+    none = problem.payments.lower
+    alone = problem.evaluate(none, broken_ties(problem, none, 1.0).policies).objective
+    for share in (0.0, 0.5):
+        value = upper_bound(problem.replace(cost_weight=share * problem.cost_weight), mixed=True)
+        most = (value - alone) / (1.0 - share)
+        if most < np.inf:
+            # Widened, for bounds hold up to rounding.
+            return 1.01 * max(most, 1e-9 * max(1.0, abs(alone)))
+    return np.inf
 
 
 def _multipliers(problem: IncentiveProblem) -> tuple[FloatArray, NDArray[np.bool_]]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
 from fastincentive._tables import name_value_list
-from fastincentive.certificates.bounds import bound_beyond, upper_bound
+from fastincentive.certificates.bounds import bound_beyond, most_worth_paying
 from fastincentive.certificates.mixing import Mixing, search_mixing
 from fastincentive.certificates.value_vertices import vertex_lines
 from fastincentive.errors import invalid
@@ -18,7 +18,6 @@ from fastincentive.problem.costs import ExpectedSpend, LinearCost, QuadraticCost
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.responses.menus import Menus, check_unshared, collect, coordinate_lines
 from fastincentive.responses.search import Search
-from fastincentive.responses.ties import broken_ties
 
 __all__ = ["GlobalOptimum", "RunnerUp", "global_optimum"]
 
@@ -136,8 +135,8 @@ def global_optimum(
     ------
     InputError
         If payments are shared between followers; if there are several per follower and the cost is
-        not linear, or a payment without upper bound costs nothing; with more than two followers,
-        if the cost is not a sum over payments.
+        not linear, or a payment that neither an upper bound nor a budget limits costs nothing; with
+        more than two followers, if the cost is not a sum over payments.
     """
     check_unshared(problem, "problem")
     problem.refuse_types("global_optimum")
@@ -209,33 +208,23 @@ def _cost_grows(problem: IncentiveProblem, menus: Menus) -> bool:
     return True
 
 
-def _all_priced(problem: IncentiveProblem) -> bool:
-    """Whether every payment without an upper bound has a price."""
-    free = problem.cost_weight * problem.payments.prices == 0.0
-    return (
-        isinstance(problem.cost, LinearCost) and not (free & np.isinf(problem.payments.upper)).any()
-    )
-
-
 def _finite_upper(problem: IncentiveProblem) -> FloatArray:
-    """Payments beyond these cost more than the leader could ever gain."""
+    """Upper bounds; payments without one cost more beyond these than they can be worth."""
     if not isinstance(problem.cost, LinearCost):
         raise invalid(
             "cost", "LinearCost, with several payments per follower", type(problem.cost).__name__
         )
-    upper = problem.payments.upper
-    if np.isfinite(upper).all():
-        return upper
-    if not _all_priced(problem):
+    payments = problem.payments
+    if np.isfinite(payments.upper).all():
+        return payments.upper
+    price = problem.cost_weight * payments.prices
+    if np.isinf(payments.upper[price == 0.0]).any():
         raise invalid("upper", "an upper bound for every payment that costs nothing", "none")
-    none = problem.payments.lower
-    nothing = problem.evaluate(none, broken_ties(problem, none, 1.0).policies).objective
-    gain = upper_bound(problem, mixed=True) - nothing
-    if not np.isfinite(gain):
+    most = most_worth_paying(problem)
+    if most == np.inf:
         raise invalid("upper", "upper bounds, because the leader's gain is unbounded", "none")
     with np.errstate(divide="ignore"):
-        price = problem.cost_weight * problem.payments.prices
-        return np.minimum(upper, 1.01 * max(gain, 1e-9) / price)
+        return np.minimum(payments.upper, most / price)
 
 
 class _Tree:

@@ -271,7 +271,7 @@ def step_bound(
 
 def _follower_reward_bounds(problem: IncentiveProblem, payment_bound: float | None) -> list[float]:
     """Bound |R_i + x_i| of each follower, over all payments within their bounds."""
-    upper = problem.payments.largest()
+    upper = problem.payments.upper
     if payment_bound is not None:
         if not payment_bound >= 0:
             raise invalid("payment_bound", "a number >= 0", payment_bound)

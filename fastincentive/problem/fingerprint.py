@@ -40,7 +40,7 @@ def fingerprint(problem: ProblemPart) -> str:
         *problem.leader.expectations(marginals),
         payments.index,
         payments.lower,
-        payments.upper,
+        payments.stated_upper,
         np.array(np.inf if problem.budget is None else problem.budget),
         *cost,
         *([problem.followers.counts] if problem.has_types else []),

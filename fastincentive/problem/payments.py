@@ -31,12 +31,15 @@ class BoundPayments:
     size : int
         k, the number of payment variables.
     lower, upper : array (k,)
-        Bounds; ``lower`` is 0.
+        The least and the most that each payment may be; ``lower`` is 0. A budget limits ``upper``
+        as well: to what a payment may be where all others are 0.
+    stated_upper : array (k,)
+        Upper bounds whatever the budget.
     budget : float or None
         Bound on ``budget_use``. None without a budget, and where it bounds what depends on the
         policies too (``IncentiveProblem.budget`` has it).
     prices, curvature : array (k,)
-        ``budget_use(x)`` is prices . x + curvature . x^2.
+        ``budget_use(x)`` is prices . x + curvature . x^2: a linear or quadratic cost.
     owners, owned : array (m,)
         The pairs of a follower and a payment variable that reaches it, follower by follower.
     reach : array (n, K)
@@ -61,10 +64,11 @@ class BoundPayments:
         self.size = int(index.max(initial=-1)) + 1
         self.counted = np.ones(self.size, bool) if counted is None else counted
         self.lower = np.zeros(self.size)
-        self.upper = np.array(np.broadcast_to(np.asarray(upper, float), (self.size,)))
+        self.stated_upper = np.array(np.broadcast_to(np.asarray(upper, float), (self.size,)))
         self.budget = budget
         self.prices = np.array(np.broadcast_to(np.asarray(prices, float), (self.size,)))
         self.curvature = np.array(np.broadcast_to(np.asarray(curvature, float), (self.size,)))
+        self.upper = self._largest()
         self._paid = np.flatnonzero(index.reshape(-1) >= 0)
         self._variable = index.reshape(-1)[self._paid]
         owner = self._paid // (index.shape[1] * index.shape[2])
@@ -79,7 +83,7 @@ class BoundPayments:
         self.shared = bool((np.bincount(self.owned) > 1).any()) if shared is None else shared
 
     def __reduce__(self) -> tuple[Any, ...]:
-        limits = (self.upper, self.budget, self.prices, self.curvature)
+        limits = (self.stated_upper, self.budget, self.prices, self.curvature)
         # The rest follows from the index.
         return BoundPayments, (self.index, *limits, self.shared, self.counted)
 
@@ -90,7 +94,7 @@ class BoundPayments:
         variables, number = np.unique(index[paid], return_inverse=True)
         own = np.full(index.shape, -1)
         own[paid] = number
-        limits = (self.upper[variables], self.budget)
+        limits = (self.stated_upper[variables], self.budget)
         rates = (self.prices[variables], self.curvature[variables])
         _, nearest = np.unique(self.owned, return_index=True)
         counted = self.owners[nearest[variables]] >= first
@@ -161,15 +165,16 @@ class BoundPayments:
         """Return the derivative (k,) of ``budget_use``."""
         return np.asarray(self.prices + 2.0 * self.curvature * payments)
 
-    def largest(self) -> FloatArray:
+    def _largest(self) -> FloatArray:
         """Return the most (k,) that each payment alone may be, within its bound and the budget."""
         if self.budget is None:
-            return self.upper.copy()
+            return self.stated_upper
         # The positive root of curvature x^2 + prices x = budget, in a form that does not cancel.
-        root = self.prices + np.sqrt(self.prices**2 + 4.0 * self.curvature * self.budget)
+        budget = self.budget * (1.0 + ROUNDING)
+        root = self.prices + np.sqrt(self.prices**2 + 4.0 * self.curvature * budget)
         free = (self.prices == 0.0) & (self.curvature == 0.0)
-        single = np.where(free, np.inf, 2.0 * self.budget / np.where(root > 0.0, root, 1.0))
-        return np.minimum(self.upper, single)
+        alone = np.where(free, np.inf, 2.0 * budget / np.where(root > 0.0, root, 1.0))
+        return np.minimum(self.stated_upper, alone)
 
     def compress(self, occupancy: FloatArray) -> FloatArray:
         """D (n, K): dV_i/dx of the payments that reach each follower, from occupancies (n, S, A).
@@ -230,12 +235,12 @@ class BoundPayments:
             value = np.full(self.size, float(value))
         if value.shape != (self.size,):
             raise invalid(argument, f"a number or shape ({self.size},)", value.shape)
-        bad = ~((value >= self.lower) & (value <= self.upper)) | ~np.isfinite(value)
+        bad = ~((value >= self.lower) & (value <= self.stated_upper)) | ~np.isfinite(value)
         if bad.any():
             k = int(np.argmax(bad))
             raise invalid(
                 argument,
-                f"a finite payment between {self.lower[k]:g} and {self.upper[k]:g}",
+                f"a finite payment between {self.lower[k]:g} and {self.stated_upper[k]:g}",
                 value[k],
                 f"payment {k} ({self.describe(k)})",
             )
@@ -404,12 +409,12 @@ class Payments:
             raise invalid("upper", f"a number or shape ({size},)", self.upper.shape)
         cost = LinearCost() if cost is None else cost
         check_cost(cost, size)
-        if self.budget is None or isinstance(cost, ExpectedSpend):
-            return BoundPayments(index, self.upper, None)
         if isinstance(cost, LinearCost):
             return BoundPayments(index, self.upper, self.budget, cost.prices)
         if isinstance(cost, QuadraticCost):
             return BoundPayments(index, self.upper, self.budget, cost.prices, cost.curvature)
+        if self.budget is None or isinstance(cost, ExpectedSpend):
+            return BoundPayments(index, self.upper, None)
         raise invalid(
             "budget",
             "a linear or quadratic cost, or ExpectedSpend, for a budget to bound",

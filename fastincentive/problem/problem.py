@@ -167,7 +167,7 @@ class IncentiveProblem(ProblemPart):
             )
         limit = self.budget if isinstance(budget, EllipsisType) else budget
         if followers is not None or not isinstance(budget, EllipsisType):
-            payments = Payments.from_index(self.payments.index, self.payments.upper, limit)
+            payments = Payments.from_index(self.payments.index, self.payments.stated_upper, limit)
             limit = payments.budget
             bound_payments = payments.bind(new, self.cost)
             spending = Spending(new, bound_payments, self.cost, self.leader_discount)

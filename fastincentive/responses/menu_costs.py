@@ -131,9 +131,9 @@ def menu_costs(problem: IncentiveProblem, menus: Menus, budget: bool = True) -> 
         spent = expected_payouts(many, rates, payable, policies, problem.leader_discount)
         return _Separable(problem, menus, spent.values * followers.counts[menus.owner], limit)
     if isinstance(cost, (LinearCost, QuadraticCost)):
-        prices = np.broadcast_to(cost.prices, payments.size)[reach]
-        if isinstance(cost, QuadraticCost):
-            prices = prices + np.broadcast_to(cost.curvature, payments.size)[reach] * menus.spread
-        each = np.where(paid, prices * menus.spread, 0.0).sum(axis=1)
+        prices = payments.prices[reach] + payments.curvature[reach] * menus.spread
+        # Followers that share a payment bear it in equal parts.
+        sharing = np.bincount(payments.owned, minlength=payments.size)[reach]
+        each = np.where(paid, prices * menus.spread / sharing, 0.0).sum(axis=1)
         return _Separable(problem, menus, each, limit)
     return _General(problem, menus, limit)

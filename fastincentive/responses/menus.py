@@ -21,6 +21,7 @@ from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.responses.regimes import Responses, alike, repeat, walk
 
 __all__ = [
+    "END",
     "Cut",
     "Lines",
     "Menus",
@@ -38,6 +39,8 @@ __all__ = [
 
 #: Label marginals of all entries may take this many bytes; the horizon is cut to keep it.
 MOST_BYTES = 2**30
+#: Lines are followed this much past their end: a response that begins there may do so by rounding.
+END = 1.0 + 1e-12
 
 
 @dataclass(frozen=True)
@@ -152,9 +155,19 @@ def cut(problem: IncentiveProblem, lines: Lines) -> Cut:
         followers.rewards[lines.owner] + side_payments(problem, lines.owner, lines.base),
         side_payments(problem, lines.owner, lines.direction),
         equals,
-        _ends(problem, lines),
+        END * _ends(problem, lines),
     )
-    return Cut(lines, found, equals)
+    return Cut(lines, _up_to(_ends(problem, lines), found), equals)
+
+
+def _up_to(ends: FloatArray, found: Responses) -> Responses:
+    """Cut off what lies past the ends (m,) of lines."""
+    end = ends[found.line]
+    return found._replace(
+        lower=np.minimum(found.lower, end),
+        upper=np.minimum(found.upper, end),
+        ends=np.minimum(found.ends, ends),
+    )
 
 
 def collect(problem: IncentiveProblem, lines: Lines) -> Menus:
@@ -162,9 +175,12 @@ def collect(problem: IncentiveProblem, lines: Lines) -> Menus:
     lines, found, _ = cut(problem, lines)
     owner = lines.owner[found.line]
     # Where payments fall along the line, the far end of the regime is the cheap one.
-    falling = (_price(problem, lines.owner, lines.direction) < 0.0)[found.line]
-    at = np.where(falling & np.isfinite(found.upper), found.upper, found.lower)
-    spread = lines.base[found.line] + at[:, None] * lines.direction[found.line]
+    base, direction = lines.base[found.line], lines.direction[found.line]
+    ends = np.isfinite(found.upper)
+    near = base + found.lower[:, None] * direction
+    far = base + np.where(ends, found.upper, 0.0)[:, None] * direction
+    falls = ends & (_price(problem, owner, far) < _price(problem, owner, near))
+    spread = np.where(falls[:, None], far, near)
     # The responses on one line are different ones.
     once = np.unique(lines.owner).size == lines.owner.size
     chosen = slice(None) if once else _cheapest(problem, owner, spread, found.laws)
@@ -229,10 +245,11 @@ def with_payments(
 
 
 def _price(problem: IncentiveProblem, owner: NDArray[np.int64], spread: FloatArray) -> FloatArray:
-    """Cost of payments (m, K) to first order: enough to rank them for one response."""
-    prices = problem.payments.prices
-    reach = problem.payments.reach[owner]
-    return np.where(reach >= 0, prices[reach] * spread, 0.0).sum(axis=1)
+    """Cost of payments (m, K), or their sum, to rank them for one response."""
+    payments = problem.payments
+    reach = payments.reach[owner]
+    each = (payments.prices[reach] + payments.curvature[reach] * spread) * spread
+    return np.where(reach >= 0, each, 0.0).sum(axis=1)
 
 
 def _ends(problem: IncentiveProblem, lines: Lines) -> FloatArray:
