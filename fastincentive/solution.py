@@ -118,6 +118,8 @@ class Refinement:
     complete : bool
         Whether every best response on the lines searched was listed. Then, with one payment per
         follower, the result is unilaterally optimal: no other payments to one follower are better.
+        Where followers share payments: whether all combinations of tied responses were compared at
+        every breakpoint; then one payment for all is the best there is.
     """
 
     payments: FloatArray

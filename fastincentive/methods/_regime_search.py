@@ -171,6 +171,7 @@ class SharedSearch:
         lower = problem.payments.lower
         self._starts = [lower if payments is None else payments, lower]
         self._sweeps = 0
+        self._complete = True
         self._best: Answers | None = None
         self._trace: list[float] = []
         self._begin()
@@ -206,15 +207,20 @@ class SharedSearch:
         for axis in np.eye(payments.size):
             # From the lower bound on, so that the whole line is seen.
             base = np.where(axis > 0, payments.lower, held.payments)
-            held = best_on_line(self._problem, held, base, axis)
+            held = self._along(held, base, axis)
         for _ in range(method.directions if payments.size > 1 else 0):
             direction = self._rng.normal(size=payments.size)
-            held = best_on_line(self._problem, held, held.payments, direction)
+            held = self._along(held, held.payments, direction)
         self._held = _bought(self._problem, held)
         self._steps.append(self._held.objective)
         if self._left == 0 or not better(self._held.objective, before):
             self._end()
             self._begin()
+
+    def _along(self, held: Answers, base: FloatArray, direction: FloatArray) -> Answers:
+        found, complete = best_on_line(self._problem, held, base, direction)
+        self._complete = self._complete and complete
+        return found
 
     def point(self) -> RegimePoint:
         """Return the best point so far."""
@@ -228,7 +234,7 @@ class SharedSearch:
             objective=best.objective,
             sweeps=self._sweeps,
             entries=0,
-            complete=True,
+            complete=self._complete,
             trace=trace,
         )
 
