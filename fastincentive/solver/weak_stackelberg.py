@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from fastincentive._arrays import FloatArray
 from fastincentive.errors import InfeasiblePolicyError
 from fastincentive.kernels import bellman
+from fastincentive.kernels.packed import TIE
 from fastincentive.methods._regime_search import (
     SearchSettings,
     first_lines,
@@ -37,6 +38,8 @@ __all__ = ["GuardedPoint", "GuardedSearch", "guarded_menus", "weak_search", "wit
 
 #: Rounds of new lines for followers with several payments.
 ROUNDS = 4
+#: Steps towards the start of a regime.
+CHORDS = 6
 
 
 class GuardedMenus(NamedTuple):
@@ -86,8 +89,8 @@ class GuardedSearch(Search):
 def guarded_menus(problem: IncentiveProblem, lines: Lines, margin: float) -> GuardedMenus:
     """Cut lines into regimes and post each response inside its regime, at least a margin from ties.
 
-    ``margin`` is in units of each follower's reward. A response that is tied all along its regime
-    is offered together with those it ties with: the follower may take any of them.
+    ``margin`` is in units of each follower's reward. Responses that tie all the same are offered
+    together: the follower may take any of them.
     """
     parts = cut(problem, lines)
     lines, found, _ = parts
@@ -98,17 +101,12 @@ def guarded_menus(problem: IncentiveProblem, lines: Lines, margin: float) -> Gua
     for j in range(lines.owner.size):
         here = np.arange(begin[j], begin[j + 1])
         lasting = here[found.upper[here] > found.lower[here]]
-        if lasting.size == 0:
-            # A line of no length: all that is optimal at its point.
-            entries.append(here)
-            at.append(np.zeros(here.size))
-        for r in lasting:
-            near = 1e-12 * max(1.0, posted[r])
-            tied = here[
-                (found.lower[here] <= posted[r] + near) & (posted[r] - near <= found.upper[here])
-            ]
+        # At the start of the line, which may have no length, as well.
+        for t in np.unique(np.append(posted[lasting], 0.0)):
+            near = TIE * max(1.0, t)
+            tied = here[(found.lower[here] <= t + near) & (t - near <= found.upper[here])]
             entries.append(tied)
-            at.append(np.full(tied.size, posted[r]))
+            at.append(np.full(tied.size, t))
     chosen = np.concatenate(entries)
     line = found.line[chosen]
     menus = build(
@@ -123,35 +121,41 @@ def guarded_menus(problem: IncentiveProblem, lines: Lines, margin: float) -> Gua
 
 
 def _inside(problem: IncentiveProblem, parts: Cut, margin: float) -> FloatArray:
-    """Smallest t (C,) at which each response beats all others by the margin, or nearly the most.
+    """Smallest t (C,) at which each response leads by the margin, or by about half the most it can.
 
-    The lead is a concave function of t that is >= 0 on the regime, so every chord from its start
-    gives a t at which the margin holds, and each chord a smaller one.
+    It leads over each other action, at each visited state, by a concave function of t that is >= 0
+    on the regime. So what ties in the middle ties all along, and is left out; and every chord from
+    the regime's start gives a t at which the margin holds, and each chord a smaller one.
     """
-    _, found, _ = parts
-    wanted = margin * unit_of_reward(problem, problem.payments.lower)[parts.lines.owner][found.line]
-    start = _lead(problem, parts, found.lower)
-    width = np.where(np.isinf(found.upper), np.maximum(found.lower, 1.0), found.upper - found.lower)
-    t = found.lower + 0.5 * width
-    lead = _lead(problem, parts, t)
-    enough = lead >= wanted
-    for _ in range(4):
+    lines, found, _ = parts
+    unit = unit_of_reward(problem, problem.payments.lower)[lines.owner][found.line]
+    ends = np.isfinite(found.upper)
+    width = np.where(ends, found.upper, np.maximum(2.0 * found.lower, found.lower + unit))
+    t = found.lower + 0.5 * (width - found.lower)
+    gaps = _gaps(problem, parts, t)
+    rivals = gaps > 10.0 * TIE * unit[:, None, None]
+
+    def lead_of(gaps: FloatArray) -> FloatArray:
+        return np.where(rivals, gaps, np.inf).min(axis=(1, 2))
+
+    lead, start = lead_of(gaps), lead_of(_gaps(problem, parts, found.lower))
+    wanted = np.where(lead > 1.01 * margin * unit, margin * unit, 0.5 * lead)
+    short = start < wanted
+    stretch = np.full(t.size, 1.0 + 1e-3)
+    for _ in range(CHORDS):
         with np.errstate(divide="ignore", invalid="ignore"):
-            share = np.where(enough, (wanted - start) / (lead - start), 1.0)
-        nearer = found.lower + np.clip(share, 0.0, 1.0) * (t - found.lower)
-        nearer_lead = _lead(problem, parts, nearer)
-        good = enough & (nearer_lead >= wanted) & (nearer < t)
+            share = np.where(short, stretch * (wanted - start) / (lead - start), 0.0)
+        nearer = found.lower + np.minimum(share, 1.0) * (t - found.lower)
+        nearer_lead = lead_of(_gaps(problem, parts, nearer))
+        good = (nearer_lead >= wanted) & (nearer < t)
         t, lead = np.where(good, nearer, t), np.where(good, nearer_lead, lead)
-    # What is tied all along is not helped by more: just inside the regime will do.
-    tied = lead <= 0.1 * wanted
-    just_inside = np.where(
-        found.lower > 0.0, found.lower + np.minimum(margin * found.lower, 0.5 * width), 0.0
-    )
-    return np.where(start >= wanted, found.lower, np.where(tied, just_inside, t))
+        # Where rounding hides the margin, a little more shows it.
+        stretch = np.where(good, 1.0 + 1e-3, 10.0 * stretch)
+    return t
 
 
-def _lead(problem: IncentiveProblem, parts: Cut, t: FloatArray) -> FloatArray:
-    """By how much (C,) each response beats every other action, at the visited state that counts."""
+def _gaps(problem: IncentiveProblem, parts: Cut, t: FloatArray) -> FloatArray:
+    """By how much (C, S, A) each response beats every other action in the states it visits."""
     lines, found, equals = parts
     followers = problem.followers
     owner = lines.owner[found.line]
@@ -173,7 +177,7 @@ def _lead(problem: IncentiveProblem, parts: Cut, t: FloatArray) -> FloatArray:
     rivals = equals[found.line] != taken[:, :, None]
     rivals &= (found.laws >= 0)[:, :, None]
     own = np.take_along_axis(q_values, taken[:, :, None], axis=2)
-    return np.where(rivals, own - q_values, np.inf).min(axis=(1, 2))
+    return np.where(rivals, own - q_values, np.inf)
 
 
 def weak_search(
