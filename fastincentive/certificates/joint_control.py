@@ -101,21 +101,24 @@ class Control:
         self._start = [followers.packed.initial[i] for i in which]
         if len(which) == 1:
             self._start.append(np.ones(1))
+        #: Whether every maximum so far is known up to rounding, with its losses.
+        self.tight = True
         self._horizon = self._steps()
-        self._end: tuple[FloatArray, bool, FloatArray, FloatArray] | None = None
+        self._end: tuple[FloatArray, int, FloatArray, FloatArray] | None = None
 
     def maximum(self, multipliers: FloatArray) -> tuple[float, FloatArray]:
         """Compute the maximum, and the losses (m,) of a policy that attains it.
 
         The maximum is an upper bound up to rounding, tight to about 1e-12 unless ``MOST_STEPS``
-        cuts it; inf if the controller can earn for ever. Minus the losses is a subgradient of the
-        maximum in the multipliers (m,) >= 0.
+        cuts it, see ``tight``; inf if the controller can earn for ever. Minus the losses is a
+        subgradient of the maximum in the multipliers (m,) >= 0.
         """
         weights = np.zeros(2)
         weights[: self._count] = multipliers
-        bounded, value, lost = self._ending(weights * self._counted)
-        if not bounded:
+        outcome, value, lost = self._ending(weights * self._counted)
+        if outcome == kernels.UNBOUNDED:
             return np.inf, np.zeros(self._count)
+        self.tight = self.tight and outcome == kernels.TIGHT
         scale = self._discounts[0] ** self._horizon
         value, lost = scale * value, scale * lost
         kernels.backward_induction(
@@ -132,7 +135,7 @@ class Control:
         totals = [float(first @ each @ second) for each in lost]
         return float(first @ value @ second), np.array(totals[: self._count])
 
-    def _ending(self, weights: FloatArray) -> tuple[bool, FloatArray, FloatArray]:
+    def _ending(self, weights: FloatArray) -> tuple[int, FloatArray, FloatArray]:
         """Bound what can be earned for ever, with the losses of followers as patient as the leader.
 
         The others can lose nothing at best.
@@ -140,7 +143,8 @@ class Control:
         if self._end is None or not np.array_equal(self._end[0], weights):
             value = np.empty((self._first.allowed.shape[0], self._second.allowed.shape[0]))
             lost = np.empty((2, *value.shape))
-            bounded = kernels.value_iteration(
+            taken = np.zeros(lost.shape, np.int64)
+            outcome = kernels.value_iteration(
                 self._first,
                 self._second,
                 self._table,
@@ -149,9 +153,19 @@ class Control:
                 self._counted,
                 MOST_STEPS,
                 value,
-                lost,
+                taken,
             )
-            self._end = (weights, bool(bounded), value, lost)
+            if outcome != kernels.UNBOUNDED and not kernels.losses_for_ever(
+                self._first,
+                self._second,
+                self._discounts[0],
+                self._counted,
+                taken,
+                MOST_STEPS,
+                lost,
+            ):
+                outcome = kernels.BOUND
+            self._end = (weights, outcome, value, lost)
         return self._end[1:]
 
     def _steps(self) -> int:
@@ -165,7 +179,9 @@ class Control:
         fading = min(self._discounts[0], others.max())
         if fading == 0.0:
             return 1
-        return int(min(np.ceil(np.log(NEGLIGIBLE) / np.log(fading)), MOST_STEPS))
+        steps = np.ceil(np.log(NEGLIGIBLE) / np.log(fading))
+        self.tight = bool(steps <= MOST_STEPS)
+        return int(min(steps, MOST_STEPS))
 
 
 def find_losses(problem: IncentiveProblem, payments: FloatArray) -> Losses:

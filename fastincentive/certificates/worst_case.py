@@ -81,7 +81,8 @@ def worst_near_response(
     -------
     WorstCase
         Exact for one follower, and for rewards that add up over the followers
-        (``AdditiveReward`` and sums of such); otherwise a lower bound.
+        (``AdditiveReward`` and sums of such); otherwise a lower bound. A lower bound as well where
+        discounts near 1 leave too many steps to count.
 
     Raises
     ------
@@ -242,14 +243,15 @@ class _Task:
 
         value, slope = dual(np.zeros(free.size))
         if free.size == 0 or (value > -np.inf and (slope <= 0.0).all()):
-            return value, np.zeros(len(numbers)), value > -np.inf
+            return value, np.zeros(len(numbers)), control.tight and value > -np.inf
         optimal = np.zeros(self._allowed.shape, bool)
         np.put_along_axis(optimal, self._losses.actions[:, :, None], True, axis=2)
-        attained = 0.0 - self._control(numbers, table, optimal).maximum(np.zeros(len(numbers)))[0]
+        strict = self._control(numbers, table, optimal)
+        attained = 0.0 - strict.maximum(np.zeros(len(numbers)))[0]
         best, rates, closed = _maximise_dual(dual, value, slope, attained, slack)
         multipliers[:] = 0.0
         multipliers[free] = rates
-        return best, multipliers, closed
+        return best, multipliers, closed and control.tight and strict.tight
 
 
 def _maximise_dual(

@@ -16,7 +16,10 @@ import numpy as np
 
 from fastincentive.kernels.jit import jit
 
-__all__ = ["Mover", "backward_induction", "value_iteration"]
+__all__ = ["BOUND", "TIGHT", "UNBOUNDED", "Mover", "backward_induction", "value_iteration"]
+
+#: What ``value_iteration`` returns.
+UNBOUNDED, BOUND, TIGHT = 0, 1, 2
 
 
 class Mover(NamedTuple):
@@ -32,12 +35,12 @@ class Mover(NamedTuple):
 
 @jit
 def bellman_backup(
-    first, second, table, lead, multipliers, scales, factor, next_value, next_lost, value, lost
+    first, second, table, lead, multipliers, scales, factor, next_value, value, taken
 ):
-    """One step back in time: from ``next_value`` (S1,S2), ``next_lost`` (2,S1,S2) to value, lost.
+    """One step back in time: from ``next_value`` (S1,S2) to value and the actions taken (2,S1,S2).
 
     The controller earns lead * table[labels] - sum_i multipliers[i] * scales[i] * loss_i now, and
-    factor * next_value; ``lost`` adds up scales[i] * loss_i for the actions it takes.
+    factor * next_value.
     """
     states1, actions1 = first.allowed.shape
     states2, actions2 = second.allowed.shape
@@ -51,8 +54,6 @@ def bellman_backup(
                     total += second.probability[e] * next_value[c, second.successor[e]]
                 reach[c, s2, a2] = total
     onward = np.empty((states2, actions2))
-    take1 = np.empty(states2, np.int64)
-    take2 = np.empty(states2, np.int64)
     for s1 in range(states1):
         value[s1] = -math.inf
         for a1 in range(actions1):
@@ -80,11 +81,19 @@ def bellman_backup(
                     )
                     if total > value[s1, s2]:
                         value[s1, s2] = total
-                        take1[s2] = a1
-                        take2[s2] = a2
+                        taken[0, s1, s2] = a1
+                        taken[1, s1, s2] = a2
+
+
+@jit
+def losses_backup(first, second, scales, factor, taken, next_lost, lost):
+    """One step back for the losses (2,S1,S2) of the actions taken: scales[i] * loss_i added up."""
+    states1, actions1 = first.allowed.shape
+    states2, actions2 = second.allowed.shape
+    for s1 in range(states1):
         for s2 in range(states2):
-            row1 = s1 * actions1 + take1[s2]
-            row2 = s2 * actions2 + take2[s2]
+            row1 = s1 * actions1 + taken[0, s1, s2]
+            row2 = s2 * actions2 + taken[1, s1, s2]
             total1 = 0.0
             total2 = 0.0
             for e in range(first.row_start[row1], first.row_start[row1 + 1]):
@@ -93,22 +102,63 @@ def bellman_backup(
                     p = first.probability[e] * second.probability[k]
                     total1 += p * next_lost[0, c, second.successor[k]]
                     total2 += p * next_lost[1, c, second.successor[k]]
-            lost[0, s1, s2] = scales[0] * first.loss[s1, take1[s2]] + factor * total1
-            lost[1, s1, s2] = scales[1] * second.loss[s2, take2[s2]] + factor * total2
+            lost[0, s1, s2] = scales[0] * first.loss[s1, taken[0, s1, s2]] + factor * total1
+            lost[1, s1, s2] = scales[1] * second.loss[s2, taken[1, s1, s2]] + factor * total2
 
 
 @jit
-def value_iteration(first, second, table, discount, multipliers, counted, sweeps, value, lost):
+def resolution(rest):
+    """Share of a sum over time that rounding leaves unknown; ``rest`` steps are still to come."""
+    return min(max(1e-14, 4e-16 * rest), 1e-11)
+
+
+@jit
+def losses_for_ever(first, second, discount, counted, taken, sweeps, lost):
+    """Losses (2,S1,S2) of the ``counted`` (2,) followers if the same actions are taken for ever.
+
+    Returns whether the sweeps were enough: at discount 1 losses may grow for ever.
+    """
+    lost[:] = 0.0
+    following = np.empty_like(lost)
+    rest = discount / (1.0 - discount) if discount < 1.0 else math.inf
+    for k in range(1, sweeps + 1):
+        losses_backup(first, second, counted, discount, taken, lost, following)
+        settled = True
+        for i in range(2):
+            low = math.inf
+            high = -math.inf
+            size = 0.0
+            for s1 in range(lost.shape[1]):
+                for s2 in range(lost.shape[2]):
+                    change = following[i, s1, s2] - lost[i, s1, s2]
+                    low = min(low, change)
+                    high = max(high, change)
+                    size = max(size, abs(following[i, s1, s2]))
+            lost[i] = following[i]
+            if discount < 1.0:
+                if rest * (high - low) <= resolution(rest) * max(size, rest * high):
+                    following[i] += 0.5 * rest * (high + low)
+                else:
+                    settled = False
+            elif k * max(high, -low) > 1e-13 * size:
+                settled = False
+        if settled:
+            lost[:] = following
+            return True
+    return False
+
+
+@jit
+def value_iteration(first, second, table, discount, multipliers, counted, sweeps, value, taken):
     """Value iteration at one discount, with the losses of the ``counted`` (2,) followers only.
 
-    Writes upper bounds on the optimal values (MacQueen's, below discount 1), tight to rounding if
-    there are enough sweeps, and the losses. Returns whether they are bounds: at discount 1 the
+    Writes upper bounds on the optimal values (MacQueen's, below discount 1), and the actions (2,
+    S1,S2) taken. Returns ``TIGHT`` where the values are bounds up to rounding, ``BOUND`` where the
+    sweeps were too few for that, and ``UNBOUNDED`` where they are no bounds: at discount 1 the
     iteration may not converge.
     """
     value[:] = 0.0
-    lost[:] = 0.0
     following = np.empty_like(value)
-    lost_following = np.empty_like(lost)
     rest = discount / (1.0 - discount) if discount < 1.0 else math.inf
     mark = math.inf
     patience = max(256, 2 * (value.shape[0] + value.shape[1]))
@@ -122,9 +172,8 @@ def value_iteration(first, second, table, discount, multipliers, counted, sweeps
             counted,
             discount,
             value,
-            lost,
             following,
-            lost_following,
+            taken,
         )
         low = math.inf
         high = -math.inf
@@ -136,21 +185,21 @@ def value_iteration(first, second, table, discount, multipliers, counted, sweeps
                 high = max(high, change)
                 size = max(size, abs(following[s1, s2]))
         value[:] = following
-        lost[:] = lost_following
         if discount < 1.0:
-            if rest * (high - low) <= 1e-14 * size or k == sweeps:
+            tight = rest * (high - low) <= resolution(rest) * size
+            if tight or k == sweeps:
                 value += rest * high
-                return True
+                return TIGHT if tight else BOUND
         elif max(high, -low) <= 1e-14 * size:
             # Changes that fell this far at a geometric pace in k sweeps add up to less than k more.
             value += k * max(high, 0.0)
-            return True
+            return TIGHT
         elif k & (k - 1) == 0 and k >= patience:
             # Changes that hardly fall while the number of sweeps doubles go on for ever.
             if max(high, -low) > 0.999 * mark:
-                return False
+                return UNBOUNDED
             mark = max(high, -low)
-    return False
+    return UNBOUNDED
 
 
 @jit
@@ -158,19 +207,21 @@ def backward_induction(first, second, table, discounts, multipliers, horizon, va
     """Go back from ``horizon`` to 0 in place; ``discounts`` (3,): the leader's, the followers'."""
     following = np.empty_like(value)
     lost_following = np.empty_like(lost)
+    taken = np.zeros(lost.shape, np.int64)
     for t in range(horizon - 1, -1, -1):
+        scales = discounts[1:] ** t
         bellman_backup(
             first,
             second,
             table,
             discounts[0] ** t,
             multipliers,
-            discounts[1:] ** t,
+            scales,
             1.0,
             value,
-            lost,
             following,
-            lost_following,
+            taken,
         )
+        losses_backup(first, second, scales, 1.0, taken, lost, lost_following)
         value[:] = following
         lost[:] = lost_following
