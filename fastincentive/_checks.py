@@ -49,18 +49,15 @@ def number(argument: str, value: Any) -> float:
 
 
 def whole(argument: str, value: Any) -> int:
-    """Return an integer, or a float that is one, as an int."""
+    """Return an integer as an int."""
     if type(value) is int and -MOST <= value <= MOST:
         return value
     try:
-        if isinstance(value, (float, np.floating)) and float(value).is_integer():
-            found = int(value) if abs(float(value)) < 2**53 else MOST + 1
-        else:
-            found = index(value)
+        found = index(value)
     except (TypeError, ValueError):
         raise invalid(argument, "an integer", shown(value)) from None
     if not -MOST <= found <= MOST:
-        raise invalid(argument, "an integer below 2^53", shown(value))
+        raise invalid(argument, "an integer below 2^62", shown(value))
     return found
 
 
@@ -84,13 +81,13 @@ def _truth(argument: str, value: Any) -> bool:
 
 def _text(argument: str, value: Any) -> str:
     if not isinstance(value, str):
-        raise invalid(argument, "text", shown(value))
+        raise invalid(argument, "text", type(value).__name__)
     return value
 
 
 def _function(argument: str, value: Any) -> Any:
     if not callable(value):
-        raise invalid(argument, "a function", shown(value))
+        raise invalid(argument, "a function", type(value).__name__)
     return value
 
 
@@ -130,9 +127,8 @@ def _instance(kind: type) -> Check:
     def check(argument: str, value: Any) -> Any:
         if not isinstance(value, PathLike if kind is Path else kind):
             name = "path" if kind is Path else kind.__name__
-            raise invalid(
-                argument, f"an {name}" if name[0] in "AEIOU" else f"a {name}", shown(value)
-            )
+            article = "an" if name[0] in "AEIOU" else "a"
+            raise invalid(argument, f"{article} {name}", type(value).__name__)
         return value
 
     return check
@@ -161,7 +157,7 @@ def _several(kinds: tuple[Any, ...], fixed: bool) -> Check:
     def check(argument: str, value: Any) -> Any:
         iterable = not isinstance(value, (str, bytes, Mapping)) and isinstance(value, Iterable)
         if not iterable or (isinstance(value, np.ndarray) and not value.ndim):
-            raise invalid(argument, "a sequence", shown(value))
+            raise invalid(argument, "a sequence", type(value).__name__)
         found = list(value)
         if fixed and len(found) != len(checks):
             raise invalid(argument, f"{len(checks)} entries", len(found))
@@ -178,7 +174,7 @@ def _mapping(kinds: tuple[Any, ...]) -> Check:
 
     def check(argument: str, value: Any) -> Any:
         if not isinstance(value, Mapping):
-            raise invalid(argument, "a mapping", shown(value))
+            raise invalid(argument, "a mapping", type(value).__name__)
         return {name: own(f"{argument}[{name!r}]", entry) for name, entry in value.items()}
 
     return check
@@ -197,8 +193,10 @@ def _any_of(kinds: tuple[Any, ...]) -> Check:
                 return own(argument, value)
             except InputError as error:
                 refused.append(error)
-        if len(refused) == 1:
-            raise refused[0]
+        # Of a sequence that has a wrong entry the entry is what matters.
+        further = [each for each in refused if not str(each).startswith(f"{argument}: ")]
+        if further or len(refused) == 1:
+            raise (further or refused)[0]
         wanted = [str(error).partition("expected ")[2].partition(", got ")[0] for error in refused]
         raise invalid(argument, " or ".join(wanted), shown(value))
 
@@ -224,7 +222,7 @@ def _check_of(kind: Any) -> Check:
         return _function
     if origin is tuple and Ellipsis not in own:
         return _several(own, True)
-    if origin in (Sequence, list, tuple):
+    if origin in (Sequence, Iterable, list, tuple):
         return _several(own, False)
     if origin in (Mapping, dict):
         return _mapping(own)
@@ -244,7 +242,7 @@ def _check_named(annotation: Any, names: Mapping[str, Any]) -> Check:
 def checked(function: Function) -> Function:
     """Check the arguments of a function, or of a method, by its annotations at every call.
 
-    Integers that are floats become ints, what is array-like an array. Defaults are not checked.
+    What is array-like becomes an array, NumPy's numbers Python's. Defaults are not checked.
 
     Raises
     ------

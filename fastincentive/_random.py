@@ -35,7 +35,7 @@ def seed_of(rng: Rng) -> int:
     return int(rng)
 
 
-def renamed_seed(rng: Rng, seed: int | None, default: Rng = 0, stacklevel: int = 3) -> Rng:
+def renamed_seed(rng: Rng, seed: int | None, default: Rng = 0, stacklevel: int = 4) -> Rng:
     """Return the checked ``rng`` of a function that still accepts ``seed=``, its old name.
 
     Parameters
@@ -47,8 +47,8 @@ def renamed_seed(rng: Rng, seed: int | None, default: Rng = 0, stacklevel: int =
     default : None, int or numpy.random.Generator
         The default of the function's ``rng``, which says whether both were given.
     stacklevel : int
-        Of the warning: 3 points at the caller of the function that calls this one, 4 at the place
-        where a dataclass is built whose ``__post_init__`` calls it.
+        Of the warning: 4 points at the caller of the ``checked`` function that calls this one, and
+        at the place where a dataclass is built whose ``__post_init__`` calls it.
 
     Raises
     ------

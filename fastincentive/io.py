@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastincentive._arrays import as_numbers, check_shape
-from fastincentive._checks import check_fields
+from fastincentive._checks import check_fields, checked
 from fastincentive._files import foreign, load_arrays, save_arrays
 from fastincentive.solution import Ascent, History, Refinement, Solution, Status
 
@@ -33,6 +33,7 @@ def history_of(arrays: dict[str, Any]) -> History:
     return history
 
 
+@checked
 def save_solution(path: str | Path, solution: Solution) -> None:
     """Write a solution to a .npz file (arrays and a JSON header; no pickles)."""
     arrays: dict[str, Any] = history_arrays(solution.history)
@@ -50,6 +51,7 @@ def save_solution(path: str | Path, solution: Solution) -> None:
 _PARTS: dict[str, type[Ascent | Refinement]] = {"ascent": Ascent, "refinement": Refinement}
 
 
+@checked
 def load_solution(path: str | Path) -> Solution:
     """Read what ``save_solution`` wrote.
 

@@ -343,7 +343,7 @@ def test_types_and_tariffs(build, method):
         (fi.ValuePenalty, {"max_iter": 1.5}, "max_iter: expected"),
         (fi.ValuePenalty, {"tolerance": 0.0}, "tolerance: expected"),
         (ZerothOrder, {"evaluations": 9}, "evaluations: expected at least 10 with pairs=4"),
-        (ZerothOrder, {"evaluations": 1e3}, "evaluations: expected an integer >= 1"),
+        (ZerothOrder, {"evaluations": 1e3}, "evaluations: expected an integer"),
         (ZerothOrder, {"pairs": 0}, "pairs: expected an integer >= 1"),
         (ZerothOrder, {"radius": 0.0}, "radius: expected"),
         (ZerothOrder, {"last_radius": 2.0}, "last_radius: expected at most the radius 1, got 2"),

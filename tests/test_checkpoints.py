@@ -216,7 +216,7 @@ def test_the_place_is_tried_first(example, tmp_path):
     for place in (tmp_path / "file" / "run.npz", tmp_path / "folder", tmp_path / "a\0b"):
         with pytest.raises(fi.InputError, match="checkpoint: expected a path that can be written"):
             run(example, place, callback=seen.append)
-    with pytest.raises(fi.InputError, match="checkpoint: expected a path, got int"):
+    with pytest.raises(fi.InputError, match="checkpoint: expected text or a path, got 3"):
         run(example, 3, callback=seen.append)
     assert not seen
     run(example, tmp_path / "new" / "folder" / "run.npz")

@@ -100,7 +100,7 @@ BAD = [
     (["solve", "--model", "chess"], "choose from 'paper-gridworld', 'example1'"),
     (["solve", "--model", "example1", "--weight", "heavy"], "invalid float value"),
     (["solve", "--model", "example1", "--weight", "-1"], "cost_weight: expected a finite number"),
-    (["solve", "--model", "example1", "--weight", "nan"], "cost_weight: expected a finite number"),
+    (["solve", "--model", "example1", "--weight", "nan"], "cost_weight: expected a number"),
     (["solve", "--model", "example1", "--max-iter", "0"], "max_iter: expected a positive"),
     (["solve", "--model", "example1", "--payments", "nan"], "initial_payments: expected a finite"),
     (["solve", "--model", "example1", "--payments", "1", "2", "3"], "shape (2,), got (3,)"),

@@ -341,7 +341,7 @@ def test_bad_settings_are_named(name, value):
 
 def test_what_cannot_be_sampled_is_refused():
     game = small_game(0)
-    with pytest.raises(InputError, match="gradient: expected Exact"):
+    with pytest.raises(InputError, match="gradient: expected an Exact"):
         fi.BilevelAscent(gradient="reinforce")
     types = fi.IncentiveProblem(
         fi.Followers([each.mdp() for each in game.followers], [2, 1]),

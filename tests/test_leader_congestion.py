@@ -312,11 +312,11 @@ POLYNOMIAL = CongestionReward.polynomial
 ERRORS = {
     "resources kind": (
         lambda: CongestionReward([0.0, 1.0], np.zeros(3)),
-        "resources: expected integers, got float64",
+        "resources: expected integers of shape .*, got float64",
     ),
     "resources axes": (
         lambda: CongestionReward(1, np.zeros(3)),
-        r"resources: expected shape \(S,\), \(n, S\) or \(n, S, A\), got \(\)",
+        r"resources: expected integers of shape \(S,\), \(n, S\) or \(n, S, A\), got int64 \(\)",
     ),
     "resources below": (
         lambda: POLYNOMIAL([[[0, 1]], [[0, -2]]], np.zeros(3)),
@@ -358,7 +358,7 @@ ERRORS = {
     ),
     "weight": (
         lambda: np.inf * CongestionReward([0], [0.0, 1.0]),
-        "weight: expected a finite number, got inf",
+        "weight: expected a finite number of at most .*, got inf",
     ),
 }
 

@@ -210,5 +210,5 @@ def test_a_method_of_ones_own_is_solved_like_any_other(problem):
     assert fi.solve(problem, Grid()).objective >= found.objective  # refined like any other
     with pytest.raises(fi.InputError, match="checkpoint: expected none with Grid"):
         fi.solve(problem, Grid(), checkpoint="run.npz")
-    with pytest.raises(fi.InputError, match="method: expected a method"):
+    with pytest.raises(fi.InputError, match="method: expected a Method, got str"):
         fi.solve(problem, "grid")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastincentive import Followers, InputError, Payments
-from fastincentive.problem.payments import BoundPayments
+from fastincentive.problem.bound_payments import BoundPayments
 
 SHAPE = (2, 5, 3)
 
@@ -307,7 +307,7 @@ def test_arguments_of_payments():
     with pytest.raises(InputError, match="upper: expected numbers >= 0"):
         Payments.everywhere(upper=[1.0, np.nan])
     for budget in (-0.5, np.nan):
-        with pytest.raises(InputError, match=f"budget: expected a number >= 0, got {budget}"):
+        with pytest.raises(InputError, match="budget: expected a number"):
             Payments.everywhere(budget=budget)
     with pytest.raises(InputError, match="index: expected integers, got float64"):
         Payments.from_index(np.zeros(SHAPE))

@@ -96,7 +96,7 @@ def test_what_is_replaced_is_bound_anew_and_the_rest_shared():
         problem.replace(followers=others[:1])
     with pytest.raises(InputError, match="budget: expected a number >= 0"):
         problem.replace(budget=-1.0)
-    with pytest.raises(InputError, match="cost_weight: expected a finite number >= 0"):
+    with pytest.raises(InputError, match="cost_weight: expected a number"):
         problem.replace(cost_weight=np.nan)
 
 
@@ -137,7 +137,7 @@ def test_parts_of_the_wrong_kind():
     mdp = waiting_room()
     with pytest.raises(InputError, match="leader: expected a LeaderReward, got ndarray"):
         IncentiveProblem([mdp], np.zeros(3), Payments.everywhere())
-    with pytest.raises(InputError, match=r"payments: expected a Payments .*, got list"):
+    with pytest.raises(InputError, match="payments: expected a Payments, got list"):
         IncentiveProblem([mdp], JointReward(np.zeros(3)), [[0]])
     with pytest.raises(InputError, match=r"followers\[0\]: expected a TabularMDP, got str"):
         IncentiveProblem(["one"], JointReward(np.zeros(3)), Payments.everywhere())

@@ -160,7 +160,9 @@ def test_margins_are_positive(margin):
 
 
 def test_tie_breaking_is_one_of_two(paper):
-    with pytest.raises(fi.InputError, match="tie_breaking: expected StrongStackelberg"):
+    with pytest.raises(
+        fi.InputError, match="tie_breaking: expected a StrongStackelberg or a WeakStackelberg"
+    ):
         fi.solve(paper, tie_breaking="weak")
 
 

@@ -252,10 +252,10 @@ def test_each_item_draws_numbers_of_its_own(kind):
 
 def test_errors(problem, monkeypatch):
     for arguments, message in (
-        ((3,), "problems: expected a sequence, got int"),
+        ((3,), "problems: expected an IncentiveProblem or a sequence, got 3"),
         (([],), "problems: expected at least one, got none"),
-        (([problem, 3],), "problems: expected IncentiveProblems, got int at item 1"),
-        ((problem, 3), "settings: expected a sequence, got int"),
+        (([problem, 3],), r"problems\[1\]: expected an IncentiveProblem, got int"),
+        ((problem, 3), "settings: expected a mapping or a sequence, got 3"),
         ((problem, []), "settings: expected at least one dict, got none"),
         ((problem, [{}, 3]), "settings: expected dicts of keyword arguments, got int at item 1"),
         ((problem, [{3: 4}]), "settings: expected dicts of keyword arguments, got dict at item 0"),

@@ -113,7 +113,7 @@ def gradients(problem, parameterization):
 
     def of_g(point):
         x, policies = split(point)
-        result = problem.followers.evaluate(problem.rewards(x), policies)
+        result = problem.followers.evaluate(problem.rewards(x), policies, checked=True)
         visits = result.visits[:, :, None]
         slopes = parameterization.gradient(visits * result.q_values, policies)
         return np.concatenate([problem.payments.pull_back(visits * policies), slopes.ravel()])

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
+from fastincentive._checks import checked
 from fastincentive.certificates.joint_control import (
     Control,
     Losses,
@@ -31,6 +32,7 @@ MIXTURES = (0.01, 0.1, 0.3, 1.0)
 REFERENCE_STEPS = 512
 
 
+@checked
 def upper_bound(problem: IncentiveProblem, *, mixed: bool = False) -> float:
     """Bound the objective from above, whatever the payments.
 
@@ -144,7 +146,7 @@ def _multipliers(problem: IncentiveProblem) -> tuple[FloatArray, NDArray[np.bool
         for i in np.flatnonzero(reached & patient):
             out[i] = weight * prices[visits[i] > 0.0].min()
     elif isinstance(problem.cost, (LinearCost, QuadraticCost)):
-        prices = problem.cost.gradient(payments.lower)
+        prices = problem.cost.gradient(payments.lower.copy())
         for i in np.flatnonzero(reached):
             k = visits[i] > 0.0
             # Shared payments are split by what the followers could make of them.

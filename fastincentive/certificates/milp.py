@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastincentive._arrays import FloatArray
+from fastincentive._checks import checked
 from fastincentive._tables import name_value_list
 from fastincentive.certificates.milp_search import Search
 from fastincentive.errors import invalid
@@ -81,6 +82,7 @@ class SingleFollowerOptimum:
         return name_value_list(rows)
 
 
+@checked
 def single_follower_optimum(
     problem: IncentiveProblem,
     *,

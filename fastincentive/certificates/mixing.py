@@ -89,7 +89,7 @@ def _tied(
     rewards = problem.rewards(payments)
     tied = problem.optimal_actions(payments, followers.best_responses(rewards)).tied
     tied |= policies > 0.0
-    visits = followers.evaluate(rewards, uniform_over(tied)).visits
+    visits = followers.evaluate(rewards, uniform_over(tied), checked=True).visits
     return np.where((visits > 0.0)[:, :, None], tied, policies > 0.0)
 
 
@@ -135,7 +135,7 @@ def _value(problem: IncentiveProblem, payments: FloatArray, policies: FloatArray
         return -np.inf
     rewards = problem.rewards(payments)
     best = problem.followers.best_responses(rewards)
-    values = problem.followers.evaluate(rewards, policies).values
+    values = problem.followers.evaluate(rewards, policies, checked=True).values
     gap = problem.followers.start_values(best.values) - problem.followers.start_values(values)
     if (np.abs(gap) > 100.0 * TIE * problem.followers.units(best)).any():
         return -np.inf

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
+from fastincentive._checks import checked
 from fastincentive._tables import name_value_list
 from fastincentive.certificates.bounds import bound_beyond, most_worth_paying
 from fastincentive.certificates.mixing import Mixing, search_mixing
@@ -101,6 +102,7 @@ class GlobalOptimum:
         return name_value_list(rows)
 
 
+@checked
 def global_optimum(
     problem: IncentiveProblem,
     *,
@@ -203,7 +205,7 @@ def _cost_grows(problem: IncentiveProblem, menus: Menus) -> bool:
         x = payments.lower.copy()
         paid = payments.reach[owner] >= 0
         x[payments.reach[owner, paid]] = spread[paid]
-        if (problem.cost.gradient(x) < 0.0).any():
+        if (problem.cost.gradient(x.copy()) < 0.0).any():
             return False
     return True
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastincentive._arrays import FloatArray
+from fastincentive._checks import checked
 from fastincentive.errors import invalid
 from fastincentive.kernels.packed import TIE
 from fastincentive.problem.evaluation import Evaluation
@@ -40,6 +41,7 @@ class StackelbergValues:
     exact: bool
 
 
+@checked
 def stackelberg_values(problem: IncentiveProblem, payments: ArrayLike) -> StackelbergValues:
     """Evaluate payments at the best responses that are best and worst for the leader.
 
@@ -87,6 +89,7 @@ class PaymentRanges:
         return np.minimum(self.payments - self.lower, self.upper - self.payments)
 
 
+@checked
 def payment_ranges(
     problem: IncentiveProblem, payments: ArrayLike, policies: ArrayLike | None = None
 ) -> PaymentRanges:
@@ -120,7 +123,7 @@ def payment_ranges(
     if (chosen.max(axis=2) < 1.0).any():
         raise invalid("policies", "deterministic policies", "a mixture")
     rewards = problem.rewards(x)
-    evaluated = followers.evaluate(rewards, chosen)
+    evaluated = followers.evaluate(rewards, chosen, checked=True)
     best = followers.best_responses(rewards)
     gap = followers.start_values(best.values) - followers.start_values(evaluated.values)
     if (gap > 20.0 * TIE * followers.units(best)).any():

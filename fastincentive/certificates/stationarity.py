@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastincentive._arrays import FloatArray
+from fastincentive._checks import checked
 from fastincentive.errors import InputError, invalid
 from fastincentive.followers.parameterization import Direct, Parameterization
 from fastincentive.kernels import simplex
@@ -45,6 +46,7 @@ class Stationarity:
     multipliers: FloatArray
 
 
+@checked
 def stationarity(
     problem: IncentiveProblem,
     payments: ArrayLike,
@@ -260,7 +262,7 @@ class _Limits:
         followers, payments = problem.followers, problem.payments
         self._problem = problem
         self._rewards = problem.rewards(x)
-        evaluated = followers.evaluate(self._rewards, policies)
+        evaluated = followers.evaluate(self._rewards, policies, checked=True)
         best = followers.best_responses(self._rewards)
         self._own = payments.compress(evaluated.visits[:, :, None] * policies)
         self._top = followers.start_values(best.values)
@@ -297,7 +299,7 @@ class _Limits:
             # At discount 1 such payments would be earned for ever: the kink is not there.
             return np.zeros(followers.n, bool)
         reply = followers.deterministic_policies(answer.actions)
-        here = followers.evaluate(self._rewards, reply)
+        here = followers.evaluate(self._rewards, reply, checked=True)
         slopes = self._problem.payments.compress(here.visits[:, :, None] * reply)
         return self._add(slopes, followers.start_values(here.values))
 

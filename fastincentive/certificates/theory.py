@@ -42,6 +42,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastincentive._arrays import LARGEST
+from fastincentive._checks import checked
 from fastincentive.errors import invalid
 from fastincentive.followers.parameterization import Parameterization, Softmax
 from fastincentive.problem.costs import LinearCost, QuadraticCost
@@ -56,6 +58,7 @@ __all__ = [
 ]
 
 
+@checked
 def smoothness_direct(discount: float, n_actions: int, reward_bound: float = 1.0) -> float:
     """Lipschitz constant of a follower's policy gradient, direct parameterization (Prop. 2).
 
@@ -83,6 +86,7 @@ def smoothness_direct(discount: float, n_actions: int, reward_bound: float = 1.0
     return 2.0 * gamma * count * _checked_reward_bound(reward_bound) / (1.0 - gamma) ** 3
 
 
+@checked
 def smoothness_softmax(
     discount: float, temperature: float = 1.0, reward_bound: float = 1.0
 ) -> float:
@@ -113,6 +117,7 @@ def smoothness_softmax(
     return 8.0 * most / (tau**2 * (1.0 - gamma) ** 3)
 
 
+@checked
 def policy_constants(
     n: int,
     n_actions: int,
@@ -163,6 +168,7 @@ def policy_constants(
     raise invalid("parameterization", '"direct" or "softmax"', repr(parameterization))
 
 
+@checked
 def leader_smoothness(
     discount: float,
     n: int,
@@ -205,6 +211,7 @@ def leader_smoothness(
     return most * (second * reach**2 + 2.0 * gamma * first**2 * reach**3)
 
 
+@checked
 def step_bound(
     problem: IncentiveProblem,
     parameterization: Parameterization,
@@ -328,10 +335,14 @@ def _checked_count(argument: str, value: int) -> int:
 def _checked_temperature(temperature: float) -> float:
     if not temperature > 0:
         raise invalid("temperature", "a number > 0", temperature)
+    if not 1.0 / LARGEST <= temperature <= LARGEST:
+        raise invalid("temperature", f"a number in {1.0 / LARGEST:g}..{LARGEST:g}", temperature)
     return float(temperature)
 
 
 def _checked_reward_bound(reward_bound: float) -> float:
     if not (reward_bound >= 0 and np.isfinite(reward_bound)):
         raise invalid("reward_bound", "a finite number >= 0", reward_bound)
+    if reward_bound > LARGEST:
+        raise invalid("reward_bound", f"a number of at most {LARGEST:g}", reward_bound)
     return float(reward_bound)

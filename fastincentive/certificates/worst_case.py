@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastincentive._arrays import FloatArray
+from fastincentive._checks import checked
 from fastincentive._highs import linprog
 from fastincentive.certificates.bounds import MIXTURES, label_masks, reference_labels
 from fastincentive.certificates.joint_control import (
@@ -61,6 +62,7 @@ class WorstCase:
     multipliers: FloatArray
 
 
+@checked
 def worst_near_response(
     problem: IncentiveProblem, payments: ArrayLike, epsilon: ArrayLike
 ) -> WorstCase:

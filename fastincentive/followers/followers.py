@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastincentive._arrays import FloatArray
-from fastincentive.errors import ImproperPolicyError, invalid
+from fastincentive._arrays import FloatArray, as_given, check_finite, check_shape
+from fastincentive._checks import checked
+from fastincentive.errors import ImproperPolicyError, invalid, shown
 from fastincentive.followers.best_responses import (
     ResponseMemory,
     Sweepable,
@@ -22,6 +23,13 @@ from fastincentive.followers.best_responses import (
 from fastincentive.followers.evaluation import ROUTES, evaluate_large
 from fastincentive.followers.packed_followers import PackedFollowers
 from fastincentive.followers.policies import deterministic_policies
+from fastincentive.followers.questions import (
+    MEANING,
+    check_actions,
+    check_policies,
+    check_rewards,
+    check_tolerance,
+)
 from fastincentive.kernels import advantages, bellman
 from fastincentive.kernels.jacobi import jacobi_response
 from fastincentive.kernels.packed import DENSE_STATES, TIE
@@ -94,45 +102,21 @@ class Followers(PackedFollowers):
 
         ``single`` lets float32 policies stay so; else their rows are rescaled.
         """
-        short = getattr(policies, "dtype", None) == np.float32
-        kept = single and short
-        value = np.array(policies, np.float32 if kept else float, order="C")
-        slack = 1e-6 if short else 1e-9
-        if value.shape != self.shape:
-            raise invalid(argument, f"shape {self.shape} (followers, states, actions)", value.shape)
-        bad = ~(value >= 0) | ((value > 0) & ~self.available)
-        if bad.any():
-            i, s, a = (int(k) for k in np.argwhere(bad)[0])
-            raise invalid(
-                argument,
-                "probabilities >= 0, and 0 for unavailable actions",
-                value[i, s, a],
-                f"follower {i}, state {s}, action {a}",
-            )
-        total = value.sum(axis=2)
-        bad_rows = np.abs(total - 1.0) > slack
-        if bad_rows.any():
-            i, s = (int(k) for k in np.argwhere(bad_rows)[0])
-            raise invalid(
-                argument,
-                f"rows that sum to 1 (within {slack:.0e})",
-                total[i, s],
-                f"follower {i}, state {s}",
-            )
-        if short and not kept:
-            value /= total[:, :, None]
-        return value
+        return check_policies(policies, self.available, argument, single)
 
     def deterministic_policies(self, actions: NDArray[np.int64]) -> FloatArray:
         """Policies (..., S, A) that take these actions (..., S) for certain."""
-        return deterministic_policies(actions, self.n_actions)
+        return deterministic_policies(
+            check_actions("actions", actions, self.n_actions), self.n_actions
+        )
 
     def is_proper(self, policies: FloatArray) -> bool:
         """Whether followers with discount 1 are absorbed under these policies (n, S, A)."""
+        checked = self.check_policies(policies)
         if self._discounted:
             return True
         try:
-            self.evaluate(self.rewards, policies)
+            self.evaluate(self.rewards, checked, checked=True)
         except ImproperPolicyError:
             return False
         return True
@@ -151,20 +135,32 @@ class Followers(PackedFollowers):
         policies: FloatArray,
         route: str = "auto",
         tolerance: float = 0.0,
+        *,
+        checked: bool = False,
     ) -> PolicyValues:
         """Values, Q-values and unnormalised state occupancies of policies under rewards (n, S, A).
 
         ``route`` is "auto", "sweeps" or "direct" (sparse factors), for more than ``DENSE_STATES``
-        states; ``tolerance`` bounds the residual of sweeps, 0 means rounding.
+        states; ``tolerance`` bounds the residual of sweeps, 0 means rounding. Of policies that are
+        ``checked``, as in inner loops, nothing but the shape is looked at.
 
         Raises
         ------
+        InputError
+            If an argument has another shape, or is not as described.
         ImproperPolicyError
             If a follower with discount 1 is never absorbed under its policy.
         """
         if route not in ROUTES:
             raise invalid("route", f"one of {ROUTES}", repr(route))
-        n, states, _ = rewards.shape
+        if checked:
+            policies = as_given("policies", policies, self.shape, MEANING)
+            rewards = as_given("rewards", rewards, self.shape, MEANING)
+        else:
+            policies = self.check_policies(policies)
+            rewards = check_rewards(rewards, self.shape, self.packed)
+        tolerance = check_tolerance(tolerance)
+        n, states, _ = self.shape
         if states > DENSE_STATES:
             *found, singular = evaluate_large(
                 self.models, self.packed, rewards, policies, route, tolerance
@@ -187,6 +183,9 @@ class Followers(PackedFollowers):
         The solutions of y = sources + gamma_i (P_i^pi)' y; at discount 1 those of the absorbing
         states are left at 0.
         """
+        sources = as_given("sources", sources, self.shape[:2], "(followers, states)")
+        policies = self.check_policies(policies)
+        check_finite("sources", sources)
         # What sweeps leave is relative to a mass of 1.
         mass = np.abs(sources).sum(axis=1, keepdims=True)
         scale = np.where(mass > 0.0, mass, 1.0)
@@ -213,19 +212,34 @@ class Followers(PackedFollowers):
         warm: NDArray[np.int64] | None = None,
         memory: ResponseMemory | None = None,
         tolerance: float = 0.0,
+        *,
+        checked: bool = False,
     ) -> ResponseValues:
         """Optimal actions and values of every follower under rewards (n, S, A).
 
         ``warm`` (n, S) are actions to start from, -1 for the uniform choice; ``memory`` keeps
         values, too, and predicts the next ones. With more than ``DENSE_STATES`` states the sup
-        norm of the Bellman residual ends below ``tolerance``, by default close to rounding.
+        norm of the Bellman residual ends below ``tolerance``, by default close to rounding. Of what
+        is ``checked``, as in inner loops, nothing but the shape is looked at.
 
         Raises
         ------
         InputError
-            If at discount 1 a follower's total reward is unbounded.
+            If an argument has another shape, or is not as described; if at discount 1 a follower's
+            total reward is unbounded.
         """
-        n, states, _ = self.shape
+        n, states, n_actions = self.shape
+        if checked:
+            rewards = as_given("rewards", rewards, self.shape, MEANING)
+        else:
+            rewards = check_rewards(rewards, self.shape, self.packed)
+            if warm is not None:
+                warm = check_actions("warm", warm, n_actions, -1)
+            if memory is not None and not isinstance(memory, ResponseMemory):
+                raise invalid("memory", "a ResponseMemory", shown(memory))
+        if warm is not None:
+            check_shape("warm", warm, (n, states), "(followers, states)")
+        tolerance = check_tolerance(tolerance)
         known = self.sweepable
         if states > DENSE_STATES:
             if known is None or (warm is None and memory is None and self._mixes):
@@ -302,6 +316,7 @@ class Followers(PackedFollowers):
             )
         return answer
 
+    @checked
     def response_memory(self, most_gib: float = 1.0) -> ResponseMemory | None:
         """Return a memory for repeated ``best_responses``; None where it is of no use or too large.
 
@@ -312,11 +327,14 @@ class Followers(PackedFollowers):
             return None
         return ResponseMemory() if recall_bytes(self.n, known) <= most_gib * 2**30 else None
 
+    @checked
     def reachable(self, i: int) -> NDArray[np.bool_]:
         """(S,) bool: states that follower i can meet from its start, whatever it does."""
         from scipy.sparse import coo_array
         from scipy.sparse.csgraph import breadth_first_order
 
+        if not 0 <= i < self.n:
+            raise invalid("i", f"a follower in 0..{self.n - 1}", i)
         model = self.models[self.packed.model[i]]
         origin = np.repeat(np.arange(model.row_start.size - 1), np.diff(model.row_start))
         size = self.n_states
@@ -332,4 +350,5 @@ class Followers(PackedFollowers):
 
     def start_values(self, values: FloatArray) -> FloatArray:
         """V_i(mu_i) (n,) from values (n, S)."""
+        values = as_given("values", values, self.shape[:2], "(followers, states)")
         return np.asarray(np.einsum("is,is->i", self.packed.initial, values))

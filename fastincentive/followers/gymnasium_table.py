@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastincentive._checks import checked
 from fastincentive.errors import invalid
 from fastincentive.followers.endings import final_states, mdp_with_sink
 from fastincentive.followers.mdp import TabularMDP
@@ -27,6 +28,7 @@ OUTCOME = np.dtype(
 )
 
 
+@checked
 def mdp_from_gymnasium(env: Any, discount: float = 0.95) -> TabularMDP:
     """Read the model of a Gymnasium environment that has a table, as toy-text ones do.
 

@@ -8,8 +8,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastincentive._arrays import FloatArray
-from fastincentive.errors import invalid
+from fastincentive._arrays import FloatArray, as_counts, check_shape
+from fastincentive._checks import checked
+from fastincentive.errors import invalid, shown
 from fastincentive.followers.from_arrays import arrays_of
 from fastincentive.followers.mdp import TabularMDP, as_mdp
 from fastincentive.followers.packing import check_room, distinct_models, pack, stacked
@@ -25,6 +26,7 @@ class PackedFollowers:
     packed: Packed
     rewards: FloatArray  # (n, S, A)
     counts: NDArray[np.int64]  # (n,) followers of each type
+    shape: tuple[int, int, int]  # (n, S, A), that of policies and side payments
     models: list[TransitionModel]  # that of follower i is number ``packed.model[i]``
 
     def __init__(self, mdps: Sequence[TabularMDP], counts: ArrayLike | None = None) -> None:
@@ -38,6 +40,7 @@ class PackedFollowers:
         self.rewards = stacked([mdp.reward for mdp in given])
 
     @classmethod
+    @checked
     def from_arrays(
         cls,
         models: TabularMDP | Sequence[TabularMDP],
@@ -100,6 +103,7 @@ class PackedFollowers:
     ) -> None:
         self.models = models
         self.packed = packed
+        self.shape = (packed.model.size, *packed.available.shape[1:])
         self._given = given
         self._discounted = bool(packed.discount.max() < 1.0)
 
@@ -153,11 +157,6 @@ class PackedFollowers:
         return len(self.models)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """(n, S, A), the shape of policies and side payments."""
-        return (self.n, self.n_states, self.n_actions)
-
-    @property
     def available(self) -> NDArray[np.bool_]:
         """(n, S, A) bool: which actions exist for which follower in which state."""
         return np.asarray(self.packed.available[self.packed.model])
@@ -189,6 +188,8 @@ class PackedFollowers:
 
 def _of_one_size(argument: str, noun: str, mdps: Iterable[TabularMDP]) -> list[TabularMDP]:
     """Return at least one follower or model, all of one size."""
+    if not hasattr(mdps, "__iter__"):
+        raise invalid(argument, "a sequence of TabularMDP", shown(mdps))
     given = [as_mdp(f"{argument}[{i}]", mdp) for i, mdp in enumerate(mdps)]
     if not given:
         raise invalid(argument, "at least one TabularMDP", "none")
@@ -206,14 +207,11 @@ def _of_one_size(argument: str, noun: str, mdps: Iterable[TabularMDP]) -> list[T
 
 
 def _checked_counts(counts: ArrayLike | None, n: int) -> NDArray[np.int64]:
-    number = np.ones(n, np.int64) if counts is None else np.array(counts)
-    if number.shape != (n,):
-        raise invalid("counts", f"shape ({n},), one per type", number.shape)
-    bad = number < 1
-    if not np.issubdtype(number.dtype, np.integer) or bad.any():
-        at = int(np.argmax(bad))
-        raise invalid("counts", "positive integers", number[at], f"type {at}")
-    return number.astype(np.int64)
+    if counts is None:
+        return np.ones(n, np.int64)
+    found = as_counts("counts", counts)
+    check_shape("counts", found, (n,), "one per type")
+    return found
 
 
 def _restored(

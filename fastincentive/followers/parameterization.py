@@ -7,8 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fastincentive._arrays import FloatArray
-from fastincentive.errors import invalid
+from fastincentive._arrays import (
+    FloatArray,
+    as_floats,
+    as_given,
+    as_numbers,
+    check_shape,
+    looks_finite,
+)
+from fastincentive._checks import check_fields, number
+from fastincentive.errors import invalid, shown
 from fastincentive.followers.followers import Followers
 from fastincentive.kernels import simplex
 
@@ -24,18 +32,19 @@ class Direct:
 
     def policies(self, theta: FloatArray, followers: Followers) -> FloatArray:
         """Policies (n, S, A) at theta: theta itself."""
-        return theta
+        return _given("theta", theta, followers)
 
     def parameters(self, policies: FloatArray, followers: Followers) -> FloatArray:
         """Theta that gives these policies."""
-        return policies.copy()
+        return _given("policies", policies, followers).copy()
 
     def gradient(self, gradient: FloatArray, policies: FloatArray) -> FloatArray:
         """Gradient in theta from the gradient in the policy entries: the same."""
-        return gradient
+        return _alike(gradient, policies)[0]
 
     def project(self, theta: FloatArray, followers: Followers) -> FloatArray:
         """Projection on the product of simplices."""
+        theta = _given("theta", theta, followers)
         out = np.empty_like(theta)
         packed = followers.packed
         simplex.project_rows(theta, packed.available, packed.model, out)
@@ -45,7 +54,8 @@ class Direct:
         self, policies: FloatArray, slope: FloatArray, step: float, followers: Followers
     ) -> FloatArray:
         """Policies after a natural-gradient step: each row moves along ``slope`` (n, S, A)."""
-        return self.project(policies + step * slope, followers)
+        policies, slope = _given("policies", policies, followers), _given("slope", slope, followers)
+        return self.project(policies + number("step", step) * slope, followers)
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,7 @@ class Softmax:
 
     def __post_init__(self) -> None:
         """Check the settings."""
+        check_fields(self)
         if not self.temperature > 0:
             raise invalid("temperature", "a number > 0", self.temperature)
         if not 0 < self.floor < 0.1:
@@ -73,6 +84,7 @@ class Softmax:
 
     def policies(self, theta: FloatArray, followers: Followers) -> FloatArray:
         """Policies (n, S, A) at theta."""
+        theta = _given("theta", theta, followers)
         out = np.empty_like(theta)
         packed = followers.packed
         simplex.softmax_policies(theta, self.temperature, packed.available, packed.model, out)
@@ -80,11 +92,13 @@ class Softmax:
 
     def parameters(self, policies: FloatArray, followers: Followers) -> FloatArray:
         """Theta that gives these policies, raised to the floor; rows have maximum 0."""
+        policies = _given("policies", policies, followers)
         available = followers.available
         return self.from_logits(np.log(np.maximum(policies, self.floor)), available)
 
     def gradient(self, gradient: FloatArray, policies: FloatArray) -> FloatArray:
         """Gradient in theta from the gradient in the policy entries (eq. 16)."""
+        gradient, policies = _alike(gradient, policies)
         out = np.empty_like(gradient)
         simplex.softmax_gradients(gradient, policies, self.temperature, out)
         return out
@@ -97,15 +111,53 @@ class Softmax:
         self, policies: FloatArray, slope: FloatArray, step: float, followers: Followers
     ) -> FloatArray:
         """Policies after a natural-gradient step: theta / tau moves along ``slope`` (n, S, A)."""
+        policies, slope = _given("policies", policies, followers), _given("slope", slope, followers)
         top = np.where(policies > 0.0, slope, -np.inf).max(axis=2, keepdims=True)
         weight = policies * np.exp(step * np.minimum(slope - top, 0.0))
         return np.asarray(weight / weight.sum(axis=2, keepdims=True))
 
     def from_logits(self, logits: FloatArray, available: NDArray[np.bool_]) -> FloatArray:
         """Theta (n, S, A) = tau logits, rows with maximum 0 and at most LOGIT_RANGE below."""
-        shifted = np.where(available, logits, -np.inf)
+        logits = as_floats("logits", logits)
+        allowed = as_numbers("available", available)
+        check_shape("available", allowed, logits.shape, "as the logits")
+        if (
+            logits.ndim != 3
+            or allowed.dtype != np.bool_
+            or not (~allowed | (logits < np.inf)).all()
+        ):
+            raise invalid("logits", "numbers below infinity (n, S, A), and bools", logits.shape)
+        shifted = np.where(allowed, logits, -np.inf)
         shifted -= shifted.max(axis=2, keepdims=True)
-        return np.where(available, self.temperature * np.maximum(shifted, -LOGIT_RANGE), 0.0)
+        return np.where(allowed, self.temperature * np.maximum(shifted, -LOGIT_RANGE), 0.0)
+
+
+def _given(argument: str, value: FloatArray, followers: Followers) -> FloatArray:
+    """Return finite numbers (n, S, A) as kernels take them."""
+    if not isinstance(followers, Followers):
+        raise invalid("followers", "Followers", shown(followers))
+    return _finite(argument, as_given(argument, value, followers.shape, "(n, S, A)"))
+
+
+def _finite(argument: str, value: FloatArray, also: float = 0.0) -> FloatArray:
+    """Raise unless numbers are finite; where actions are unavailable they may ``also`` be -inf."""
+    if not looks_finite(value):
+        bad = ~np.isfinite(value) & (value != also)
+        if bad.any():
+            raise invalid(argument, "finite numbers", value[bad][0])
+    return value
+
+
+def _alike(gradient: FloatArray, policies: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return two arrays (n, S, A) of one shape as kernels take them."""
+    if type(policies) is not np.ndarray:
+        policies = as_floats("policies", policies)
+    if policies.ndim != 3 or not policies.size:
+        raise invalid("policies", "shape (n, S, A)", policies.shape)
+    return (
+        _finite("gradient", as_given("gradient", gradient, policies.shape, "as policies"), -np.inf),
+        _finite("policies", as_given("policies", policies, policies.shape)),
+    )
 
 
 Parameterization = Direct | Softmax

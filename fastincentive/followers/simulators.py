@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
+from fastincentive._checks import checked
 from fastincentive._random import Rng, renamed_seed
 from fastincentive.errors import InputError, invalid
 from fastincentive.followers.endings import final_states, mdp_with_sink
@@ -85,6 +86,7 @@ class EstimatedMDP:
         """Episodes that were begun."""
         return int(self.starts.sum())
 
+    @checked
     def resample(self, rng: np.random.Generator) -> TabularMDP:
         """Draw a model that the samples allow: the Bayesian bootstrap (Rubin, 1981).
 
@@ -101,6 +103,7 @@ class EstimatedMDP:
         return _build_model(self.visits, self.triples, share, initial, self.mdp.discount)
 
 
+@checked
 def estimate_mdp(
     simulator: Any,
     samples: int = 20_000,

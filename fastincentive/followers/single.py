@@ -8,10 +8,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastincentive._arrays import FloatArray
+from fastincentive._checks import checked
 from fastincentive.errors import invalid
 from fastincentive.followers.followers import FEW_STATES, Followers
 from fastincentive.followers.mdp import TabularMDP, as_mdp
 from fastincentive.followers.policies import deterministic_policies, uniform_over
+from fastincentive.followers.questions import check_tolerance
 from fastincentive.kernels import soft_bellman
 from fastincentive.kernels.lone_response import lone_response
 
@@ -47,6 +49,7 @@ class BestResponse:
     iterations: int
 
 
+@checked
 def evaluate_policy(
     mdp: TabularMDP, policy: ArrayLike, route: str = "auto", tolerance: float = 0.0
 ) -> tuple[FloatArray, FloatArray]:
@@ -71,10 +74,11 @@ def evaluate_policy(
     """
     followers = Followers([as_mdp("mdp", mdp)])
     checked = followers.check_policies(np.asarray(policy, float)[None], "policy")
-    result = followers.evaluate(followers.rewards, checked, route, tolerance)
+    result = followers.evaluate(followers.rewards, checked, route, tolerance, checked=True)
     return result.values[0], result.q_values[0]
 
 
+@checked
 def occupancy_measure(mdp: TabularMDP, policy: ArrayLike, normalized: bool = False) -> FloatArray:
     """Discounted state-action visits sum_t gamma^t Pr(s, a) (S, A), from ``mdp.initial``.
 
@@ -94,7 +98,7 @@ def occupancy_measure(mdp: TabularMDP, policy: ArrayLike, normalized: bool = Fal
     checked = followers.check_policies(np.asarray(policy, float)[None], "policy")
     if normalized and mdp.discount == 1.0:
         raise invalid("normalized", "False at discount 1 (1 - gamma is 0)", True)
-    visits = followers.evaluate(followers.rewards, checked).visits
+    visits = followers.evaluate(followers.rewards, checked, checked=True).visits
     occupancy = visits[0][:, None] * checked[0]
     return occupancy * (1.0 - mdp.discount) if normalized else occupancy
 
@@ -112,8 +116,9 @@ def best_response(mdp: TabularMDP, tolerance: float = 0.0) -> BestResponse:
     Raises
     ------
     InputError
-        If at discount 1 the best total reward is unbounded.
+        If an argument is not as described, or at discount 1 the best total reward is unbounded.
     """
+    tolerance = check_tolerance(tolerance)
     few = as_mdp("mdp", mdp).n_states <= FEW_STATES
     if few and mdp.discount < 1.0 and not mdp.transition.ragged:
         return _lone_response(mdp)
@@ -149,6 +154,7 @@ def _lone_response(mdp: TabularMDP) -> BestResponse:
     return BestResponse(policy, values[0], q_values[0], float(residual), int(iterations))
 
 
+@checked
 def soft_best_response(mdp: TabularMDP, temperature: float) -> BestResponse:
     """Entropy-regularised best response: V = tau log sum_a exp(Q(., a) / tau).
 

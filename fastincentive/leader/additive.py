@@ -8,14 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastincentive._arrays import FloatArray
+from fastincentive._arrays import FloatArray, as_floats, check_finite
+from fastincentive._checks import checked
 from fastincentive.errors import invalid
-from fastincentive.leader.base import (
-    BoundReward,
-    LeaderReward,
-    per_follower,
-    place,
-)
+from fastincentive.leader.base import BoundReward, LeaderReward
+from fastincentive.leader.per_follower import per_follower, place
 
 __all__ = ["AdditiveReward"]
 
@@ -106,14 +103,12 @@ class AdditiveReward(LeaderReward):
     100.0
     """
 
+    @checked
     def __init__(self, rewards: ArrayLike) -> None:
-        self.rewards = np.array(rewards, float)
+        self.rewards = as_floats("rewards", rewards)
         if self.rewards.ndim not in (1, 2, 3):
             raise invalid("rewards", "shape (S,), (n, S) or (n, S, A)", self.rewards.shape)
-        bad = np.argwhere(~np.isfinite(self.rewards))
-        if bad.size:
-            index = tuple(bad[0])
-            raise invalid("rewards", "finite numbers", self.rewards[index], place(index))
+        check_finite("rewards", self.rewards, place)
 
     def bind(self, n: int, n_states: int, n_actions: int) -> BoundReward:
         """Check against n followers with S states and A actions, and return the bound form."""

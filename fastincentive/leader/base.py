@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
-from fastincentive.errors import InputError, invalid
+from fastincentive._checks import checked
+from fastincentive.errors import invalid
+from fastincentive.leader.questions import check_questions
 
-__all__ = ["BoundReward", "LeaderReward", "SumReward", "per_follower", "place"]
+__all__ = ["BoundReward", "LeaderReward", "SumReward"]
 
 #: Numbers in one block of label marginals, where joint states are gone through.
 BLOCK = 2**20
@@ -30,6 +32,10 @@ class BoundReward(ABC):
     A reward must know ``expectations`` and ``magnitude``. All else follows from these two, as the
     defaults say; a reward that can do better, or sooner, does it its own way.
     """
+
+    def __init_subclass__(cls, **given: Any) -> None:
+        super().__init_subclass__(**given)
+        check_questions(cls)
 
     #: (n, S, 1) or, if the reward sees actions, (n, S, A): label of each follower, state, action.
     labels: NDArray[np.int64]
@@ -207,6 +213,10 @@ class LeaderReward(ABC):
     #: NumPy numbers leave the product to ``__rmul__``.
     __array_ufunc__ = None
 
+    def __init_subclass__(cls, **given: Any) -> None:
+        super().__init_subclass__(**given)
+        check_questions(cls)
+
     @abstractmethod
     def bind(self, n: int, n_states: int, n_actions: int) -> BoundReward:
         """Check against n followers with S states and A actions, and return the bound form."""
@@ -240,32 +250,13 @@ class LeaderReward(ABC):
         """Return the reward times a finite number; any other number is an InputError."""
         if not isinstance(weight, (int, float, np.integer, np.floating)):
             return NotImplemented
-        if not np.isfinite(weight):
-            raise invalid("weight", "a finite number", weight)
-        return self.scaled(float(weight))
+        return self.scaled(weight)
 
     __rmul__ = __mul__
 
 
-def per_follower(
-    argument: str, given: NDArray[Any], n: int, n_states: int, n_actions: int
-) -> NDArray[Any]:
-    """Spread an array (S,), (n, S) or (n, S, A) to (n, S, 1) or (n, S, A), or raise."""
-    spread = np.broadcast_to(given, (n, *given.shape)) if given.ndim == 1 else given
-    width = spread.shape[2] if spread.ndim == 3 else 1
-    if spread.shape[:2] != (n, n_states) or width not in (1, n_actions):
-        raise invalid(
-            argument,
-            f"shape ({n_states},), ({n}, {n_states}) or ({n}, {n_states}, {n_actions})",
-            given.shape,
-        )
-    return spread.reshape(n, n_states, width)
-
-
-def place(index: tuple[int, ...]) -> str:
-    """Name the entry of an array (S,), (n, S) or (n, S, A)."""
-    names = ("state",) if len(index) == 1 else ("follower", "state", "action")
-    return ", ".join(f"{name} {k}" for name, k in zip(names, index, strict=False))
+for _own in (BoundReward, LeaderReward):
+    check_questions(_own)
 
 
 class _PartLabels:
@@ -400,11 +391,10 @@ class SumReward(LeaderReward):
     2
     """
 
+    @checked
     def __init__(self, parts: Sequence[LeaderReward]) -> None:
         self.parts: list[LeaderReward] = []
-        for k, part in enumerate(parts):
-            if not isinstance(part, LeaderReward):
-                raise InputError(f"parts[{k}]: expected a LeaderReward, got {type(part).__name__}")
+        for part in parts:
             self.parts += part.parts if isinstance(part, SumReward) else [part]
         if not self.parts:
             raise invalid("parts", "at least one LeaderReward", "none")

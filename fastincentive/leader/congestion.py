@@ -17,13 +17,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastincentive._arrays import FloatArray
+from fastincentive._arrays import LARGEST, FloatArray, as_floats, check_finite
+from fastincentive._checks import checked
 from fastincentive.errors import invalid
 from fastincentive.kernels import congestion as kernels
 from fastincentive.kernels import counts
-from fastincentive.leader.base import BoundReward, LeaderReward, per_follower, place
+from fastincentive.leader.base import BoundReward, LeaderReward
 from fastincentive.leader.congestion_layout import Layout
 from fastincentive.leader.counts import average_counts, by_halves
+from fastincentive.leader.per_follower import as_labels, per_follower, place
 from fastincentive.leader.population import bind_everybody, spread
 
 __all__ = ["CongestionReward"]
@@ -270,26 +272,23 @@ class CongestionReward(LeaderReward):
 
     _argument, _width, _column = "values", "n+1", "count"
 
+    @checked
     def __init__(self, resources: ArrayLike, values: ArrayLike) -> None:
-        self.resources = np.array(resources)
-        self.functions = np.array(values, float)
-        dtype = self.resources.dtype
-        if dtype.kind not in "iu":
-            raise invalid("resources", "integers", dtype)
-        if self.resources.ndim not in (1, 2, 3):
-            raise invalid("resources", "shape (S,), (n, S) or (n, S, A)", self.resources.shape)
+        self.resources = as_labels("resources", resources)
+        self.functions = as_floats(self._argument, values)
         if self.functions.ndim not in (1, 2) or not self.functions.size:
             raise invalid(
                 self._argument,
                 f"shape ({self._width},) or (R, {self._width})",
                 self.functions.shape,
             )
-        odd = np.argwhere(~np.isfinite(self.functions))
-        if odd.size:
-            *row, column = odd[0]
-            where = "".join(f"resource {r}, " for r in row) + f"{self._column} {column}"
-            raise invalid(self._argument, "finite numbers", self.functions[tuple(odd[0])], where)
-        numbers, most = "a number from 0 on", np.inf
+
+        def where(index: tuple[int, ...]) -> str:
+            *row, column = index
+            return "".join(f"resource {r}, " for r in row) + f"{self._column} {column}"
+
+        check_finite(self._argument, self.functions, where)
+        numbers, most = "a number from 0 on", 2**31
         if self.functions.ndim == 2:
             most = len(self.functions) - 1
             numbers = f"the number of a row of {self._argument}, 0..{most}"
@@ -395,7 +394,7 @@ class _PolynomialReward(CongestionReward):
         degree = coefficients.shape[1] - 1
         with np.errstate(over="ignore"):
             most = ((1.0 + np.abs(coefficients)) * float(n) ** np.arange(degree + 1)).sum(axis=1)
-        if not np.isfinite(most).all():
+        if not (most <= LARGEST).all():
             raise invalid(
                 "coefficients",
                 f"polynomials that are finite for {n} followers",

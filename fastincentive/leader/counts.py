@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastincentive._arrays import FloatArray
+from fastincentive._arrays import FloatArray, as_floats, as_numbers, check_finite
+from fastincentive._checks import checked
 from fastincentive.errors import ProductSpaceTooLargeError, invalid
 from fastincentive.kernels import counts as kernels
 from fastincentive.kernels.label_counts import Simplices, label_count_rewards
 from fastincentive.leader import majorants
-from fastincentive.leader.base import BoundReward, LeaderReward, per_follower, place
+from fastincentive.leader.base import BoundReward, LeaderReward
+from fastincentive.leader.per_follower import per_follower, place
 from fastincentive.leader.population import bind_everybody, spread
 
 __all__ = ["CountReward", "average_counts", "by_halves"]
@@ -244,12 +246,14 @@ class CountReward(LeaderReward):
     3
     """
 
+    @checked
     def __init__(self, labels: ArrayLike, values: ArrayLike) -> None:
-        self.labels = np.array(labels)
-        self.values = np.array(values, float)
+        self.labels = as_numbers("labels", labels)
+        self.values = as_floats("values", values)
         dtype = self.labels.dtype
         if dtype.kind not in "biu":
             raise invalid("labels", "integers or bools", dtype)
+        self.labels = self.labels.copy()
         if self.labels.ndim not in (1, 2, 3):
             raise invalid("labels", "shape (S,), (n, S) or (n, S, A)", self.labels.shape)
         if self.values.ndim == 0 or len(set(self.values.shape)) != 1:
@@ -260,14 +264,7 @@ class CountReward(LeaderReward):
             index = tuple(bad[0])
             meaning = "0 (does not count) or 1 (counts)" if most == 1 else f"labels 0..{most}"
             raise invalid("labels", meaning, self.labels[index], place(index))
-        odd = np.argwhere(~np.isfinite(self.values))
-        if odd.size:
-            raise invalid(
-                "values",
-                "finite numbers",
-                self.values[tuple(odd[0])],
-                "count " + ", ".join(str(k) for k in odd[0]),
-            )
+        check_finite("values", self.values, lambda at: "count " + ", ".join(map(str, at)))
 
     def bind(self, n: int, n_states: int, n_actions: int) -> BoundReward:
         """Check against n followers with S states and A actions, and return the bound form."""

@@ -10,10 +10,12 @@ import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastincentive._arrays import FloatArray
+from fastincentive._arrays import ANY_SIZE, FloatArray, as_floats, check_finite
+from fastincentive._checks import checked
 from fastincentive.errors import invalid
 from fastincentive.kernels.jit import jit, parallel_jit
-from fastincentive.leader.base import BoundReward, LeaderReward, per_follower, place
+from fastincentive.leader.base import BoundReward, LeaderReward
+from fastincentive.leader.per_follower import as_labels, per_follower, place
 
 __all__ = ["MaxReward"]
 
@@ -252,16 +254,11 @@ class MaxReward(LeaderReward):
     (-1.666666666667, [-1.444444444444, -1.555555555556, -2.0])
     """
 
+    @checked
     def __init__(self, labels: ArrayLike, values: ArrayLike, *, smallest: bool = False) -> None:
-        self.labels = np.array(labels)
-        self.values = np.array(values, float)
+        self.labels = as_labels("labels", labels)
+        self.values = as_floats("values", values)
         self.smallest = bool(smallest)
-        if self.labels.dtype.kind not in "iu" or self.labels.ndim not in (1, 2, 3):
-            raise invalid(
-                "labels",
-                "integers of shape (S,), (n, S) or (n, S, A)",
-                f"{self.labels.dtype} {self.labels.shape}",
-            )
         if self.values.ndim not in (1, 2) or not self.values.size:
             raise invalid("values", "shape (L,) or (n, L)", self.values.shape)
         count = self.values.shape[-1]
@@ -270,11 +267,12 @@ class MaxReward(LeaderReward):
             index = tuple(bad[0])
             expected = f"numbers in 0..{count - 1}, which have values"
             raise invalid("labels", expected, self.labels[index], place(index))
-        odd = np.argwhere(~np.isfinite(self.values))
-        if odd.size:
-            *follower, label = odd[0]
-            where = "".join(f"follower {i}, " for i in follower) + f"label {label}"
-            raise invalid("values", "finite numbers", self.values[tuple(odd[0])], where)
+
+        def where(index: tuple[int, ...]) -> str:
+            *follower, label = index
+            return "".join(f"follower {i}, " for i in follower) + f"label {label}"
+
+        check_finite("values", self.values, where, ANY_SIZE)
 
     def bind(self, n: int, n_states: int, n_actions: int) -> BoundReward:
         """Check against n followers with S states and A actions, and return the bound form."""

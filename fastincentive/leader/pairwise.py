@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastincentive._arrays import FloatArray
+from fastincentive._arrays import FloatArray, as_floats, as_integers, check_finite
+from fastincentive._checks import checked
 from fastincentive.errors import invalid
 from fastincentive.kernels import pairwise as kernels
-from fastincentive.leader.base import BoundReward, LeaderReward, per_follower, place
+from fastincentive.leader.base import BoundReward, LeaderReward
+from fastincentive.leader.per_follower import as_labels, per_follower, place
 
 __all__ = ["PairwiseReward"]
 
@@ -141,16 +143,16 @@ class PairwiseReward(LeaderReward):
     -2.0
     """
 
+    @checked
     def __init__(
         self, edges: ArrayLike, tables: ArrayLike, labels: ArrayLike | None = None
     ) -> None:
-        self.edges = np.array(edges)
-        self.tables = np.array(tables, float)
-        self.labels = None if labels is None else np.array(labels)
-        if self.edges.ndim != 2 or self.edges.shape[1] != 2 or self.edges.dtype.kind not in "iu":
-            raise invalid(
-                "edges", "integers of shape (E, 2)", f"{self.edges.dtype} {self.edges.shape}"
-            )
+        expected = "integers of shape (E, 2)"
+        self.edges = as_integers("edges", edges, expected)
+        self.tables = as_floats("tables", tables)
+        self.labels = None if labels is None else as_labels("labels", labels)
+        if self.edges.ndim != 2 or self.edges.shape[1] != 2:
+            raise invalid("edges", expected, f"{self.edges.dtype} {self.edges.shape}")
         loops = np.flatnonzero(self.edges[:, 0] == self.edges[:, 1])
         if loops.size:
             e = loops[0]
@@ -162,19 +164,11 @@ class PairwiseReward(LeaderReward):
             or shape[:-2] not in ((), (len(self.edges),))
         ):
             raise invalid("tables", f"shape ({len(self.edges)}, L, L) or (L, L)", shape)
-        bad = np.argwhere(~np.isfinite(self.tables))
-        if bad.size:
-            index = tuple(bad[0])
-            where = f"edge {index[0]}, " * (len(index) == 3) + f"labels {index[-2]}, {index[-1]}"
-            raise invalid("tables", "finite numbers", self.tables[index], where)
-        if self.labels is not None and (
-            self.labels.dtype.kind not in "iu" or self.labels.ndim not in (1, 2, 3)
-        ):
-            raise invalid(
-                "labels",
-                "integers of shape (S,), (n, S) or (n, S, A)",
-                f"{self.labels.dtype} {self.labels.shape}",
-            )
+
+        def where(index: tuple[int, ...]) -> str:
+            return f"edge {index[0]}, " * (len(index) == 3) + f"labels {index[-2]}, {index[-1]}"
+
+        check_finite("tables", self.tables, where)
 
     def bind(self, n: int, n_states: int, n_actions: int) -> BoundReward:
         """Check against n followers with S states and A actions, and return the bound form."""

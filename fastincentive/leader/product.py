@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastincentive._arrays import FloatArray
+from fastincentive._arrays import ANY_SIZE, FloatArray, as_floats, check_finite
+from fastincentive._checks import checked
 from fastincentive.errors import invalid
 from fastincentive.kernels import products as kernels
-from fastincentive.leader.base import BoundReward, LeaderReward, per_follower, place
+from fastincentive.leader.base import BoundReward, LeaderReward
+from fastincentive.leader.per_follower import per_follower, place
 from fastincentive.leader.population import bind_everybody, spread
 
 __all__ = ["ProductReward"]
@@ -202,24 +204,23 @@ class ProductReward(LeaderReward):
     True
     """
 
+    @checked
     def __init__(self, factors: ArrayLike, weights: ArrayLike | None = None) -> None:
-        self.factors = np.array(factors, float)
+        self.factors = as_floats("factors", factors)
         if self.factors.ndim not in (2, 3, 4):
             raise invalid("factors", "shape (K, S), (K, n, S) or (K, n, S, A)", self.factors.shape)
         terms = self.factors.shape[0]
         if not terms:
             raise invalid("factors", "at least one term", self.factors.shape)
-        self.weights = np.ones(terms) if weights is None else np.array(weights, float)
+        self.weights = np.ones(terms) if weights is None else as_floats("weights", weights)
         if self.weights.shape != (terms,):
             raise invalid("weights", f"shape ({terms},), one per term", self.weights.shape)
-        bad = np.argwhere(~np.isfinite(self.factors))
-        if bad.size:
-            index = tuple(bad[0])
-            where = f"term {index[0]}, {place(index[1:])}"
-            raise invalid("factors", "finite numbers", self.factors[index], where)
-        odd = np.flatnonzero(~np.isfinite(self.weights))
-        if odd.size:
-            raise invalid("weights", "finite numbers", self.weights[odd[0]], f"term {odd[0]}")
+
+        def where(index: tuple[int, ...]) -> str:
+            return f"term {index[0]}" + (f", {place(index[1:])}" if index[1:] else "")
+
+        check_finite("factors", self.factors, where, ANY_SIZE)
+        check_finite("weights", self.weights, where, ANY_SIZE)
 
     def bind(self, n: int, n_states: int, n_actions: int) -> BoundReward:
         """Check against n followers with S states and A actions, and return the bound form."""

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastincentive._arrays import FloatArray
+from fastincentive._arrays import FloatArray, as_floats, check_finite
+from fastincentive._checks import checked
 from fastincentive.errors import invalid
 from fastincentive.leader import contraction, majorants
-from fastincentive.leader.base import BoundReward, LeaderReward, per_follower
+from fastincentive.leader.base import BoundReward, LeaderReward
+from fastincentive.leader.per_follower import as_labels, per_follower
 
 __all__ = ["JointReward", "LabelReward"]
 
@@ -182,18 +184,11 @@ class LabelReward(LeaderReward):
         When the problem is built, if shapes or label numbers do not fit the followers.
     """
 
+    @checked
     def __init__(self, labels: ArrayLike, table: ArrayLike) -> None:
-        self.labels = np.array(labels)
-        self.table = np.array(table, float)
-        if not np.issubdtype(self.labels.dtype, np.integer) or self.labels.ndim not in (1, 2, 3):
-            raise invalid(
-                "labels",
-                "integers of shape (S,), (n, S) or (n, S, A)",
-                f"{self.labels.dtype} {self.labels.shape}",
-            )
-        if not np.isfinite(self.table).all():
-            where = tuple(int(k) for k in np.argwhere(~np.isfinite(self.table))[0])
-            raise invalid("table", "finite numbers", self.table[where], f"index {where}")
+        self.labels = as_labels("labels", labels)
+        self.table = as_floats("table", table)
+        check_finite("table", self.table)
 
     def bind(self, n: int, n_states: int, n_actions: int) -> BoundReward:
         """Check against n followers with S states and A actions, and return the bound form."""
@@ -232,11 +227,10 @@ class JointReward(LeaderReward):
         When the problem is built, if the shape does not fit the followers.
     """
 
+    @checked
     def __init__(self, table: ArrayLike) -> None:
-        self.table = np.array(table, float)
-        if not np.isfinite(self.table).all():
-            where = tuple(int(k) for k in np.argwhere(~np.isfinite(self.table))[0])
-            raise invalid("table", "finite numbers", self.table[where], f"index {where}")
+        self.table = as_floats("table", table)
+        check_finite("table", self.table)
 
     def bind(self, n: int, n_states: int, n_actions: int) -> BoundReward:
         """Check against n followers with S states and A actions, and return the bound form."""

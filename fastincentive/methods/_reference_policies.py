@@ -64,7 +64,7 @@ def ascended(
     """Policies after projected natural-gradient steps on each V_i (the inner loop of BOME)."""
     current = policies
     for _ in range(steps):
-        held = followers.evaluate(rewards, current)
+        held = followers.evaluate(rewards, current, checked=True)
         advantage = np.where(followers.available, held.q_values - held.values[:, :, None], 0.0)
         current = parameterization.step(current, advantage / unit[:, None, None], step, followers)
     return current

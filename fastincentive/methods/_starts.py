@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastincentive._arrays import FloatArray
+from fastincentive._checks import checked
 from fastincentive.followers.single import uniform_policies
 from fastincentive.problem.part import ProblemPart
 from fastincentive.problem.queries import AnyOf, Broadcast, Query, run_single
@@ -19,6 +20,7 @@ __all__ = ["best_response_policies", "leader_optimal_policies", "leader_optimal_
 PATIENCE_ROUNDS = 20
 
 
+@checked
 def best_response_policies(problem: ProblemPart, payments: ArrayLike) -> FloatArray:
     """Deterministic best responses (n, S, A) to payments (k,), the first action where tied.
 
@@ -31,6 +33,7 @@ def best_response_policies(problem: ProblemPart, payments: ArrayLike) -> FloatAr
     return problem.followers.deterministic_policies(result.actions)
 
 
+@checked
 def leader_optimal_policies(problem: ProblemPart, rounds: int = 80) -> FloatArray:
     """Policies (n, S, A) that make the leader's value large, the followers' interests ignored.
 

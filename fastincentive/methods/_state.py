@@ -19,8 +19,8 @@ from fastincentive.methods._cutting_planes import CuttingPlanes, no_planes
 from fastincentive.methods._reference_policies import reward_units
 from fastincentive.methods._step_control import StepController, first_controller
 from fastincentive.methods.base import StepReport
+from fastincentive.problem.bound_payments import BoundPayments
 from fastincentive.problem.part import ProblemPart
-from fastincentive.problem.payments import BoundPayments
 from fastincentive.problem.queries import AnyOf, Query
 
 __all__ = [
@@ -91,7 +91,7 @@ def policy_values_steps(
         # leads out again.
         policies = 0.99 * policies + 0.01 * uniform_policies(followers)
         state = state._replace(theta=parameterization.parameters(policies, followers))
-        values = followers.evaluate(rewards, policies)
+        values = followers.evaluate(rewards, policies, checked=True)
     assert values is not None  # for the type checker
     return state, policies, values
 
@@ -101,7 +101,7 @@ def values_if_proper(
 ) -> tuple[PolicyValues | None, bool]:
     """Values of policies; or None, and that some follower's is improper."""
     try:
-        return followers.evaluate(rewards, policies), False
+        return followers.evaluate(rewards, policies, checked=True), False
     except ImproperPolicyError:
         return None, True
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from fastincentive._arrays import FloatArray
+from fastincentive._checks import checked
 from fastincentive._random import Rng
 from fastincentive.errors import InputError, invalid
 from fastincentive.followers.parameterization import Parameterization
@@ -122,6 +123,7 @@ class Method(ABC):
     def most_iterations(self) -> int:
         """Iterations after which a run ends in any case; for progress bars."""
 
+    @checked
     def check_suits(
         self, problem: ProblemPart, *, engine: bool = False, checkpoint: bool = False
     ) -> None:
@@ -137,6 +139,7 @@ class Method(ABC):
         if isinstance(can.types, str):
             problem.refuse_types(can.types)
 
+    @checked
     def check_shards(self, count: int) -> None:
         """Raise InputError where followers are to be cut into shards, and may not be."""
         if count < 1:

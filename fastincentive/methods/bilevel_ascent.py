@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fastincentive._arrays import FloatArray
+from fastincentive._checks import check_fields, checked
 from fastincentive._random import Rng
 from fastincentive.errors import invalid
 from fastincentive.followers.followers import PolicyValues, ResponseValues
@@ -108,6 +109,7 @@ class BilevelAscent(Method):
 
     def __post_init__(self) -> None:
         """Check the settings."""
+        check_fields(self)
         choices = {
             "geometry": ("tangent", "ambient"),
             "multiplier": ("per-follower", "joint"),
@@ -175,6 +177,7 @@ class BilevelAscent(Method):
 
     # -- Algorithm 1 --------------------------------------------------------------------------
 
+    @checked
     def init(
         self,
         problem: ProblemPart,
@@ -272,12 +275,12 @@ class BilevelAscent(Method):
         state, policies, values = yield from policy_values_steps(
             problem, parameterization, rewards, state
         )
-        best = followers.best_responses(rewards, state.actions, state.memory)
+        best = followers.best_responses(rewards, state.actions, state.memory, checked=True)
         reference = self._reference(problem, parameterization, rewards, policies, best, state.unit)
         reference_values, improper = values_if_proper(followers, rewards, reference)
         if problem.undiscounted and (yield AnyOf(improper)):
             reference = followers.deterministic_policies(best.actions)
-            reference_values = followers.evaluate(rewards, reference)
+            reference_values = followers.evaluate(rewards, reference, checked=True)
         assert reference_values is not None  # for the type checker
         leader: LeaderPass
         if isinstance(self.gradient, Reinforce):

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from fastincentive._arrays import FloatArray
+from fastincentive._checks import check_fields, checked
 from fastincentive.errors import invalid
 from fastincentive.followers.parameterization import Parameterization
 from fastincentive.methods.base import Capabilities, Method, Observer, StepReport
@@ -81,6 +82,7 @@ class HyperGradient(Method):
 
     def __post_init__(self) -> None:
         """Check the settings."""
+        check_fields(self)
         check_model(self.response, self.temperature, smooth=True)
         object.__setattr__(self, "continuation", tuple(self.continuation))
         for each in self.continuation:
@@ -101,6 +103,7 @@ class HyperGradient(Method):
         """``max_iter`` at each temperature."""
         return self.max_iter * (1 + len(self.continuation))
 
+    @checked
     def init(
         self,
         problem: IncentiveProblem,
@@ -249,7 +252,9 @@ class _Objective:
         """Evaluate both levels: gaps are to exact best responses."""
         problem, found = self.problem, self.look(payments)
         rewards, followers = problem.rewards(payments), problem.followers
-        own = followers.start_values(followers.evaluate(rewards, found.policies).values)
+        own = followers.start_values(
+            followers.evaluate(rewards, found.policies, checked=True).values
+        )
         best = followers.start_values(followers.best_responses(rewards).values)
         leader = problem.leader_pass(found.policies, gradient=False)
         return StepReport(

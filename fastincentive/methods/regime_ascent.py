@@ -13,6 +13,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from fastincentive._arrays import FloatArray
+from fastincentive._checks import check_fields, checked
 from fastincentive._random import Rng, check_rng
 from fastincentive.errors import invalid
 from fastincentive.followers.parameterization import Parameterization
@@ -67,6 +68,7 @@ class RegimeAscent(Method):
 
     def __post_init__(self) -> None:
         """Check the settings."""
+        check_fields(self)
         for name in ("starts", "pairs", "directions", "rounds", "repriced"):
             value = getattr(self, name)
             if not (isinstance(value, (int, np.integer)) and value >= 0):
@@ -93,6 +95,7 @@ class RegimeAscent(Method):
         """Return the method with another source of random starts and directions."""
         return replace(self, rng=rng)
 
+    @checked
     def init(
         self,
         problem: IncentiveProblem,
@@ -119,7 +122,9 @@ class RegimeAscent(Method):
             search.advance()
         found = search.point()
         followers, rewards = problem.followers, problem.rewards(found.payments)
-        own = followers.start_values(followers.evaluate(rewards, found.policies).values)
+        own = followers.start_values(
+            followers.evaluate(rewards, found.policies, checked=True).values
+        )
         best = followers.start_values(followers.best_responses(rewards).values)
         leader = problem.leader_pass(found.policies, gradient=False)
         cost = problem.cost_pass(found.payments, found.policies, gradient=False).value

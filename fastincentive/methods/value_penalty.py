@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastincentive._arrays import FloatArray
+from fastincentive._checks import check_fields, checked
 from fastincentive.errors import invalid
 from fastincentive.followers.followers import PolicyValues, ResponseValues
 from fastincentive.followers.parameterization import Direct, Parameterization
@@ -21,9 +22,9 @@ from fastincentive.methods._state import (
     policy_values_steps,
 )
 from fastincentive.methods.base import Capabilities, Method, Observer, StepReport
+from fastincentive.problem.bound_payments import BoundPayments
 from fastincentive.problem.evaluation import Evaluation
 from fastincentive.problem.part import ProblemPart
-from fastincentive.problem.payments import BoundPayments
 from fastincentive.problem.queries import run_single
 from fastincentive.problem.sampled_gradients import centred
 
@@ -80,6 +81,7 @@ class ValuePenalty(Method):
 
     def __post_init__(self) -> None:
         """Check the settings."""
+        check_fields(self)
         for name in ("weight", "step", "payment_step", "tolerance"):
             value = getattr(self, name)
             if not (value > 0 and np.isfinite(value)):
@@ -101,6 +103,7 @@ class ValuePenalty(Method):
         """``max_iter``."""
         return self.max_iter
 
+    @checked
     def init(
         self,
         problem: ProblemPart,
@@ -126,7 +129,7 @@ class ValuePenalty(Method):
         state, policies, values = run_single(
             policy_values_steps(problem, parameterization, rewards, state), problem
         )
-        best = followers.best_responses(rewards, state.actions, state.memory)
+        best = followers.best_responses(rewards, state.actions, state.memory, checked=True)
         at = slopes_at(problem, x, policies, values, best)
         gaps = at.evaluation.follower_gaps
         size = problem.magnitude if problem.magnitude > 0.0 else 1.0
@@ -215,7 +218,7 @@ def slopes_at(
     if cost.policies is not None:
         gradient = gradient - problem.cost_weight * cost.policies
     answer = followers.deterministic_policies(best.actions)
-    answered = followers.evaluate(problem.rewards(payments), answer)
+    answered = followers.evaluate(problem.rewards(payments), answer, checked=True)
     occupancies = values.visits[:, :, None] * policies - answered.visits[:, :, None] * answer
     own, top = (followers.start_values(each.values) for each in (values, best))
     return Slopes(

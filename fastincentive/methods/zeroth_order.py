@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
+from fastincentive._checks import check_fields, checked
 from fastincentive._random import Rng, check_rng
 from fastincentive.errors import InputError, invalid
 from fastincentive.followers.followers import ResponseValues
@@ -82,6 +83,7 @@ class ZerothOrder(Method):
 
     def __post_init__(self) -> None:
         """Check the settings."""
+        check_fields(self)
         for name in ("radius", "last_radius", "step", "tolerance"):
             value = getattr(self, name)
             if not (value > 0 and np.isfinite(value)):
@@ -120,6 +122,7 @@ class ZerothOrder(Method):
         """Return the method with another source of random payments."""
         return replace(self, rng=rng)
 
+    @checked
     def init(
         self,
         problem: IncentiveProblem,
@@ -203,12 +206,15 @@ class _Objective:
         """Best responses (n, S, A), ties broken for the leader, and what is known of them."""
         problem, followers = self.problem, self.problem.followers
         rewards = problem.rewards(payments)
-        best = followers.best_responses(rewards, self._actions, self._memory)
+        best = followers.best_responses(rewards, self._actions, self._memory, checked=True)
         self._actions = best.actions
         policies = followers.deterministic_policies(best.actions)
         tied = self._tied(payments, best)
         # Ties where nobody comes change nothing, and those are most.
-        if tied.any() and (tied & (followers.evaluate(rewards, policies).visits > 0.0)).any():
+        if (
+            tied.any()
+            and (tied & (followers.evaluate(rewards, policies, checked=True).visits > 0.0)).any()
+        ):
             policies = break_ties(problem, payments, 1.0)
         return policies, best
 
@@ -236,7 +242,7 @@ class _Objective:
         """Evaluate both levels at payments at which followers can be answered for."""
         problem, followers = self.problem, self.problem.followers
         policies, best = self.respond(payments)
-        values = followers.evaluate(problem.rewards(payments), policies).values
+        values = followers.evaluate(problem.rewards(payments), policies, checked=True).values
         return StepReport(
             iteration=0,
             theta=policies,

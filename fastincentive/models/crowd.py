@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
+from fastincentive._checks import checked
 from fastincentive._machine import UNGUARDED, check_memory
 from fastincentive._random import Rng, check_rng
 from fastincentive.errors import invalid
@@ -26,6 +27,7 @@ BYTES = 120
 GOAL, LESSER_GOAL, SPREAD = 10.0, 8.0, 2.0
 
 
+@checked
 def city_map(size: int) -> str:
     """Draw a city: blocks between streets, the goal in the middle, a lesser goal in two corners.
 
@@ -43,6 +45,7 @@ def city_map(size: int) -> str:
     return "\n".join("".join(row) for row in rows)
 
 
+@checked
 def crowd(
     n: int = 100,
     rng: Rng = 0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastincentive._checks import checked
 from fastincentive._random import Rng, check_rng
 from fastincentive.errors import invalid
 from fastincentive.followers.followers import Followers
@@ -22,6 +23,7 @@ PEAK, WIDTH = 0.7, 0.1
 IDLE, CONSUME = 0, 1
 
 
+@checked
 def demand_response(
     n: int = 100,
     slots: int = 24,

@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike
 from scipy.special import expit
 
 from fastincentive._arrays import FloatArray
+from fastincentive._checks import checked
 from fastincentive.errors import invalid
 from fastincentive.followers.mdp import TabularMDP
 from fastincentive.leader.tables import JointReward
@@ -20,6 +21,7 @@ _SINK = 3
 _GOAL_REWARDS = (1.0, 2.0)
 
 
+@checked
 def example1(cost_weight: float = 1.0) -> IncentiveProblem:
     """Build Example 1 of the paper (Section 3.3, Figure 1).
 
@@ -65,6 +67,7 @@ def example1(cost_weight: float = 1.0) -> IncentiveProblem:
     )
 
 
+@checked
 def example1_objective(
     x: ArrayLike,
     parameterization: str = "direct",

@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fastincentive._checks import checked
 from fastincentive.errors import invalid
 from fastincentive.followers.followers import Followers
 from fastincentive.leader.base import LeaderReward
@@ -91,6 +92,7 @@ def lesser_goal_reward(grid: Grid, n: int) -> LabelReward:
     return LabelReward(labels, table / len(pairs))
 
 
+@checked
 def gridworld(
     layout: str = EXAMPLE_MAP,
     *,

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
+from fastincentive._checks import checked
 from fastincentive.errors import invalid
 from fastincentive.followers.mdp import TabularMDP
 
@@ -53,6 +54,7 @@ class Grid:
     starts: tuple[Cell, ...]
 
     @classmethod
+    @checked
     def parse(cls, layout: str) -> Grid:
         """Read a map; its rows are separated by line breaks or blanks.
 
@@ -61,8 +63,6 @@ class Grid:
         InputError
             If the map is empty, its rows differ in length, or it holds an unknown character.
         """
-        if not isinstance(layout, str):
-            raise invalid("layout", "a map as one string", type(layout).__name__)
         rows = tuple(layout.split())
         if not rows:
             raise invalid("layout", "a map with at least one row", "none")
@@ -134,6 +134,7 @@ class Grid:
         return divmod(int(state), len(self.rows[0]))
 
 
+@checked
 def grid_mdp(
     layout: str | Grid,
     slip: float = 0.1,

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastincentive._arrays import FloatArray
+from fastincentive._checks import checked
 from fastincentive.errors import invalid
 from fastincentive.models.grid import gridworld
 from fastincentive.problem.problem import IncentiveProblem
@@ -25,6 +26,7 @@ G...F.
 """
 
 
+@checked
 def paper_gridworld(
     slips: Sequence[float] = (0.1, 0.05),
     discount: float | Sequence[float] = 0.95,
@@ -79,6 +81,7 @@ def paper_gridworld(
     )
 
 
+@checked
 def paper_initial_policies(problem: IncentiveProblem, promise: float = 20.0) -> FloatArray:
     """Build the third initialisation of the paper's Table 1.
 

@@ -8,7 +8,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastincentive._arrays import FloatArray
+from fastincentive._arrays import LARGEST, FloatArray, as_floats
+from fastincentive._checks import checked, number
 from fastincentive.errors import invalid
 from fastincentive.followers.chains import settled_states
 from fastincentive.followers.followers import Followers
@@ -57,15 +58,17 @@ class LinearCost:
         If a price is negative or not finite.
     """
 
+    @checked
     def __init__(self, prices: ArrayLike = 1.0) -> None:
         self.prices = _rates("prices", prices)
 
     def value(self, payments: FloatArray) -> float:
         """C(x)."""
-        return float(np.sum(self.prices * payments))
+        return float(np.sum(self.prices * _payments(payments, self.prices)))
 
     def gradient(self, payments: FloatArray) -> FloatArray:
         """dC/dx, shape (k,)."""
+        payments = _payments(payments, self.prices)
         return np.broadcast_to(self.prices, payments.shape).astype(float)
 
 
@@ -85,17 +88,21 @@ class QuadraticCost:
         If a price or curvature is negative or not finite.
     """
 
+    @checked
     def __init__(self, prices: ArrayLike = 1.0, curvature: ArrayLike = 1.0) -> None:
         self.prices = _rates("prices", prices)
         self.curvature = _rates("curvature", curvature)
 
     def value(self, payments: FloatArray) -> float:
         """C(x)."""
+        payments = _payments(payments, self.prices, self.curvature)
         return float(np.sum((self.prices + self.curvature * payments) * payments))
 
     def gradient(self, payments: FloatArray) -> FloatArray:
         """dC/dx, shape (k,)."""
-        return np.asarray(self.prices + 2.0 * self.curvature * payments, float)
+        payments = _payments(payments, self.prices, self.curvature)
+        slope = self.prices + 2.0 * self.curvature * payments
+        return np.broadcast_to(slope, payments.shape).astype(float)
 
 
 class CustomCost:
@@ -109,6 +116,7 @@ class CustomCost:
         dC/dx, shape (k,).
     """
 
+    @checked
     def __init__(
         self,
         value: Callable[[FloatArray], float],
@@ -119,11 +127,11 @@ class CustomCost:
 
     def value(self, payments: FloatArray) -> float:
         """C(x)."""
-        return float(self._value(payments))
+        return number("the value of a CustomCost", self._value(_payments(payments).copy()))
 
     def gradient(self, payments: FloatArray) -> FloatArray:
         """dC/dx, shape (k,)."""
-        return np.array(self._gradient(payments), float)
+        return as_floats("the gradient of a CustomCost", self._gradient(_payments(payments).copy()))
 
 
 class ExpectedSpend:
@@ -152,15 +160,26 @@ class ExpectedSpend:
         If a price is negative or not finite.
     """
 
+    @checked
     def __init__(self, prices: ArrayLike = 1.0) -> None:
         self.prices = _rates("prices", prices)
 
 
+def _payments(payments: FloatArray, *rates: FloatArray) -> FloatArray:
+    """Return payments (k,) as floats, as many as there are rates."""
+    if type(payments) is not np.ndarray or payments.dtype != float:
+        payments = as_floats("payments", payments)
+    for each in rates:
+        if payments.ndim != 1 or (each.ndim and each.shape != payments.shape):
+            expected = f"shape {each.shape or '(k,)'}, one for each payment"
+            raise invalid("payments", expected, payments.shape)
+    return payments
+
+
 def _rates(argument: str, value: ArrayLike) -> FloatArray:
-    rates = np.array(value, float)
-    bad = ~((rates >= 0) & np.isfinite(rates))
-    if bad.any():
-        raise invalid(argument, "numbers >= 0 and finite", rates)
+    rates = as_floats(argument, value)
+    if not ((rates >= 0) & (rates <= LARGEST)).all():
+        raise invalid(argument, f"numbers >= 0 and at most {LARGEST:g}", rates)
     if rates.ndim > 1:
         raise invalid(argument, "a number or shape (k,)", rates.shape)
     return rates

@@ -10,11 +10,12 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from fastincentive._arrays import FloatArray
+from fastincentive._arrays import LARGEST, FloatArray, as_given, check_shape
 from fastincentive.errors import TruncationWarning, invalid
 from fastincentive.followers.chains import settled_states
 from fastincentive.followers.followers import Followers
 from fastincentive.followers.policies import uniform_over
+from fastincentive.followers.questions import MEANING
 from fastincentive.leader.base import BoundReward
 from fastincentive.problem import product_space
 from fastincentive.problem.doubling import MOST_TERMS
@@ -79,6 +80,8 @@ class LeaderSide:
         self.passes = ForwardPass(followers, leader, max_horizon)
         packed = followers.packed
         self.magnitude = leader.magnitude(self.label_mask(packed.initial >= 0))
+        if not self.magnitude <= LARGEST:
+            raise invalid("leader", f"rewards of at most {LARGEST:g} in size", self.magnitude)
         absorbed = self.label_mask(packed.absorbing[packed.model])
         self.free_when_absorbed = leader.magnitude(absorbed) == 0.0
         if discount == 1.0 and not self.free_when_absorbed:
@@ -124,6 +127,13 @@ class LeaderSide:
         """Whether a leader pass may take the product space, or two followers at once."""
         return self.passes.has_table or self.steps_before_doubling < self.max_horizon
 
+    def _as_kernels_take(self, policies: FloatArray) -> FloatArray:
+        """Return policies (n, S, A), single precision as it is; entries are not looked at."""
+        if getattr(policies, "dtype", None) == np.float32 and policies.flags.carray:
+            check_shape("policies", policies, self.followers.shape, MEANING)
+            return policies
+        return as_given("policies", policies, self.followers.shape, MEANING)
+
     def label_mask(self, states: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """(n, L) bool: the labels that the marked states (n, S) can show."""
         return self.passes.label_mask(states)
@@ -152,6 +162,7 @@ class LeaderSide:
         self, policies: FloatArray, gradient: bool = True, discount: float | None = None
     ) -> Generator[Query, Any, LeaderPass]:
         """As ``leader_pass``, for a shard of the followers that asks what it must know of all."""
+        policies = self._as_kernels_take(policies)
         stopping = self._stopping(gradient, discount, self._first_limit)
         gamma, limit = stopping.discount, stopping.limit
         short = self.passes.short(policies, stopping, gradient)
@@ -190,6 +201,7 @@ class LeaderSide:
         A ``gradient`` asks for more times than the value; ``measure`` asks for nothing but the
         horizon.
         """
+        policies = self._as_kernels_take(policies)
         stopping = self._stopping(gradient, discount, self.max_horizon if limit is None else limit)
         return self.passes.run(policies, stopping, gradient, measure=measure)
 
@@ -324,12 +336,12 @@ def _doubles(found: Forward, gamma: float) -> bool:
 
 
 def _warn_if_cut(what: str, horizon: int, truncation: float, relative: float | None = None) -> None:
-    """Warn where a public method of the problem was called, two calls further up."""
+    """Warn where a public method of the problem was called, above the check of its arguments."""
     if (truncation if relative is None else relative) > 1e-6:
         warnings.warn(
             f"the {what} was cut after {horizon} steps; what is left out is bounded by "
             f"{truncation:.3g}. Some policy is absorbed too slowly or never; raise "
             "max_horizon or use leader_discount < 1.",
             TruncationWarning,
-            stacklevel=4,
+            stacklevel=5,
         )

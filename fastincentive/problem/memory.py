@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from fastincentive._checks import checked
 from fastincentive._machine import check_memory, text_size
 from fastincentive._tables import text_table
 from fastincentive.followers.best_responses import recall_bytes
@@ -87,6 +88,7 @@ class MemoryEstimate:
         """All parts: what a solve needs."""
         return sum(size for _, size in self._parts())
 
+    @checked
     def raise_if_too_large(self, available: float | None = None) -> MemoryEstimate:
         """Return the estimate itself, or raise if a solve needs more than there is.
 

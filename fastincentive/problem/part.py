@@ -9,14 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
+from fastincentive._checks import checked, number
 from fastincentive.errors import InputError
 from fastincentive.followers.followers import Followers, OptimalActions, ResponseValues
 from fastincentive.leader.base import BoundReward
+from fastincentive.problem.bound_payments import ROUNDING, BoundPayments
 from fastincentive.problem.costs import Cost, ExpectedSpend
 from fastincentive.problem.evaluation import Evaluation
 from fastincentive.problem.leader_side import LeaderSide
 from fastincentive.problem.passes import ForwardPass, LeaderPass
-from fastincentive.problem.payments import ROUNDING, BoundPayments
 from fastincentive.problem.queries import Query
 from fastincentive.problem.spending import CostPass, CostSlopes, Spending
 
@@ -134,10 +135,11 @@ class ProblemPart:
         """As ``leader_pass``, asking what must be known of all followers."""
         return self.leader_side.leader_pass_steps(policies, gradient, discount)
 
+    @checked
     def cost_pass(
         self, payments: FloatArray, policies: FloatArray, gradient: bool = True
     ) -> CostPass:
-        """C and its derivatives; nothing is checked. Without ``gradient`` dC/dx is empty."""
+        """C and its derivatives; entries are not checked. Without ``gradient`` dC/dx is empty."""
         return self.spending.cost_pass(payments, policies, gradient)
 
     def cost_slopes_steps(
@@ -148,13 +150,16 @@ class ProblemPart:
 
     def net(self, leader_value: float, cost: float) -> float:
         """Return f = V - w C: the leader's value less what the payments cost it."""
+        leader_value, cost = number("leader_value", leader_value), number("cost", cost)
         # Without a weight an infinite cost counts nothing.
         return leader_value - self.cost_weight * cost if self.cost_weight else leader_value
 
+    @checked
     def affords(self, cost: float, slack: float = ROUNDING) -> bool:
         """Whether the budget, if there is one, allows this cost of all followers."""
         return self.budget is None or cost <= self.budget * (1.0 + slack)
 
+    @checked
     def net_objective(self, leader_value: float, cost: float) -> float:
         """Return f = V - w C, or -inf where the budget does not allow this cost."""
         return self.net(leader_value, cost) if self.affords(cost) else -np.inf

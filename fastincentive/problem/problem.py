@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastincentive._arrays import FloatArray
-from fastincentive.errors import InputError, invalid
+from fastincentive._checks import checked
+from fastincentive.errors import InputError, invalid, shown
 from fastincentive.followers.followers import Followers
 from fastincentive.followers.mdp import TabularMDP
 from fastincentive.leader.base import LeaderReward
@@ -65,6 +66,7 @@ class IncentiveProblem(ProblemPart):
         If the parts do not fit together.
     """
 
+    @checked
     def __init__(
         self,
         followers: Followers | Sequence[TabularMDP],
@@ -132,6 +134,7 @@ class IncentiveProblem(ProblemPart):
             f"cost_weight={self.cost_weight})"
         )
 
+    @checked
     def replace(
         self,
         *,
@@ -185,6 +188,7 @@ class IncentiveProblem(ProblemPart):
 
     # -- the leader ---------------------------------------------------------------------------
 
+    @checked
     def leader_value(self, policies: ArrayLike) -> float:
         """V(pi): the leader's expected discounted reward under policies (n, S, A), eq. 1.
 
@@ -193,6 +197,7 @@ class IncentiveProblem(ProblemPart):
         checked = self.followers.check_policies(policies, single=not self.small)
         return self.leader_side.leader_pass(checked, gradient=False, warn=True).value
 
+    @checked
     def leader_gradient(self, policies: ArrayLike) -> FloatArray:
         """dV/dpi (n, S, A): every policy entry a free variable; 0 at unavailable actions.
 
@@ -209,6 +214,7 @@ class IncentiveProblem(ProblemPart):
         assert gradient is not None  # for the type checker: gradient=True returns one
         return gradient
 
+    @checked
     def joint_occupancy(
         self, policies: ArrayLike, method: str = "auto", max_gib: float = 2.0
     ) -> FloatArray:
@@ -235,6 +241,7 @@ class IncentiveProblem(ProblemPart):
         self.refuse_types("joint_occupancy")
         return self.leader_side.joint_occupancy(checked, method, max_gib)
 
+    @checked
     def joint_values(self, policies: ArrayLike, max_gib: float = 2.0) -> FloatArray:
         """Leader's value W(s_1, ..., s_n) from every joint state, (S,)*n.
 
@@ -269,6 +276,7 @@ class IncentiveProblem(ProblemPart):
         self.refuse_types("joint_values")
         return self.leader_side.joint_values(checked, max_gib)
 
+    @checked
     def forward(
         self,
         policies: FloatArray,
@@ -282,10 +290,15 @@ class IncentiveProblem(ProblemPart):
         A ``gradient`` asks for more times than the value; ``measure`` asks for nothing but the
         horizon.
         """
+        if limit is not None and limit < 1:
+            raise invalid("limit", "a positive integer", limit)
+        if discount is not None and not 0.0 <= discount <= 1.0:
+            raise invalid("discount", "a number in [0, 1]", discount)
         return self.leader_side.forward(policies, limit, discount, gradient, measure)
 
     # -- the cost -----------------------------------------------------------------------------
 
+    @checked
     def cost_at(self, payments: ArrayLike, policies: ArrayLike) -> float:
         """C at payments (k,) and policies (n, S, A), whether they keep the budget or not.
 
@@ -297,6 +310,7 @@ class IncentiveProblem(ProblemPart):
         x, checked = self._check_point(payments, policies)
         return self.cost_pass(x, checked, gradient=False).value
 
+    @checked
     def cost_gradient(
         self, payments: ArrayLike, policies: ArrayLike
     ) -> tuple[FloatArray, FloatArray | None]:
@@ -314,6 +328,7 @@ class IncentiveProblem(ProblemPart):
         found = self.cost_pass(*self._check_point(payments, policies))
         return found.payments, found.policies
 
+    @checked
     def expected_spend(self, payments: ArrayLike, policies: ArrayLike) -> float:
         """Compute the expected total paid out, discounted by the leader, whatever the cost.
 
@@ -333,6 +348,7 @@ class IncentiveProblem(ProblemPart):
         x, checked = self._check_point(payments, policies)
         return self.spending.expected(x, checked)
 
+    @checked
     def within_budget(self, payments: ArrayLike, policies: ArrayLike, slack: float = 1e-9) -> bool:
         """Whether C at this point is at most the budget, up to the relative ``slack``.
 
@@ -352,6 +368,7 @@ class IncentiveProblem(ProblemPart):
 
     # -- memory -------------------------------------------------------------------------------
 
+    @checked
     def memory_estimate(
         self, policies: ArrayLike | None = None, engine: Engine | None = None
     ) -> MemoryEstimate:
@@ -390,12 +407,15 @@ class IncentiveProblem(ProblemPart):
         True
         """
         checked = None if policies is None else self.followers.check_policies(policies)
+        if engine is not None and not hasattr(engine, "largest_shard"):
+            raise invalid("engine", "engines.Local() or engines.Dask(client)", shown(engine))
         horizon, doubled = self.leader_side.gradient_horizon(checked)
         counted = self if engine is None else engine.largest_shard(self)
         return estimate_memory(counted, horizon, doubled)
 
     # -- both levels --------------------------------------------------------------------------
 
+    @checked
     def evaluate(self, payments: ArrayLike, policies: ArrayLike) -> Evaluation:
         """Leader's value, cost, objective, follower values and gaps, and feasibility at a point.
 
@@ -408,7 +428,9 @@ class IncentiveProblem(ProblemPart):
         checked = self.followers.check_policies(policies)
         leader = self.leader_side.leader_pass(checked, gradient=False, warn=True)
         rewards = self.rewards(x)
-        values = self.followers.start_values(self.followers.evaluate(rewards, checked).values)
+        values = self.followers.start_values(
+            self.followers.evaluate(rewards, checked, checked=True).values
+        )
         best = self.followers.start_values(self.followers.best_responses(rewards).values)
         cost = self.cost_pass(x, checked, gradient=False).value
         return self.assemble(leader, cost, values, best)

@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
+from fastincentive._checks import check_fields, checked
 from fastincentive._random import Rng, renamed_seed, seed_of
 from fastincentive.errors import InputError, invalid
 from fastincentive.followers.followers import PolicyValues
 from fastincentive.followers.parameterization import Direct, Parameterization, Softmax
+from fastincentive.followers.questions import check_rewards
 from fastincentive.kernels import sampling as kernels
 from fastincentive.problem.part import ProblemPart
 
@@ -129,6 +131,7 @@ class Reinforce:
 
     def __post_init__(self, seed: int | None) -> None:
         """Check the settings."""
+        check_fields(self)
         if self.trajectories < 2:
             raise invalid("trajectories", "an integer of at least 2", self.trajectories)
         if self.horizon is not None and self.horizon < 1:
@@ -142,6 +145,7 @@ class Reinforce:
         rng = renamed_seed(self.rng, seed, stacklevel=4)
         object.__setattr__(self, "rng", seed_of(rng))
 
+    @checked
     def estimate(
         self,
         problem: ProblemPart,
@@ -168,6 +172,10 @@ class Reinforce:
         InputError
             If the policies are none, or there are types of followers with counts above 1.
         """
+        if iteration < 0:
+            raise invalid("iteration", "an integer >= 0", iteration)
+        if rewards is not None:
+            rewards = check_rewards(rewards, problem.followers.shape, problem.followers.packed)
         problem.refuse_types("sampled trajectories")
         policies = problem.followers.check_policies(policies)
         followers, packed = problem.followers, problem.followers.packed

@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastincentive._arrays import FloatArray
+from fastincentive._arrays import FloatArray, as_given
 from fastincentive.followers.followers import Followers
+from fastincentive.followers.questions import MEANING
+from fastincentive.problem.bound_payments import BoundPayments
 from fastincentive.problem.costs import (
     Cost,
     ExpectedSpend,
@@ -18,7 +20,6 @@ from fastincentive.problem.costs import (
     QuadraticCost,
     expected_payouts,
 )
-from fastincentive.problem.payments import BoundPayments
 from fastincentive.problem.queries import Query, SequentialReduce, SlopeOfCost
 
 __all__ = ["CostPass", "CostSlopes", "Spending"]
@@ -92,7 +93,7 @@ class Spending:
     def cost_pass(
         self, payments: FloatArray, policies: FloatArray, gradient: bool = True
     ) -> CostPass:
-        """C and its derivatives; nothing is checked. Without ``gradient`` dC/dx is empty."""
+        """C and its derivatives; entries are not checked. Without ``gradient`` dC/dx is empty."""
         if isinstance(self.cost, ExpectedSpend):
             spent = self._spent(self.cost, payments, policies)
             if not gradient:
@@ -100,8 +101,9 @@ class Spending:
             paid = self.payments.pull_back(spent.visits * policies)
             slope = self.cost.prices * paid
             return CostPass(float(spent.values.sum()), slope, spent.visits * spent.q_values)
-        slope = self.cost.gradient(payments) if gradient else np.empty(0)
-        return CostPass(self.cost.value(payments), slope, None)
+        # Copies: what a cost of someone's own writes into them changes nothing.
+        slope = self.cost.gradient(payments.copy()) if gradient else np.empty(0)
+        return CostPass(self.cost.value(payments.copy()), slope, None)
 
     def cost_slopes_steps(
         self, payments: FloatArray, policies: FloatArray
@@ -111,7 +113,7 @@ class Spending:
             if self.asks:
                 slope = yield SlopeOfCost(self.variables, payments)
             else:
-                slope = self.cost.gradient(payments)
+                slope = self.cost.gradient(payments.copy())
             return CostSlopes(slope, None, None)
         spent = self._spent(self.cost, payments, policies)
         if self.payments.shared:
@@ -136,6 +138,7 @@ class Spending:
         return _Spent(counts * found.values, visits, q_values)
 
     def _payouts(self, payments: FloatArray, policies: FloatArray) -> Payouts:
+        policies = as_given("policies", policies, self.followers.shape, MEANING)
         return expected_payouts(
             self.followers,
             self.payments.side_payments(payments),

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastincentive._arrays import FloatArray
+from fastincentive._checks import checked
 from fastincentive.errors import InfeasiblePolicyError, invalid
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.responses.support_explained import explain
@@ -54,6 +55,7 @@ class CheapestPayments:
     price_of_margin: float
 
 
+@checked
 def cheapest_payments(
     problem: IncentiveProblem, policies: ArrayLike, margin: float = 0.0
 ) -> CheapestPayments:
@@ -113,7 +115,7 @@ def cheapest_payments(
     target = problem.followers.check_policies(policies)
     if not (margin >= 0 and np.isfinite(margin)):
         raise invalid("margin", "a finite number >= 0", margin)
-    visited = problem.followers.evaluate(problem.followers.rewards, target).visits > 0
+    visited = problem.followers.evaluate(problem.followers.rewards, target, checked=True).visits > 0
     competing = competing_actions(problem, target, visited)
     if margin > 0:
         check_absorbed(problem, target, visited)
@@ -142,7 +144,9 @@ def supporting_payments(
     ``fallback``, at which a non-linear cost is linearised. Where there is a budget that these
     payments break, all keep it.
     """
-    visited = problem.followers.evaluate(problem.followers.rewards, policies).visits > 0
+    visited = (
+        problem.followers.evaluate(problem.followers.rewards, policies, checked=True).visits > 0
+    )
     task = SupportTask(problem, problem.followers, policies, visited, np.zeros(policies.shape))
     x, supported = support_at_prices(task, task.prices(fallback), fallback)
     if not task.within_budget(x):

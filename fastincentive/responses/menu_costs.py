@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
 from fastincentive.followers.followers import Followers
+from fastincentive.problem.bound_payments import ROUNDING
 from fastincentive.problem.costs import ExpectedSpend, LinearCost, QuadraticCost, expected_payouts
-from fastincentive.problem.payments import ROUNDING
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.responses.menus import Menus, side_payments
 

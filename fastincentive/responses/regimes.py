@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastincentive._arrays import FloatArray
+from fastincentive._checks import checked
 from fastincentive.errors import invalid
 from fastincentive.followers.followers import Followers
 from fastincentive.followers.mdp import TabularMDP, as_mdp
@@ -154,15 +155,18 @@ class Regimes:
         """Payments (K,) at which the response changes, the start of the line excluded."""
         return np.unique(self.lower[self.lower > 0.0])
 
+    @checked
     def optimal(self, t: float) -> NDArray[np.int64]:
         """Numbers of the responses that are optimal at t: several where they tie."""
         return np.flatnonzero((self.lower <= t) & (t <= self.upper))
 
+    @checked
     def value(self, t: float) -> float:
         """V*(t) from the initial distribution: the largest of the lines."""
         return float((self.start_values + self.slopes * (t - self.lower)).max())
 
 
+@checked
 def follower_regimes(mdp: TabularMDP, direction: ArrayLike, upper: float = np.inf) -> Regimes:
     """Find every best response of a follower whose reward is R + t D, for 0 <= t <= upper.
 

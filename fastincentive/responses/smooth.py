@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastincentive._arrays import FloatArray
+from fastincentive._checks import checked
 from fastincentive.errors import invalid
 from fastincentive.followers.followers import Followers
 from fastincentive.followers.single import soft_responses, uniform_policies
@@ -106,6 +107,7 @@ def check_model(response: str, temperature: float | None, smooth: bool = False) 
         raise invalid("temperature", "a finite number > 0, in units of reward", temperature)
 
 
+@checked
 def follower_responses(
     problem: IncentiveProblem,
     payments: ArrayLike,
@@ -151,7 +153,7 @@ def follower_responses(
         assert temperature is not None  # for the type checker
         found = answer(followers, rewards, response, temperature)
         policies, values, q_values = found.policies, found.values, found.q_values
-    evaluated = followers.evaluate(rewards, policies)
+    evaluated = followers.evaluate(rewards, policies, checked=True)
     return FollowerResponses(
         policies=policies,
         values=evaluated.values,
@@ -162,6 +164,7 @@ def follower_responses(
     )
 
 
+@checked
 def hypergradient(
     problem: IncentiveProblem,
     payments: ArrayLike,

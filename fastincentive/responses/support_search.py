@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fastincentive._arrays import FloatArray
 from fastincentive.errors import InputError
 from fastincentive.kernels.packed import TIE
-from fastincentive.problem.payments import BoundPayments
+from fastincentive.problem.bound_payments import BoundPayments
 from fastincentive.responses.support_programme import SupportProgramme
 from fastincentive.responses.support_task import BoolArray, SupportTask
 

@@ -13,7 +13,7 @@ from fastincentive.errors import InfeasiblePolicyError
 from fastincentive.followers.followers import Followers
 from fastincentive.followers.mdp import TabularMDP
 from fastincentive.followers.transition import TransitionModel
-from fastincentive.problem.payments import BoundPayments
+from fastincentive.problem.bound_payments import BoundPayments
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.responses.ties import unit_of_reward
 
@@ -67,10 +67,10 @@ class SupportTask:
         Only those in ``who`` get the bonus: for the others it might be earned for ever.
         """
         rewards = self.problem.rewards(x) + np.where(who[:, None, None], self.bonus, 0.0)
-        own = self.followers.evaluate(rewards, self.policies)
+        own = self.followers.evaluate(rewards, self.policies, checked=True)
         best = self.followers.best_responses(rewards)
         answer = self.followers.deterministic_policies(best.actions)
-        other = self.followers.evaluate(rewards, answer)
+        other = self.followers.evaluate(rewards, answer, checked=True)
         gap = self.followers.start_values(other.values - own.values)
         occupancy = own.visits[:, :, None] * self.policies - other.visits[:, :, None] * answer
         return gap, self.payments.compress(occupancy)

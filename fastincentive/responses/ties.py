@@ -143,7 +143,7 @@ def _on_optimal_actions(
         worth, best.values, np.full(problem.n, 0.5), np.where(tied, start, 0.0), kept
     )
     try:
-        values = followers.start_values(followers.evaluate(rewards, kept).values)
+        values = followers.start_values(followers.evaluate(rewards, kept, checked=True).values)
     except ImproperPolicyError:
         return None
     short = followers.start_values(best.values) - values

@@ -41,5 +41,5 @@ def warn_unless_done(status: Status, message: str, report: StepReport) -> None:
             f"the ascent {message} (residual {report.residual:.2e}, largest gap "
             f"{report.evaluation.follower_gaps.max():.2e})",
             ConvergenceWarning,
-            stacklevel=3,
+            stacklevel=4,
         )

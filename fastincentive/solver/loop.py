@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastincentive._arrays import FloatArray
+from fastincentive._checks import checked
 from fastincentive._random import Rng
 from fastincentive.certificates.stationarity import stationarity
 from fastincentive.engines import Engine, Local, Run
@@ -33,6 +34,7 @@ from fastincentive.solver.watch import Watch
 __all__ = ["solve"]
 
 
+@checked
 def solve(
     problem: IncentiveProblem,
     method: Method | None = None,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fastincentive._checks import check_fields
 from fastincentive.errors import InputError, invalid
 
 __all__ = ["StrongStackelberg", "WeakStackelberg", "renamed_objective"]
@@ -38,6 +39,7 @@ class WeakStackelberg:
 
     def __post_init__(self) -> None:
         """Check the margin."""
+        check_fields(self)
         if not (self.margin > 0 and np.isfinite(self.margin)):
             raise invalid("margin", "a finite number > 0", self.margin)
 
@@ -54,5 +56,5 @@ def renamed_objective(tie_breaking: Any, objective: Any) -> Any:
         return tie_breaking
     if tie_breaking is not None:
         raise InputError("objective: expected none beside tie_breaking, which is its new name")
-    warnings.warn("objective is now called tie_breaking", DeprecationWarning, stacklevel=3)
+    warnings.warn("objective is now called tie_breaking", DeprecationWarning, stacklevel=4)
     return objective

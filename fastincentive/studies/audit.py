@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastincentive._arrays import FloatArray
+from fastincentive._checks import checked
 from fastincentive._random import Rng, renamed_seed, seed_of
 from fastincentive._tables import small, text_table
-from fastincentive.errors import invalid
+from fastincentive.errors import invalid, shown
 from fastincentive.followers.parameterization import Direct, Parameterization, Softmax
 from fastincentive.followers.single import uniform_policies
 from fastincentive.problem.problem import IncentiveProblem
@@ -57,20 +58,28 @@ class GradientAudit:
     difference: float
     differences: int
 
+    @checked
     def bias(self, name: str) -> FloatArray:
         """Errors of an estimate in units of its standard error, in entries that have one."""
-        found = self.estimates[name]
+        found = self._named(name)
         seen = found.standard_error > 0.0
         return np.asarray((found.gradient - self.exact)[seen] / found.standard_error[seen])
 
+    def _named(self, name: str) -> GradientEstimate:
+        if name not in self.estimates:
+            raise invalid("name", f"one of {list(self.estimates)}", shown(name))
+        return self.estimates[name]
+
+    @checked
     def within(self, name: str) -> float:
         """Share of the entries within four standard errors of the exact ones."""
         off = np.abs(self.bias(name))
         return float((off <= WITHIN).mean()) if off.size else 1.0
 
+    @checked
     def variance(self, name: str) -> float:
         """Variance of one trajectory's estimate, summed over all entries."""
-        found = self.estimates[name]
+        found = self._named(name)
         return float((found.standard_error**2).sum() * found.trajectories)
 
     def __str__(self) -> str:
@@ -110,6 +119,7 @@ class GradientAudit:
         )
 
 
+@checked
 def audit_gradients(
     problem: IncentiveProblem,
     policies: ArrayLike | None = None,

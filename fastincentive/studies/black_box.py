@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastincentive._arrays import FloatArray
+from fastincentive._checks import checked
 from fastincentive._random import Rng, renamed_seed, seed_of
 from fastincentive.errors import invalid
 from fastincentive.followers.followers import Followers
@@ -51,6 +52,7 @@ class ModelUncertainty:
         return "\n".join(rows)
 
 
+@checked
 def model_uncertainty(
     problem: IncentiveProblem,
     payments: ArrayLike,
@@ -114,6 +116,7 @@ def model_uncertainty(
     return ModelUncertainty(*found)
 
 
+@checked
 def solve_estimated(
     problem: IncentiveProblem,
     estimates: Sequence[EstimatedMDP | None],

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastincentive._arrays import FloatArray
+from fastincentive._checks import checked
 from fastincentive._progress import progress_bar
 from fastincentive._tables import text_table
 from fastincentive.errors import InputError, invalid
@@ -104,6 +105,7 @@ class ParetoFront:
         return text_table(header, rows, "r" * (len(header) - 1) + "l")
 
 
+@checked
 def pareto(
     problem: IncentiveProblem,
     weights: ArrayLike | None = None,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fastincentive._checks import checked
 from fastincentive._progress import progress_bar
 from fastincentive._random import check_rng
 from fastincentive.errors import InputError, invalid
@@ -21,6 +22,7 @@ from fastincentive.studies.sweep_workers import Outcome, Parcel, Runs, run_elsew
 __all__ = ["sweep"]
 
 
+@checked
 def sweep(
     problems: IncentiveProblem | Sequence[IncentiveProblem],
     settings: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
