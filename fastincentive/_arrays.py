@@ -128,7 +128,8 @@ def as_counts(argument: str, value: object) -> NDArray[np.int64]:
     bad = (array < 1) | (array >= 2**31)
     if bad.any():
         k = int(np.argmax(bad))
-        raise invalid(argument, "positive integers below 2^31", array[k], f"type {k}")
+        expected = "positive integers" + " below 2^31" * bool(array[k] > 0)
+        raise invalid(argument, expected, array[k], f"type {k}")
     found = as_integers(argument, array)
     if found.sum() >= 2**31:
         raise invalid(argument, "fewer than 2^31 followers in all", int(found.sum()))

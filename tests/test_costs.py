@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 import fastincentive as fi
 from fastincentive.certificates.stationarity import _Cone
 from fastincentive.kernels import simplex
-from fastincentive.problem.payments import ROUNDING as BUDGET_ROUNDING
+from fastincentive.problem.bound_payments import ROUNDING as BUDGET_ROUNDING
 
 # Costs of the payments alone
 

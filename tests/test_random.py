@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import fastincentive as fi
+from fastincentive._checks import checked
 from fastincentive._random import check_rng, renamed_seed, seed_of
 from fastincentive.errors import InputError
 
@@ -47,6 +48,7 @@ def _moved_on(seed):
 
 
 def test_the_old_name_warns_where_the_function_is_called():
+    @checked
     def public(rng=0, seed=None):
         return renamed_seed(rng, seed)
 

@@ -257,7 +257,7 @@ def test_errors(problem, monkeypatch):
         (([problem, 3],), r"problems\[1\]: expected an IncentiveProblem, got int"),
         ((problem, 3), "settings: expected a mapping or a sequence, got 3"),
         ((problem, []), "settings: expected at least one dict, got none"),
-        ((problem, [{}, 3]), "settings: expected dicts of keyword arguments, got int at item 1"),
+        ((problem, [{}, 3]), r"settings\[1\]: expected a mapping, got int"),
         ((problem, [{3: 4}]), "settings: expected dicts of keyword arguments, got dict at item 0"),
         (([problem] * 2, [{}] * 3), "settings: expected one dict for each of 2 problems, got 3"),
         (
@@ -268,7 +268,7 @@ def test_errors(problem, monkeypatch):
         with pytest.raises(InputError, match=message):
             fi.sweep(*arguments)
     for arguments, message in (
-        ({"executor": 3}, "executor: expected a concurrent.futures.Executor, got int"),
+        ({"executor": 3}, "executor: expected an Executor, got int"),
         ({"solve": 3}, "solve: expected a function of a problem, got int"),
         ({"threads_per_item": 0}, "threads_per_item: expected a positive integer, got 0"),
         ({"checkpoint": "file"}, "checkpoint: expected one file for each item"),

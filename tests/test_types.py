@@ -120,7 +120,7 @@ def test_errors():
     mdps = list(types.followers)
     for counts, message in (
         ([1, 2], r"counts: expected shape \(3,\), one per type, got \(2,\)"),
-        ([1, 0, 2], "counts: expected positive integers .*, got 0 at type 1"),
+        ([1, 0, 2], "counts: expected positive integers, got 0 at type 1"),
         ([1.0, 2.0, 1.0], "counts: expected positive integers"),
     ):
         with pytest.raises(fi.InputError, match=message):

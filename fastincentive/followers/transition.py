@@ -111,6 +111,14 @@ class TransitionModel:
         """(S,) bool: states that no available action leaves."""
         return self._levels[2]
 
+    def left_with(self, actions: NDArray[np.bool_]) -> TransitionModel:
+        """Return the model in which only these actions (S, A) are available, of those that are."""
+        kept = actions & self.available
+        length = np.diff(self.row_start)
+        entries = np.repeat(kept.reshape(-1), length)
+        start = np.concatenate([[0], np.cumsum(length * kept.reshape(-1))])
+        return TransitionModel(start, self.successor[entries], self.probability[entries], kept)
+
     @cached_property
     def absorbing(self) -> NDArray[np.bool_]:
         """(S,) bool: states of the closed classes of the graph of all available actions."""

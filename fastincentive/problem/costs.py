@@ -13,7 +13,6 @@ from fastincentive._checks import checked, number
 from fastincentive.errors import invalid
 from fastincentive.followers.chains import settled_states
 from fastincentive.followers.followers import Followers
-from fastincentive.followers.transition import TransitionModel
 from fastincentive.kernels import bellman
 from fastincentive.kernels.packed import TINY_PIVOT, Packed
 
@@ -248,9 +247,7 @@ def expected_payouts(
     for i in np.flatnonzero(lasting).tolist():
         # Exact up to the closed classes of the follower's own chain.
         model = followers[i].transition
-        ended = TransitionModel(
-            model.row_start, model.successor, model.probability, taken[i] > 0.0
-        ).absorbing
+        ended = model.left_with(taken[i] > 0.0).absorbing
         alone = Followers([followers[i]]).packed
         alone = alone._replace(absorbing=ended[None], discount=np.ones(1))
         before = _evaluate(alone, rates[i : i + 1], policies[i : i + 1])
