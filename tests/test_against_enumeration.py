@@ -78,6 +78,19 @@ def test_one_payment_for_each_follower(count):
 
 
 @FEW_AND_MANY
+def test_discounts_near_one(count):
+    for seed, model in models(count, most=0.9999):
+        check(fi.global_optimum(model.problem()), optimum(model)[0], seed)
+    for seed, model in models(count, most=0.9999, one=True):
+        solution = fi.solve(model.problem(), method=fi.RegimeAscent())
+        # Sums over time that end before they have faded cannot tell responses apart.
+        complete = solution.refinement.complete
+        assert complete or model.leader_discount > 0.99
+        found = SimpleNamespace(objective=solution.objective, complete=complete)
+        check(found, optimum(model)[0], seed)
+
+
+@FEW_AND_MANY
 def test_one_tariff_for_all(count):
     for seed in range(count):
         rng = np.random.default_rng([seed, 78])
@@ -327,3 +340,13 @@ def test_what_too_many_steps_leave_open_is_not_called_exact():
     near = fi.worst_near_response(problem, 0.0, 1.0)
     assert not near.exact
     assert near.leader_value <= -1.0 + 1e-6
+
+
+def test_vertices_are_exact_where_values_are_large():
+    # At discount 0.9999 a payment off by 1e-12 of the largest one buys nothing.
+    rng = np.random.default_rng([5109, 77])
+    rng.integers(1, 3)
+    model = random_model(rng, 1, int(rng.integers(1, 4)), most=0.9999)
+    found = fi.global_optimum(model.problem())
+    assert found.complete
+    assert_close(found.objective, optimum(model)[0], 1e-9)

@@ -17,7 +17,7 @@ from fastincentive.certificates.value_vertices import vertex_lines
 from fastincentive.errors import invalid
 from fastincentive.problem.costs import ExpectedSpend, LinearCost, QuadraticCost
 from fastincentive.problem.problem import IncentiveProblem
-from fastincentive.responses.menus import Menus, check_unshared, collect, coordinate_lines
+from fastincentive.responses.menus import Menus, certain, check_unshared, collect, coordinate_lines
 from fastincentive.responses.search import Search
 
 __all__ = ["GlobalOptimum", "RunnerUp", "global_optimum"]
@@ -184,7 +184,7 @@ def global_optimum(
         ),
         complete=(
             listed
-            and menus.complete
+            and certain(problem, menus.complete, menus.tail)
             and tree.done
             and _cost_grows(problem, menus)
             and bound_beyond(problem, menus) < best_value

@@ -11,6 +11,7 @@ at a vertex.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial import HalfspaceIntersection, QhullError
 
 from fastincentive._arrays import FloatArray
@@ -22,8 +23,10 @@ from fastincentive.responses.regimes import repeat
 
 __all__ = ["vertex_lines"]
 
-#: Pieces that differ by less than this share of the unit of reward count as one.
+#: Pieces that differ by less than this share of their values count as one.
 RESOLUTION = 1e-10
+#: Vertices are found up to this share of the box.
+DIGITS = 1e-13
 
 
 def vertex_lines(
@@ -74,22 +77,24 @@ def _vertices(
 
     slopes = np.empty((0, free.size))
     constants = np.empty(0)
-    unit = 1e-300
     while True:
-        # In shares of the box, so that neither payments nor values have a scale of their own.
-        values, slope = _responses(problem, i, spread(points))
+        # In shares of the box, so that payments have no scale of their own.
+        values, slope, constant = _responses(problem, i, spread(points))
         slope = (slope * (high - low))[:, free]
-        unit = max(unit, float(np.abs(values).max()))
         known = (slopes @ points.T + constants[:, None]).max(axis=0, initial=-np.inf)
-        above = values > known + RESOLUTION * unit
+        above = values > known + RESOLUTION * np.maximum(np.abs(values), np.abs(constant))
         if not above.any():
-            return spread(points), True
-        if slopes.shape[0] > most:
+            exact = np.array([_polished(each, slopes, constants) for each in points])
+            return spread(exact), True
+        count = slopes.shape[0]
+        slopes = np.concatenate([slopes, slope[above]])
+        constants = np.concatenate([constants, constant[above]])
+        kept = _different(slopes, constants)
+        slopes, constants = slopes[kept], constants[kept]
+        # Where no piece is new, rounding hides what there is to find.
+        if not count < kept.size <= most:
             return spread(points), False
-        fresh = np.column_stack([slope[above], (values - (slope * points).sum(axis=1))[above]])
-        joined = np.concatenate([np.column_stack([slopes, constants]), fresh])
-        _, kept = np.unique(np.round(joined / unit, 12), axis=0, return_index=True)
-        slopes, constants = joined[kept, :-1], joined[kept, -1]
+        unit = max(float(np.abs(values).max()), 1e-300)
         try:
             points = _envelope_vertices(slopes / unit, constants / unit)
         except QhullError:
@@ -97,10 +102,44 @@ def _vertices(
             return spread(points), False
 
 
+def _different(slopes: FloatArray, constants: FloatArray) -> NDArray[np.int64]:
+    """Which pieces to keep of those that are the same up to rounding."""
+    sizes = np.append(np.abs(slopes).max(axis=0), np.abs(constants).max())
+    rows = np.column_stack([slopes, constants]) / np.where(sizes > 0.0, sizes, 1.0)
+    return np.asarray(np.unique(np.round(rows, 12), axis=0, return_index=True)[1])
+
+
+def _polished(point: FloatArray, slopes: FloatArray, constants: FloatArray) -> FloatArray:
+    """Move a vertex (K,) to where the pieces that meet there meet exactly, within the box."""
+    inside = (point > 0.0) & (point < 1.0)
+    for _ in range(2):
+        values = slopes @ point + constants
+        top = int(np.argmax(values))
+        size = np.abs(constants) + np.abs(slopes) @ (point + DIGITS / RESOLUTION)
+        below = values[top] - values
+        rows: list[FloatArray] = []
+        short: list[float] = []
+        for k in np.argsort(below)[1:].tolist():
+            if len(rows) == inside.sum() or below[k] > RESOLUTION * (size[k] + size[top]):
+                break
+            row = (slopes[k] - slopes[top])[inside]
+            length = float(np.linalg.norm(row))
+            # One more condition, unless it says the same as those that are nearer.
+            if length > 0.0 and np.linalg.matrix_rank([*rows, row / length], 1e-6) > len(rows):
+                rows.append(row / length)
+                short.append(below[k] / length)
+        if not rows:
+            break
+        point = point.copy()
+        change = np.linalg.lstsq(np.array(rows), np.array(short), rcond=None)[0]
+        point[inside] = np.clip(point[inside] + change, 0.0, 1.0)
+    return point
+
+
 def _responses(
     problem: IncentiveProblem, i: int, points: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Mean optimal value (m,) at payments (m, K), and its slope there (m, K)."""
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Mean optimal value (m,) at payments (m, K), its slope there (m, K), its part unpaid (m,)."""
     followers, payments = problem.followers, problem.payments
     count = len(points)
     owner = np.full(count, i)
@@ -130,7 +169,8 @@ def _responses(
     slope = np.stack(
         [occupancy[:, index == k].sum(axis=1) for k in payments.reach[i][: points.shape[1]]], axis=1
     )
-    return np.asarray(values @ start), slope
+    unpaid = occupancy @ np.where(followers.available[i], followers.rewards[i], 0.0).reshape(-1)
+    return np.asarray(values @ start), slope, unpaid
 
 
 def _envelope_vertices(slopes: FloatArray, constants: FloatArray) -> FloatArray:

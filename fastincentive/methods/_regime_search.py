@@ -20,6 +20,7 @@ from fastincentive.responses.cheapest import supporting_payments
 from fastincentive.responses.menus import (
     Lines,
     Menus,
+    certain,
     collect,
     coordinate_lines,
     join,
@@ -147,7 +148,7 @@ class SeparateSearch:
             objective=self._value,
             sweeps=self._sweeps,
             entries=search.menus.owner.size,
-            complete=search.menus.complete,
+            complete=certain(self._problem, search.menus.complete, search.menus.tail),
             trace=self._trace,
         )
 

@@ -13,7 +13,7 @@ from fastincentive._arrays import FloatArray
 from fastincentive.kernels.packed import TIE
 from fastincentive.problem.costs import ExpectedSpend
 from fastincentive.problem.problem import IncentiveProblem
-from fastincentive.responses.menus import END, Menus, label_marginals
+from fastincentive.responses.menus import END, Menus, certain, label_marginals
 from fastincentive.responses.regimes import Responses, alike, walk
 from fastincentive.responses.search import Search
 
@@ -85,7 +85,8 @@ def best_on_line(
     # Beyond the last response listed of some follower nobody knows what it does.
     points = points[points <= np.maximum.reduceat(offers.last, offers.starts[:-1]).min()]
     chosen = points[np.unique(np.linspace(0, points.size - 1, POINTS).astype(int))]
-    complete = bool(found.complete.all()) and chosen.size == points.size
+    complete = certain(problem, bool(found.complete.all()), offers.tail)
+    complete = complete and chosen.size == points.size
     best, top = held, held.objective
     for _ in range(2):
         priced = _priced(problem, base, direction, chosen, offers)

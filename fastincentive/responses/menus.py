@@ -26,6 +26,7 @@ __all__ = [
     "Lines",
     "Menus",
     "build",
+    "certain",
     "check_unshared",
     "collect",
     "coordinate_lines",
@@ -39,6 +40,8 @@ __all__ = [
 
 #: Label marginals of all entries may take this many bytes; the horizon is cut to keep it.
 MOST_BYTES = 2**30
+#: What lies beyond the horizon is negligible up to this many of the leader's largest rewards.
+NEGLIGIBLE = 1e-9
 #: Lines are followed this much past their end: a response that begins there may do so by rounding.
 END = 1.0 + 1e-12
 
@@ -296,6 +299,11 @@ def build(
     first = np.searchsorted(owner, np.arange(problem.n + 1))
     marginals, tail = label_marginals(problem, owner, actions, first)
     return Menus(owner, spread, actions, laws, first, marginals, tail, complete, unseen)
+
+
+def certain(problem: IncentiveProblem, complete: bool, tail: float) -> bool:
+    """Whether all responses are listed, and what is left out beyond the horizon is negligible."""
+    return complete and tail <= NEGLIGIBLE * problem.magnitude
 
 
 def label_marginals(

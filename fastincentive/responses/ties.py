@@ -14,7 +14,7 @@ from fastincentive.errors import ImproperPolicyError
 from fastincentive.kernels import bellman
 from fastincentive.kernels.packed import TIE
 from fastincentive.problem.problem import IncentiveProblem
-from fastincentive.responses.menus import Lines, Menus, collect
+from fastincentive.responses.menus import Lines, Menus, certain, collect
 from fastincentive.responses.search import Search
 
 __all__ = ["TieBreak", "break_ties", "broken_ties", "unit_of_reward"]
@@ -63,6 +63,7 @@ def broken_ties(
     menus = collect(problem, Lines(which, spread, np.zeros(spread.shape)))
     sizes = np.diff(menus.first)
     if menus.owner.size == problem.n:
+        # Without a choice nothing has to be compared.
         pick, exact = menus.first[:-1], menus.complete
         if start is None:
             return TieBreak(_policies(problem, menus, pick), exact)
@@ -70,7 +71,7 @@ def broken_ties(
         search = Search(problem, menus, sign)
         few = not problem.has_types and float(np.log(sizes).sum()) <= math.log(ENUMERATED) + 1e-9
         pick = _best_combination(search, sizes) if few else _take_turns(search)
-        exact = menus.complete and bool(few)
+        exact = certain(problem, menus.complete, menus.tail) and bool(few)
     chosen = _policies(problem, menus, pick)
     if start is not None:
         kept = _on_optimal_actions(problem, payments, start)

@@ -24,6 +24,7 @@ from fastincentive.responses.menus import (
     Lines,
     Menus,
     build,
+    certain,
     coordinate_lines,
     cut,
     join,
@@ -219,7 +220,9 @@ def weak_search(
         best = found
         if several.size:
             lines = join(lines, new_lines(problem, method, rng, several, best.payments))
-    return GuardedPoint(best, guarded.menus.owner.size, sweeps, guarded.menus.complete)
+    menus = guarded.menus
+    complete = certain(problem, menus.complete, menus.tail)
+    return GuardedPoint(best, menus.owner.size, sweeps, complete)
 
 
 def with_margin(problem: IncentiveProblem, point: Recovered, margin: float) -> Recovered:
