@@ -70,10 +70,16 @@ def _to_state(states: int, goal: int) -> sparse.csr_array:
     return sparse.csr_array((np.ones(states), (np.arange(states), column)), (states, states))
 
 
-def random_mdp(kind: str, seed: int, states: int, discount: float) -> TabularMDP:
-    """Draw an MDP; at discount 1 the last state absorbs, and every move may end there."""
+def random_mdp(
+    kind: str, seed: int, states: int, discount: float, actions: int | None = None
+) -> TabularMDP:
+    """Draw an MDP; at discount 1 the last state absorbs, and every move may end there.
+
+    Without a number of actions, 2 to 4 are drawn.
+    """
     rng = np.random.default_rng([seed, KINDS.index(kind), states])
-    actions = int(rng.integers(2, 5))
+    drawn = int(rng.integers(2, 5))
+    actions = drawn if actions is None else actions
     matrices = random_matrices(kind, rng, states, actions)
     reward = rng.normal(size=(states, actions)) * rng.choice([1e-3, 1.0, 100.0])
     if discount == 1.0:

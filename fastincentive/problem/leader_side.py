@@ -316,6 +316,10 @@ class ShownLabels(BoundReward):
         self.labels = labels
         self.n_labels = n_labels
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # What a cluster sends cannot be written to: kernels would be compiled once more for it.
+        vars(self).update(state, labels=np.array(state["labels"]))
+
     def expectations(self, marginals: FloatArray) -> tuple[FloatArray, FloatArray]:
         _refuse()
 

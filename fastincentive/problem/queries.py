@@ -205,8 +205,11 @@ class Conditional(NamedTuple):
         """Return the answer for each shard."""
         marginals = _joined([each.marginals for each in asked], axis=1)
         found = context.leader.conditional(marginals)
+        if len(asked) == 1:
+            return [found]
         ends = np.cumsum([each.marginals.shape[1] for each in asked])[:-1]
-        return np.split(found, ends, axis=1) if len(asked) > 1 else [found]
+        # Of one piece each, or the kernels that read them are compiled once more.
+        return [np.ascontiguousarray(each) for each in np.split(found, ends, axis=1)]
 
 
 class SlopeOfCost(NamedTuple):
