@@ -89,8 +89,7 @@ def _tied(
     rewards = problem.rewards(payments)
     tied = problem.optimal_actions(payments, followers.best_responses(rewards)).tied
     tied |= policies > 0.0
-    visits = followers.evaluate(rewards, uniform_over(tied), checked=True).visits
-    return np.where((visits > 0.0)[:, :, None], tied, policies > 0.0)
+    return np.where(followers.reached(tied)[:, :, None], tied, policies > 0.0)
 
 
 def _climb(
@@ -131,9 +130,9 @@ def _value(problem: IncentiveProblem, payments: FloatArray, policies: FloatArray
     At discount 1 tied actions can make a follower wait for ever, or so long that its value is lost.
     """
     cost = problem.cost_pass(payments, policies, gradient=False).value
-    if not (problem.affords(cost) and problem.followers.is_proper(policies)):
-        return -np.inf
     rewards = problem.rewards(payments)
+    if not (problem.affords(cost) and problem.followers.is_proper(policies, rewards)):
+        return -np.inf
     best = problem.followers.best_responses(rewards)
     values = problem.followers.evaluate(rewards, policies, checked=True).values
     gap = problem.followers.start_values(best.values) - problem.followers.start_values(values)

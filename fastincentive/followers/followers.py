@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray, as_given, check_finite, check_shape
 from fastincentive._checks import checked
-from fastincentive.errors import ImproperPolicyError, invalid, shown
+from fastincentive.errors import ImproperPolicyError, InputError, invalid, shown
 from fastincentive.followers.best_responses import (
     ResponseMemory,
     Sweepable,
@@ -110,14 +110,27 @@ class Followers(PackedFollowers):
             check_actions("actions", actions, self.n_actions), self.n_actions
         )
 
-    def is_proper(self, policies: FloatArray) -> bool:
-        """Whether followers with discount 1 are absorbed under these policies (n, S, A)."""
+    def is_proper(self, policies: FloatArray, rewards: FloatArray | None = None) -> bool:
+        """Whether followers with discount 1 are absorbed, or stay for ever and earn nothing.
+
+        Under these policies and rewards (n, S, A), by default their own.
+        """
         checked = self.check_policies(policies)
         if self._discounted:
             return True
         try:
-            self.evaluate(self.rewards, checked, checked=True)
+            self.evaluate(self.rewards if rewards is None else rewards, checked, checked=True)
         except ImproperPolicyError:
+            return False
+        return True
+
+    def is_bounded(self, rewards: FloatArray) -> bool:
+        """Whether no follower can earn for ever at discount 1, under rewards (n, S, A)."""
+        if self._discounted:
+            return True
+        try:
+            self.best_responses(rewards)
+        except InputError:
             return False
         return True
 
@@ -272,8 +285,7 @@ class Followers(PackedFollowers):
         All of them, but for penalties that nobody would incur: values that are a thousand times
         what a follower earns on its way, or stands to lose by its smallest mistake there.
         """
-        met = np.empty(best.values.shape, np.bool_)
-        advantages.visited_states(self.packed, best.actions, met)
+        met = self.reached(self.deterministic_policies(best.actions) > 0.0)
         earned = np.where(met, np.abs(best.values), 0.0).max(axis=1)
         loss = np.where(met[:, :, None], best.values[:, :, None] - best.q_values, np.inf)
         least = np.where(loss > 1e-9, loss, np.inf).min(axis=(1, 2))
@@ -326,6 +338,12 @@ class Followers(PackedFollowers):
         if known is None:
             return None
         return ResponseMemory() if recall_bytes(self.n, known) <= most_gib * 2**30 else None
+
+    def reached(self, allowed: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """(n, S) bool: states that allowed actions (n, S, A) lead to from the starts."""
+        met = np.empty(allowed.shape[:2], np.bool_)
+        advantages.reached_states(self.packed, allowed, met)
+        return met
 
     @checked
     def reachable(self, i: int) -> NDArray[np.bool_]:

@@ -7,7 +7,10 @@ from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
 
-__all__ = ["deterministic_policies", "uniform_over"]
+__all__ = ["deterministic_policies", "net_rewards", "uniform_over"]
+
+#: Rewards and payments that cancel to less than this share of either add up to 0.
+CANCELLED = 4e-15
 
 
 def deterministic_policies(actions: NDArray[np.int64], n_actions: int) -> FloatArray:
@@ -15,6 +18,16 @@ def deterministic_policies(actions: NDArray[np.int64], n_actions: int) -> FloatA
     policies = np.zeros((actions.size, n_actions))
     policies[np.arange(actions.size), actions.reshape(-1)] = 1.0
     return policies.reshape(*actions.shape, n_actions)
+
+
+def net_rewards(own: FloatArray, paid: FloatArray) -> FloatArray:
+    """Add rewards and payments up, to 0 where they cancel up to rounding.
+
+    At discount 1 it matters whether a loop earns nothing or next to nothing.
+    """
+    total = np.asarray(own + paid)
+    total[np.abs(total) <= CANCELLED * (np.abs(own) + np.abs(paid))] = 0.0
+    return total
 
 
 def uniform_over(allowed: NDArray[np.bool_]) -> FloatArray:

@@ -37,10 +37,10 @@ __all__ = [
     "largest_entry",
     "mark_reachable",
     "policy_scratch",
+    "reached_states",
     "settle_actions",
     "tie_slack",
     "tied_actions",
-    "visited_states",
 ]
 
 #: Values are corrected by their residuals so many times.
@@ -286,11 +286,8 @@ def tied_actions(packed, rewards, sizes, actions, values, tie, tied, margin):
 
 
 @parallel_jit
-def visited_states(packed, actions, met):
-    """Mark the states (n,S) that actions (n,S) lead to from the starts."""
-    n, states = actions.shape
+def reached_states(packed, allowed, met):
+    """Mark the states (n,S) that allowed actions (n,S,A) lead to from the starts."""
+    n, states = met.shape
     for i in numba.prange(n):
-        choice = np.zeros((states, packed.available.shape[2]), np.bool_)
-        for s in range(states):
-            choice[s, actions[i, s]] = True
-        mark_reachable(packed, i, choice, met[i], np.empty(states, np.int64))
+        mark_reachable(packed, i, allowed[i], met[i], np.empty(states, np.int64))

@@ -12,6 +12,7 @@ from fastincentive._arrays import FloatArray
 from fastincentive._checks import checked, number
 from fastincentive.errors import InputError
 from fastincentive.followers.followers import Followers, OptimalActions, ResponseValues
+from fastincentive.followers.policies import net_rewards
 from fastincentive.leader.base import BoundReward
 from fastincentive.problem.bound_payments import ROUNDING, BoundPayments
 from fastincentive.problem.costs import Cost, ExpectedSpend
@@ -22,9 +23,6 @@ from fastincentive.problem.queries import Query
 from fastincentive.problem.spending import CostPass, CostSlopes, Spending
 
 __all__ = ["ProblemPart"]
-
-#: Rewards and payments that cancel to less than this share of either add up to 0.
-CANCELLED = 4e-15
 
 
 class ProblemPart:
@@ -109,11 +107,7 @@ class ProblemPart:
     def rewards(self, payments: FloatArray) -> FloatArray:
         """R_i + x_i (n, S, A) for payments (k,), eq. 2; 0 where the two cancel up to rounding."""
         own, paid = self.followers.rewards, self.payments.side_payments(payments)
-        total = own + paid
-        if self.undiscounted:
-            # At discount 1 it matters whether a loop earns nothing or next to nothing.
-            total[np.abs(total) <= CANCELLED * (np.abs(own) + np.abs(paid))] = 0.0
-        return total
+        return net_rewards(own, paid) if self.undiscounted else own + paid
 
     def optimal_actions(self, payments: FloatArray, best: ResponseValues) -> OptimalActions:
         """Find all optimal actions at payments (k,), from the best responses to them."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fastincentive._arrays import FloatArray
 from fastincentive.errors import InputError
 from fastincentive.followers.chains import room
+from fastincentive.followers.policies import net_rewards
 from fastincentive.kernels import marginals as kernels
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.responses.regimes import Responses, alike, repeat, walk
@@ -155,7 +156,9 @@ def cut(problem: IncentiveProblem, lines: Lines) -> Cut:
     equals = alike(followers, payments.index, problem.leader.labels)[lines.owner]
     found = walk(
         repeat(followers.packed, lines.owner),
-        followers.rewards[lines.owner] + side_payments(problem, lines.owner, lines.base),
+        net_rewards(
+            followers.rewards[lines.owner], side_payments(problem, lines.owner, lines.base)
+        ),
         side_payments(problem, lines.owner, lines.direction),
         equals,
         END * _ends(problem, lines),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,6 +13,7 @@ from fastincentive._checks import checked
 from fastincentive.errors import invalid
 from fastincentive.followers.followers import Followers
 from fastincentive.followers.mdp import TabularMDP, as_mdp
+from fastincentive.followers.policies import net_rewards
 from fastincentive.kernels import bellman
 from fastincentive.kernels import regimes as kernels
 from fastincentive.kernels.packed import TIE, Packed
@@ -63,13 +64,13 @@ def walk(
 
     ``packed`` holds one follower per line. Responses that differ only where they never come, or
     only by actions with the same ``equals`` (m, S, A), count as one.
+
+    Raises
+    ------
+    InputError
+        If at discount 1 payments could be earned for ever at the start of a line.
     """
-    lines, states, _ = base.shape
-    actions = np.full((lines, states), -1)
-    values = np.empty((lines, states))
-    q_values = np.empty(base.shape)
-    status = np.empty(lines, np.int64)
-    bellman.best_responses(packed, base, actions, values, q_values, np.empty(lines), status)
+    actions, status = _respond(packed, base)
     if status.min() < 0:
         raise invalid(
             "payments",
@@ -77,6 +78,78 @@ def walk(
             "a loop that earns for ever",
             f"line {int(np.argmax(status < 0))}",
         )
+    found = _walk(packed, base, direction, equals, upper, actions)
+    if not found.bounded.all():
+        found = _with_ends(packed, base, direction, equals, found)
+    return found
+
+
+def _respond(packed: Packed, rewards: FloatArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Best responses (m, S) to rewards (m, S, A), and a status (m,): negative where unbounded."""
+    lines, states, _ = rewards.shape
+    actions = np.full((lines, states), -1)
+    values, q_values = np.empty((lines, states)), np.empty(rewards.shape)
+    status = np.empty(lines, np.int64)
+    bellman.best_responses(packed, rewards, actions, values, q_values, np.empty(lines), status)
+    return actions, status
+
+
+def _with_ends(
+    packed: Packed,
+    base: FloatArray,
+    direction: FloatArray,
+    equals: NDArray[np.int64],
+    found: Responses,
+) -> Responses:
+    """Answer the points anew beyond which payments could be earned for ever.
+
+    Exactly there a loop earns nothing, and a follower may stay in it: its value may jump.
+    """
+    which = np.flatnonzero(~found.bounded)
+    last = np.array([found.upper[found.line == j].max() for j in which.tolist()])
+    rewards = net_rewards(base[which], last[:, None, None] * direction[which])
+    actions, status = _respond(repeat(packed, which), rewards)
+    bounded = status >= 0
+    which, last = which[bounded], last[bounded]
+    rewards, actions = rewards[bounded], actions[bounded]
+    if which.size == 0:
+        return found
+    still = np.zeros(rewards.shape)
+    ends = _walk(
+        repeat(packed, which), rewards, still, equals[which], np.zeros(which.size), actions
+    )
+    at = np.full(found.bounded.size, np.nan)
+    at[which] = last
+    kept = found.lower != at[found.line]
+    line = np.concatenate([found.line[kept], which[ends.line]])
+    order = np.argsort(line, kind="stable")
+    complete = found.complete.copy()
+    complete[which] &= ends.complete
+    there = last[ends.line]
+
+    def joined(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
+        return np.concatenate([first[kept], second])[order]
+
+    return found._replace(
+        line=line[order],
+        lower=joined(found.lower, there),
+        upper=joined(found.upper, there),
+        laws=joined(found.laws, ends.laws),
+        actions=joined(found.actions, ends.actions),
+        complete=complete,
+    )
+
+
+def _walk(
+    packed: Packed,
+    base: FloatArray,
+    direction: FloatArray,
+    equals: NDArray[np.int64],
+    upper: FloatArray,
+    actions: NDArray[np.int64],
+) -> Responses:
+    """As ``walk``, from the best responses ``actions`` (m, S) at the start of the lines."""
+    lines, states, _ = base.shape
     actions = np.take_along_axis(equals, actions[:, :, None], axis=2)[:, :, 0]
     capacity = 32
     while True:

@@ -26,6 +26,9 @@ from fastincentive.solver.tie_breaking import StrongStackelberg, WeakStackelberg
 
 __all__ = ["Request", "request_of"]
 
+#: Where less of the payments than this is still too much, the start is at their lower bounds.
+SMALLEST_SHARE = 1e-6
+
 
 @dataclass(frozen=True)
 class Request:
@@ -50,7 +53,7 @@ class Request:
             value = np.full(allowed.size, np.asarray(payments, float))
             if not np.isfinite(value).all():
                 raise invalid("initial_payments", "a finite number", payments)
-            x = allowed.project(value)
+            x = self._bounded_start(allowed.project(value))
         else:
             x = allowed.check(payments, "initial_payments")
         if not self.method.capabilities.uses_policies:
@@ -62,6 +65,17 @@ class Request:
                 "initial_policies", '"leader-optimal", "best-response" or an array', repr(policies)
             )
         return x, policies
+
+    def _bounded_start(self, payments: FloatArray) -> FloatArray:
+        """Lower payments (k,) until no follower could earn them for ever, at discount 1."""
+        problem, lower = self.problem, self.problem.payments.lower
+        share = 1.0
+        while problem.undiscounted and share > 0.0:
+            x = lower + share * (payments - lower)
+            if problem.followers.is_bounded(problem.rewards(x)):
+                return x
+            share = share / 2.0 if share > SMALLEST_SHARE else 0.0
+        return lower + share * (payments - lower)
 
     def checkpoint(
         self, payments: FloatArray, policies: str | FloatArray | None
