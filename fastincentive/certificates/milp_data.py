@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
 from fastincentive.errors import invalid
+from fastincentive.followers.policies import net_rewards
 from fastincentive.kernels import advantages as kernels
 from fastincentive.kernels import bellman
 from fastincentive.problem.problem import IncentiveProblem
@@ -73,6 +74,16 @@ class Pairs:
         )
         #: (M, S) transition probabilities.
         self.moves = moves[self.state * actions + self.action]
+        moving = np.abs(followers.rewards) + (problem.payments.index >= 0)
+        #: (S,) where a follower without discount can stay for ever and earn nothing.
+        self.idle = followers.idle(moving)[0] & reached
+        inside = self.idle | self.absorbing
+        #: (M,) 1 for pairs that keep it there.
+        self.stays = np.where(
+            self.idle[self.state] & (moving[0][keep] == 0.0) & (self.moves @ ~inside == 0.0),
+            1.0,
+            0.0,
+        )
 
     @property
     def size(self) -> int:
@@ -213,13 +224,19 @@ def payment_range(
     )
     values, _ = leader_control(problem, rewards, problem.followers[0].discount)
     high = np.minimum(values[1], values[2:].max(axis=0))
-    if not np.isfinite(high[pairs.reached]).all():
+    followers = problem.followers
+    paid = payments.index >= 0
+    # A loop in which payments come up to its costs: followers may stay in it, and V jumps.
+    jumps = followers.idle(net_rewards(followers.rewards, payments.side_payments(most))) & (
+        ~followers.idle(np.abs(followers.rewards) + paid)
+    )
+    if not np.isfinite(high[pairs.reached]).all() or jumps.any():
         raise invalid(
             "payments",
             "a bounded best total reward at the largest payments worth their cost, because the "
             "follower's discount is 1",
-            "a loop that could earn for ever",
+            "a loop that could earn for ever, or be stayed in for nothing",
             None,
-            "Give Payments an upper bound, or use a follower discount below 1.",
+            "Give Payments a lower upper bound, or use a follower discount below 1.",
         )
     return Range(most, total, values[0], high)

@@ -94,6 +94,8 @@ def build_programme(
     unit: float,
 ) -> _Programme:
     """Return the programme with no policy excluded; rewards are divided by ``unit``."""
+    from scipy.sparse import diags_array
+
     programme = _Programme()
     several = (pairs.count > 1).astype(float)
     programme.columns("x", np.zeros(problem.payments.size), range_.most / unit)
@@ -112,6 +114,13 @@ def build_programme(
     _add_choices(programme, problem, pairs, range_, unit)
     for discount, each in visits.items():
         _add_visits(programme, problem, pairs, each, discount)
+    if pairs.idle.any():
+        # Who stays for ever has value 0.
+        idle = np.flatnonzero(pairs.idle)
+        high = range_.high[idle] / unit
+        size = pairs.idle.size
+        stays = diags_array(high) @ selector(idle, size)
+        programme.require(-np.inf, high, V=selector(idle, size), stay=stays)
     return programme
 
 
@@ -173,7 +182,8 @@ def _add_visits(
 
     A follower that discounts may settle for ever in a loop where the leader earns nothing. At
     leader discount 1 visits to such a loop are not finite: what flows into it may leave the
-    balance there, as ``outflow``.
+    balance there, as ``outflow``. A follower that does not discount may stay for ever where it
+    earns nothing: it leaves the balance as ``stay``.
     """
     from scipy.sparse import diags_array
 
@@ -192,6 +202,14 @@ def _add_visits(
         if (pairs.leader_reward < 0).any():
             # Else nobody gains by an outflow that comes too early.
             _add_settled(programme, pairs)
+    elif discount == 1.0 and pairs.idle.any():
+        states = pairs.reached.size
+        if "stay" not in programme.groups:
+            programme.columns("stay", np.zeros(states), pairs.idle.astype(float))
+            every = np.flatnonzero(pairs.idle)
+            chosen = (diags_array(pairs.stays) @ pairs.own).T.tocsr()[every]
+            programme.require(-np.inf, 0.0, stay=selector(every, states), y=-chosen)
+        parts["stay"] = selector(active, states)
     initial = problem.followers.packed.initial[0][active]
     programme.require(initial, initial, **parts)
 

@@ -30,7 +30,7 @@ from fastincentive.followers.questions import (
     check_rewards,
     check_tolerance,
 )
-from fastincentive.kernels import advantages, bellman
+from fastincentive.kernels import advantages, bellman, end_components
 from fastincentive.kernels.jacobi import jacobi_response
 from fastincentive.kernels.packed import DENSE_STATES, TIE
 
@@ -338,6 +338,25 @@ class Followers(PackedFollowers):
         if known is None:
             return None
         return ResponseMemory() if recall_bytes(self.n, known) <= most_gib * 2**30 else None
+
+    def idle(self, moving: FloatArray) -> NDArray[np.bool_]:
+        """(n, S) bool: where a follower without discount can stay for ever while nothing moves.
+
+        Nothing moves where ``moving`` (n, S, A) is 0: with rewards for it, nothing is earned.
+        """
+        found = np.zeros(moving.shape[:2], bool)
+        for i in np.flatnonzero(self.packed.discount == 1.0).tolist():
+            action = np.empty(self.n_states, np.int64)
+            end_components.mark_idle(self.packed, i, moving[i], action)
+            found[i] = action >= 0
+        return found
+
+    def resting(self, moving: FloatArray, policies: FloatArray) -> NDArray[np.bool_]:
+        """(n, S) bool: from where policies (n, S, A) without discount never move, see ``idle``."""
+        found = np.zeros(moving.shape[:2], bool)
+        for i in np.flatnonzero(self.packed.discount == 1.0).tolist():
+            end_components.mark_resting(self.packed, i, policies[i], moving[i], found[i])
+        return found
 
     def reached(self, allowed: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """(n, S) bool: states that allowed actions (n, S, A) lead to from the starts."""

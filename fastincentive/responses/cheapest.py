@@ -28,6 +28,7 @@ from fastincentive.responses.support_task import (
     check_absorbed,
     competing_actions,
     started_everywhere,
+    visited_states,
 )
 
 __all__ = ["CheapestPayments", "cheapest_payments", "supporting_payments"]
@@ -87,7 +88,7 @@ def cheapest_payments(
     InputError
         If an argument is not as described.
     ImproperPolicyError
-        At discount 1, if a policy is never absorbed.
+        At discount 1, if a policy is never absorbed, nor stays where nothing is earned or paid.
 
     Notes
     -----
@@ -115,7 +116,7 @@ def cheapest_payments(
     target = problem.followers.check_policies(policies)
     if not (margin >= 0 and np.isfinite(margin)):
         raise invalid("margin", "a finite number >= 0", margin)
-    visited = problem.followers.evaluate(problem.followers.rewards, target, checked=True).visits > 0
+    visited = visited_states(problem.followers, target)
     competing = competing_actions(problem, target, visited)
     if margin > 0:
         check_absorbed(problem, target, visited)
@@ -144,9 +145,7 @@ def supporting_payments(
     ``fallback``, at which a non-linear cost is linearised. Where there is a budget that these
     payments break, all keep it.
     """
-    visited = (
-        problem.followers.evaluate(problem.followers.rewards, policies, checked=True).visits > 0
-    )
+    visited = visited_states(problem.followers, policies)
     task = SupportTask(problem, problem.followers, policies, visited, np.zeros(policies.shape))
     x, supported = support_at_prices(task, task.prices(fallback), fallback)
     if not task.within_budget(x):

@@ -62,10 +62,15 @@ class SupportProgramme:
         mean = block_diag(average, format="csr")[np.flatnonzero(visited)]
         self.equal = mean @ rows
         self.target = -(mean @ reward)
-        pinned = np.concatenate(fixed)
+        # A follower that stays for ever has value 0; one that could has no less.
+        moving = np.abs(followers.rewards) + (payments.index >= 0)
+        idle = followers.idle(moving)[group].reshape(-1)
+        rests = followers.resting(moving, task.policies)[group].reshape(-1)
+        pinned = np.concatenate(fixed) | rests
+        least = np.where(pinned | idle, 0.0, -np.inf)
         self.bounds = np.column_stack(
             [
-                np.concatenate([payments.lower[self.variables], np.where(pinned, 0.0, -np.inf)]),
+                np.concatenate([payments.lower[self.variables], least]),
                 np.concatenate([payments.upper[self.variables], np.where(pinned, 0.0, np.inf)]),
             ]
         )

@@ -24,6 +24,7 @@ __all__ = [
     "competing_actions",
     "started_everywhere",
     "transition_matrix",
+    "visited_states",
 ]
 
 BoolArray = NDArray[np.bool_]
@@ -74,6 +75,20 @@ class SupportTask:
         gap = self.followers.start_values(other.values - own.values)
         occupancy = own.visits[:, :, None] * self.policies - other.visits[:, :, None] * answer
         return gap, self.payments.compress(occupancy)
+
+
+def visited_states(followers: Followers, policies: FloatArray) -> BoolArray:
+    """(n, S) bool: states that are met with positive probability, absorbing ones left out.
+
+    Those where a follower stays for ever are met, although their visits are not counted.
+    """
+    met: BoolArray = followers.evaluate(followers.rewards, policies, checked=True).visits > 0
+    packed = followers.packed
+    patient = packed.discount == 1.0
+    if patient.any():
+        there = followers.reached(policies > 0) & ~packed.absorbing[packed.model]
+        met |= there & patient[:, None]
+    return met
 
 
 def started_everywhere(followers: Followers, visited: BoolArray) -> Followers:
