@@ -74,7 +74,7 @@ class Pairs:
         )
         #: (M, S) transition probabilities.
         self.moves = moves[self.state * actions + self.action]
-        moving = np.abs(followers.rewards) + (problem.payments.index >= 0)
+        moving = problem.moving
         #: (S,) where a follower without discount can stay for ever and earn nothing.
         self.idle = followers.idle(moving)[0] & reached
         inside = self.idle | self.absorbing
@@ -225,10 +225,9 @@ def payment_range(
     values, _ = leader_control(problem, rewards, problem.followers[0].discount)
     high = np.minimum(values[1], values[2:].max(axis=0))
     followers = problem.followers
-    paid = payments.index >= 0
     # A loop in which payments come up to its costs: followers may stay in it, and V jumps.
     jumps = followers.idle(net_rewards(followers.rewards, payments.side_payments(most))) & (
-        ~followers.idle(np.abs(followers.rewards) + paid)
+        ~followers.idle(problem.moving)
     )
     if not np.isfinite(high[pairs.reached]).all() or jumps.any():
         raise invalid(

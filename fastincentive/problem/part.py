@@ -109,6 +109,11 @@ class ProblemPart:
         own, paid = self.followers.rewards, self.payments.side_payments(payments)
         return net_rewards(own, paid) if self.undiscounted else own + paid
 
+    @property
+    def moving(self) -> FloatArray:
+        """(n, S, A) 0 where nothing is earned whatever the payments, positive elsewhere."""
+        return np.abs(self.followers.rewards) + (self.payments.index >= 0)
+
     def optimal_actions(self, payments: FloatArray, best: ResponseValues) -> OptimalActions:
         """Find all optimal actions at payments (k,), from the best responses to them."""
         sizes = np.abs(self.followers.rewards) + np.abs(self.payments.side_payments(payments))

@@ -116,7 +116,7 @@ def cheapest_payments(
     target = problem.followers.check_policies(policies)
     if not (margin >= 0 and np.isfinite(margin)):
         raise invalid("margin", "a finite number >= 0", margin)
-    visited = visited_states(problem.followers, target)
+    visited = visited_states(problem, target)
     competing = competing_actions(problem, target, visited)
     if margin > 0:
         check_absorbed(problem, target, visited)
@@ -145,7 +145,7 @@ def supporting_payments(
     ``fallback``, at which a non-linear cost is linearised. Where there is a budget that these
     payments break, all keep it.
     """
-    visited = visited_states(problem.followers, policies)
+    visited = visited_states(problem, policies)
     task = SupportTask(problem, problem.followers, policies, visited, np.zeros(policies.shape))
     x, supported = support_at_prices(task, task.prices(fallback), fallback)
     if not task.within_budget(x):

@@ -50,7 +50,7 @@ def recover(
                 if any(np.array_equal(target, other) for other in seen):
                     continue
                 seen.append(target)
-                if not followers.is_proper(target):
+                if not followers.is_proper(target, problem.moving):
                     continue
                 posted, supported = supporting_payments(problem, target, payments)
                 # At the same payments all tied responses are compared anyway.

@@ -63,7 +63,7 @@ class SupportProgramme:
         self.equal = mean @ rows
         self.target = -(mean @ reward)
         # A follower that stays for ever has value 0; one that could has no less.
-        moving = np.abs(followers.rewards) + (payments.index >= 0)
+        moving = task.problem.moving
         idle = followers.idle(moving)[group].reshape(-1)
         rests = followers.resting(moving, task.policies)[group].reshape(-1)
         pinned = np.concatenate(fixed) | rests

@@ -77,13 +77,13 @@ class SupportTask:
         return gap, self.payments.compress(occupancy)
 
 
-def visited_states(followers: Followers, policies: FloatArray) -> BoolArray:
+def visited_states(problem: IncentiveProblem, policies: FloatArray) -> BoolArray:
     """(n, S) bool: states that are met with positive probability, absorbing ones left out.
 
     Those where a follower stays for ever are met, although their visits are not counted.
     """
-    met: BoolArray = followers.evaluate(followers.rewards, policies, checked=True).visits > 0
-    packed = followers.packed
+    followers, packed = problem.followers, problem.followers.packed
+    met: BoolArray = followers.evaluate(problem.moving, policies, checked=True).visits > 0
     patient = packed.discount == 1.0
     if patient.any():
         there = followers.reached(policies > 0) & ~packed.absorbing[packed.model]
