@@ -269,7 +269,7 @@ def test_errors(problem, monkeypatch):
             fi.sweep(*arguments)
     for arguments, message in (
         ({"executor": 3}, "executor: expected an Executor, got int"),
-        ({"solve": 3}, "solve: expected a function of a problem, got int"),
+        ({"solve": 3}, "solve: expected a function"),
         ({"threads_per_item": 0}, "threads_per_item: expected a positive integer, got 0"),
         ({"checkpoint": "file"}, "checkpoint: expected one file for each item"),
     ):
