@@ -202,7 +202,7 @@ def test_a_shard_needs_less_memory():
 
 def test_bad_engines():
     problem = without_the_product_space(counted())
-    with pytest.raises(fi.InputError, match=r"engine: expected engines\.Local\(\).*got str"):
+    with pytest.raises(fi.InputError, match="engine: expected an Engine, got str"):
         fi.solve(problem, engine="dask")
     for shards in ("2", 1.5, None):
         with pytest.raises(fi.InputError, match="shards: expected an integer"):
