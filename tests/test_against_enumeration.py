@@ -26,7 +26,7 @@ import fastincentive as fi
 #: An answer is wrong where it is worse, or better, than enumeration by this share.
 WRONG = 1e-6
 #: Random models of each kind, and of each in the long run.
-FEW, MANY = (4 if numba.config.DISABLE_JIT else 12), 500
+FEW, MANY = (4 if numba.config.DISABLE_JIT else 12), 100
 
 
 def models(count, **settings):

@@ -184,7 +184,7 @@ def global_optimum(
         ),
         complete=(
             listed
-            and certain(problem, menus.complete, menus.tail)
+            and certain(problem, menus.complete, menus.tail, best_value)
             and tree.done
             and _cost_grows(problem, menus)
             and bound_beyond(problem, menus) < best_value

@@ -148,7 +148,7 @@ class SeparateSearch:
             objective=self._value,
             sweeps=self._sweeps,
             entries=search.menus.owner.size,
-            complete=certain(self._problem, search.menus.complete, search.menus.tail),
+            complete=certain(self._problem, search.menus.complete, search.menus.tail, self._value),
             trace=self._trace,
         )
 

@@ -85,8 +85,7 @@ def best_on_line(
     # Beyond the last response listed of some follower nobody knows what it does.
     points = points[points <= np.maximum.reduceat(offers.last, offers.starts[:-1]).min()]
     chosen = points[np.unique(np.linspace(0, points.size - 1, POINTS).astype(int))]
-    complete = certain(problem, bool(found.complete.all()), offers.tail)
-    complete = complete and chosen.size == points.size
+    complete = chosen.size == points.size
     best, top = held, held.objective
     for _ in range(2):
         priced = _priced(problem, base, direction, chosen, offers)
@@ -102,8 +101,9 @@ def best_on_line(
         at = int(np.argmin(off))
         chosen = points[max(at - POINTS // 2, 0) : at + POINTS // 2]
     if top <= held.objective + 1e-11 * max(1.0, abs(held.objective)):
-        return held, complete
-    return best, complete
+        best = held
+    listed = complete and bool(found.complete.all())
+    return best, certain(problem, listed, offers.tail, best.objective)
 
 
 def _offers(

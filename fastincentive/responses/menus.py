@@ -41,8 +41,8 @@ __all__ = [
 
 #: Label marginals of all entries may take this many bytes; the horizon is cut to keep it.
 MOST_BYTES = 2**30
-#: What lies beyond the horizon is negligible up to this many of the leader's largest rewards.
-NEGLIGIBLE = 1e-9
+#: What lies beyond the horizon is negligible up to this share of the objective.
+NEGLIGIBLE = 1e-7
 #: Lines are followed this much past their end: a response that begins there may do so by rounding.
 END = 1.0 + 1e-12
 
@@ -304,9 +304,10 @@ def build(
     return Menus(owner, spread, actions, laws, first, marginals, tail, complete, unseen)
 
 
-def certain(problem: IncentiveProblem, complete: bool, tail: float) -> bool:
+def certain(problem: IncentiveProblem, complete: bool, tail: float, objective: float) -> bool:
     """Whether all responses are listed, and what is left out beyond the horizon is negligible."""
-    return complete and tail <= NEGLIGIBLE * problem.magnitude
+    size = abs(objective) if np.isfinite(objective) else 0.0
+    return complete and tail <= NEGLIGIBLE * max(problem.magnitude, size)
 
 
 def label_marginals(

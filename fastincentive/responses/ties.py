@@ -71,7 +71,7 @@ def broken_ties(
         search = Search(problem, menus, sign)
         few = not problem.has_types and float(np.log(sizes).sum()) <= math.log(ENUMERATED) + 1e-9
         pick = _best_combination(search, sizes) if few else _take_turns(search)
-        exact = certain(problem, menus.complete, menus.tail) and bool(few)
+        exact = few and certain(problem, menus.complete, menus.tail, search.objective(pick))
     chosen = _policies(problem, menus, pick)
     if start is not None:
         kept = _on_optimal_actions(problem, payments, start)

@@ -221,7 +221,8 @@ def weak_search(
         if several.size:
             lines = join(lines, new_lines(problem, method, rng, several, best.payments))
     menus = guarded.menus
-    complete = certain(problem, menus.complete, menus.tail)
+    objective = best.pessimistic.objective
+    complete = certain(problem, menus.complete, menus.tail, objective)
     return GuardedPoint(best, menus.owner.size, sweeps, complete)
 
 
