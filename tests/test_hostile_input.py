@@ -6,18 +6,24 @@ that ends its process must be seen, and not end the tests.
 
 from __future__ import annotations
 
+import inspect
 import os
 import selectors
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import is_dataclass
 from itertools import chain
 
 import hostile
+import pytest
+from hostile_calls import calls
+
+import fastincentive as fi
 
 #: Seconds after which a process is ended whose case does not end by itself.
-PATIENCE = 3 * hostile.SECONDS + 60.0
+PATIENCE = 600.0
 COMPILED = os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
 
 
@@ -67,6 +73,40 @@ def run_many(count: int) -> list[str]:
     ends = [count * k // workers for k in range(workers + 1)]
     with ThreadPoolExecutor(workers) as pool:
         return list(chain.from_iterable(pool.map(run_cases, ends[:-1], ends[1:])))
+
+
+@pytest.mark.skipif(not COMPILED, reason="kernels as plain Python take too long, and cannot crash")
+def test_spoiled_arguments_end_in_a_typed_error_or_an_answer():
+    """20,000 cases where ``HOSTILE_CASES`` says so, see ``CONTRIBUTING.md``."""
+    wrong = run_many(int(os.environ.get("HOSTILE_CASES", "2000")))
+    assert not wrong, "\n".join(["", *wrong])
+
+
+def test_a_case_that_ends_its_process_is_told(monkeypatch):
+    """The gate fails where it should: on a signal, a raw error, NaN, and a changed argument."""
+    monkeypatch.setenv("HOSTILE_FAULTS", "1")
+    kinds = [each.split()[2] for each in run_cases(0, 5)]
+    assert sorted(kinds) == ["changed", "ended", "hang", "nan", "raw"]
+
+
+def test_every_public_name_is_called(tmp_path):
+    names = {call.name.split()[0].split(".")[0] for call in calls(tmp_path)}
+    results = {
+        name
+        for name in fi.__all__
+        if inspect.isclass(kind := getattr(fi, name)) and "__post_init__" not in vars(kind)
+        if is_dataclass(kind) or issubclass(kind, (tuple, Exception, int))
+    }
+    other = {"LeaderReward", "ResponseMemory", "StrongStackelberg"}
+    assert set(fi.__all__) - results - other <= names
+
+
+def test_every_public_function_is_checked():
+    public = [getattr(fi, name) for name in fi.__all__]
+    functions = {each.__name__: each for each in public if inspect.isfunction(each)}
+    # Its argument is looked at by the first thing that it does, in less time.
+    del functions["best_response"]
+    assert [name for name, each in functions.items() if not hasattr(each, "__wrapped__")] == []
 
 
 if __name__ == "__main__":

@@ -287,8 +287,7 @@ DENSE_ERRORS = {
     "empty list": ({"transition": []}, "transition: expected"),
     "not an array": (
         {"transition": {"a": 1}},
-        "transition: expected an array (S, A, S) or a list of A scipy sparse matrices (S, S), "
-        "got dict",
+        "transition: expected an array of real numbers, got dict",
     ),
     "reward shape": (
         {"reward": np.zeros((2, 3))},

@@ -264,3 +264,12 @@ def test_softmax_of_huge_parameters(size):
     gradient = np.empty_like(theta)
     simplex.softmax_gradients(theta / size, policies, 0.05, gradient)
     assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("size", [1e12, 1e16, 1e18, 1e100, 1e300])
+def test_rows_in_which_a_unit_is_lost(size):
+    rows = size * np.array([[0.5, 0.7, -1.0], [0.7, 0.6, 0.5], [-2.0, -1.0, -1.5]])
+    allowed = np.array([[True, True, True], [True, True, True], [True, False, True]])
+    out = np.empty((1, 3, 3))
+    simplex.project_rows(rows[None], allowed[None], np.zeros(1, np.int64), out)
+    np.testing.assert_array_equal(out[0], [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])

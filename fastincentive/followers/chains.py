@@ -34,7 +34,7 @@ def room(packed: Packed, pattern: Pattern, steps: int = 0) -> Chains:
     """Make room for the chains of n policies, which stand at their initial laws."""
     n, states = packed.initial.shape
     return Chains(
-        np.empty((n, pattern.largest)),
+        np.zeros((n, pattern.largest)),
         np.empty((n, states)),
         np.empty((n, states), np.bool_),
         np.empty(n, np.bool_),

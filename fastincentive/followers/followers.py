@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastincentive._arrays import FloatArray, as_given, check_finite, check_shape
+from fastincentive._arrays import FloatArray, as_given, check_finite, check_shape, looks_finite
 from fastincentive._checks import checked
 from fastincentive.errors import ImproperPolicyError, InputError, invalid, shown
 from fastincentive.followers.best_responses import (
@@ -388,4 +388,6 @@ class Followers(PackedFollowers):
     def start_values(self, values: FloatArray) -> FloatArray:
         """V_i(mu_i) (n,) from values (n, S)."""
         values = as_given("values", values, self.shape[:2], "(followers, states)")
+        if not looks_finite(values) and np.isnan(values).any():
+            raise invalid("values", "numbers", "NaN")
         return np.asarray(np.einsum("is,is->i", self.packed.initial, values))

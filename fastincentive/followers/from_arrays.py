@@ -7,7 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastincentive._arrays import FloatArray, as_floats, as_integers, as_numbers, check_shape
+from fastincentive._arrays import (
+    FloatArray,
+    as_floats,
+    as_integers,
+    as_numbers,
+    check_finite,
+    check_shape,
+)
 from fastincentive.errors import invalid
 from fastincentive.followers.mdp import TabularMDP, check_absorbed_reward
 from fastincentive.followers.packing import check_room
@@ -47,10 +54,7 @@ def _rewards_of(
     for m, mdp in enumerate(models):
         if not mdp.available.all():
             value[(index == m)[:, None, None] & ~mdp.available] = 0.0
-    if not np.isfinite(value).all():
-        i, s, a = (int(k) for k in np.argwhere(~np.isfinite(value))[0])
-        where = f"follower {i}, state {s}, action {a}"
-        raise invalid("rewards", "finite numbers", value[i, s, a], where)
+    check_finite("rewards", value, lambda at: "follower {}, state {}, action {}".format(*at))
     return value
 
 
@@ -108,7 +112,7 @@ def arrays_of(
     index: ArrayLike | None,
 ) -> tuple[NDArray[np.int64], FloatArray, FloatArray, FloatArray]:
     """Numbers of models (n,), discounts (n,), starts (n, S) and rewards (n, S, A), all checked."""
-    shape = np.shape(rewards)
+    shape = as_numbers("rewards", rewards).shape
     n = shape[0] if shape else 0
     if n < 1:
         raise invalid("rewards", "those of at least one follower", shape)

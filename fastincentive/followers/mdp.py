@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastincentive.errors import InputError, invalid
+from fastincentive.errors import InputError, invalid, shown
 
 if TYPE_CHECKING:
     from scipy.sparse import sparray
-from fastincentive._arrays import FloatArray, as_floats, as_numbers
+from fastincentive._arrays import LARGEST, FloatArray, as_floats, as_numbers
+from fastincentive._checks import number
+from fastincentive._machine import check_memory
 from fastincentive.followers.transition import (
     ROW_SUM_TOLERANCE,
     TransitionModel,
@@ -187,6 +189,8 @@ class TabularMDP:
 
     def dense_transition(self) -> FloatArray:
         """Return the transition probabilities as a new array (S, A, S)."""
+        need = 8.0 * self.n_states * self.n_actions * self.n_states
+        check_memory(f"A dense table of {self.n_states} states", need)
         model = self.transition
         out = np.zeros((self.n_states * self.n_actions, self.n_states))
         row = np.repeat(np.arange(out.shape[0]), np.diff(model.row_start))
@@ -223,9 +227,9 @@ def check_absorbed_reward(model: TransitionModel, reward: FloatArray, argument: 
 
 def _checked_discount(argument: str, discount: float) -> float:
     try:
-        value = float(discount)
-    except (TypeError, ValueError):
-        raise invalid(argument, "a number in [0, 1]", repr(discount)) from None
+        value = number(argument, discount)
+    except InputError:
+        raise invalid(argument, "a number in [0, 1]", shown(discount)) from None
     if not 0.0 <= value <= 1.0:
         raise invalid(argument, "a number in [0, 1]", value)
     return value
@@ -243,28 +247,27 @@ def _checked_reward(
     if value.shape != (states, actions):
         raise invalid("reward", shapes, value.shape, None, MEANS if value.ndim == 3 else "")
     value[~available] = 0.0
-    bad = ~np.isfinite(value)
+    bad = ~(np.abs(value) <= LARGEST)
     if bad.any():
         s, a = (int(k) for k in np.argwhere(bad)[0])
-        raise invalid("reward", "finite numbers", value[s, a], f"state {s}, action {a}")
+        small = f" of at most {LARGEST:g}" if np.isfinite(value[s, a]) else ""
+        raise invalid("reward", f"finite numbers{small}", value[s, a], f"state {s}, action {a}")
     value.setflags(write=False)
     return value
 
 
 def _checked_initial(initial: Any, states: int) -> FloatArray:
-    if initial is None:
+    given = None if initial is None else as_numbers("initial", initial)
+    if given is None:
         value = np.full(states, 1.0 / states)
-    elif np.ndim(initial) == 0:
-        try:
-            number = float(initial)
-        except (TypeError, ValueError):
-            number = -1.0
-        if not (number.is_integer() and 0 <= number < states):
+    elif given.ndim == 0:
+        state = float(given)
+        if not (state.is_integer() and 0 <= state < states):
             raise invalid("initial", f"a state number in 0..{states - 1}", initial)
         value = np.zeros(states)
-        value[int(initial)] = 1.0
+        value[int(state)] = 1.0
     else:
-        value = in_double(as_numbers("initial", initial))
+        value = in_double(given)
         if value.shape != (states,):
             raise invalid("initial", f"shape ({states},) or a state number", value.shape)
         check_probabilities(value, "initial")

@@ -24,6 +24,8 @@ __all__ = ["Direct", "Parameterization", "Softmax"]
 
 #: Softmax parameters stay within this many temperatures of the row's largest.
 LOGIT_RANGE = 30.0
+#: Larger numbers add up to none.
+MOST = 1e300
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class Softmax:
 
     def project(self, theta: FloatArray, followers: Followers) -> FloatArray:
         """Theta itself: softmax parameters are unconstrained."""
-        return theta
+        return _given("theta", theta, followers)
 
     def step(
         self, policies: FloatArray, slope: FloatArray, step: float, followers: Followers
@@ -113,8 +115,11 @@ class Softmax:
         """Policies after a natural-gradient step: theta / tau moves along ``slope`` (n, S, A)."""
         policies, slope = _given("policies", policies, followers), _given("slope", slope, followers)
         top = np.where(policies > 0.0, slope, -np.inf).max(axis=2, keepdims=True)
-        weight = policies * np.exp(step * np.minimum(slope - top, 0.0))
-        return np.asarray(weight / weight.sum(axis=2, keepdims=True))
+        weight = policies * np.exp(number("step", step) * np.minimum(slope - top, 0.0))
+        total = weight.sum(axis=2, keepdims=True)
+        if not (total > 0.0).all():
+            raise invalid("policies", "rows with a sum above 0", "none")
+        return np.asarray(weight / total)
 
     def from_logits(self, logits: FloatArray, available: NDArray[np.bool_]) -> FloatArray:
         """Theta (n, S, A) = tau logits, rows with maximum 0 and at most LOGIT_RANGE below."""
@@ -142,9 +147,9 @@ def _given(argument: str, value: FloatArray, followers: Followers) -> FloatArray
 def _finite(argument: str, value: FloatArray, also: float = 0.0) -> FloatArray:
     """Raise unless numbers are finite; where actions are unavailable they may ``also`` be -inf."""
     if not looks_finite(value):
-        bad = ~np.isfinite(value) & (value != also)
+        bad = ~(np.abs(value) <= MOST) & (value != also)
         if bad.any():
-            raise invalid(argument, "finite numbers", value[bad][0])
+            raise invalid(argument, f"numbers of at most {MOST:g}", value[bad][0])
     return value
 
 

@@ -25,6 +25,8 @@ __all__ = ["EstimatedMDP", "Simulator", "Triples", "estimate_mdp"]
 
 #: Discount of the plans that decide where to sample.
 PLAN_DISCOUNT = 0.99
+#: No more steps than this are simulated, one by one.
+MOST_SAMPLES = 10**8
 #: Such a plan is made anew this many times.
 PLANS = 200
 
@@ -154,6 +156,8 @@ def estimate_mdp(
     for name, number, least in (("samples", samples, 1), ("max_steps", max_steps, 1)):
         if number < least:
             raise invalid(name, "a positive integer", number)
+    if samples > MOST_SAMPLES:
+        raise invalid("samples", f"at most {MOST_SAMPLES:g}, which take hours", samples)
     generator = np.random.default_rng(rng)
     states, actions = source.n_states, source.n_actions
     seen: dict[tuple[int, int, int, bool], list[float]] = {}

@@ -11,7 +11,7 @@ from weakref import ref
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastincentive._arrays import FloatArray
+from fastincentive._arrays import FloatArray, as_integers, as_numbers
 from fastincentive.errors import invalid
 from fastincentive.kernels.sparsity import Pattern, union_rows
 from fastincentive.kernels.sweep_order import (
@@ -189,13 +189,13 @@ class TransitionModel:
         return Pattern(start[None], np.array([0, end]), column[:end].copy(), place)
 
 
-def in_double(rows: Any) -> FloatArray:
+def in_double(rows: Any, argument: str = "initial") -> FloatArray:
     """Return chances (..., K) as a new array of doubles.
 
     Rows that were normalised in single precision are rescaled, where they are within that precision
     of a distribution; what is wrong with others is for the caller to say.
     """
-    given = np.asarray(rows)
+    given = as_numbers(argument, rows)
     value = np.array(given, float, order="C")
     if given.dtype == np.float32 and value.size:
         total = value.sum(axis=-1, keepdims=True)
@@ -237,7 +237,7 @@ def availability(available: ArrayLike | None, states: int, actions: int) -> NDAr
     """Return (S, A) bool: which actions are available, at least one in each state."""
     if available is None:
         return np.ones((states, actions), bool)
-    mask = np.array(available)
+    mask = np.array(as_numbers("available", available), order="C")
     if mask.dtype != np.bool_ or mask.shape != (states, actions):
         raise invalid(
             "available",
@@ -258,14 +258,10 @@ def availability(available: ArrayLike | None, states: int, actions: int) -> NDAr
 
 def from_dense(transition: Any, available: ArrayLike | None) -> TransitionModel:
     """Build a model from an array (S, A, S)."""
-    try:
-        dense = in_double(transition)
-    except (TypeError, ValueError):
-        raise invalid(
-            "transition",
-            "an array (S, A, S) or a list of A scipy sparse matrices (S, S)",
-            type(transition).__name__,
-        ) from None
+    if hasattr(transition, "tocsr") or isinstance(transition, str):
+        expected = "an array (S, A, S) or a list of A scipy sparse matrices (S, S)"
+        raise invalid("transition", expected, type(transition).__name__)
+    dense = in_double(transition, "transition")
     if dense.ndim != 3 or dense.shape[0] != dense.shape[2] or dense.size == 0:
         raise invalid("transition", "an array of shape (S, A, S)", dense.shape)
     states, actions, _ = dense.shape
@@ -282,10 +278,7 @@ def from_dense(transition: Any, available: ArrayLike | None) -> TransitionModel:
 def from_sparse(matrices: Sequence[Any], available: ArrayLike | None) -> TransitionModel:
     """Build a model from one sparse matrix (S, S) for each action."""
     states = matrices[0].shape[0]
-    for a, matrix in enumerate(matrices):
-        if matrix.shape != (states, states):
-            raise invalid("transition", f"shape ({states}, {states})", matrix.shape, f"action {a}")
-    rows = [matrix.tocsr().astype(float) for matrix in matrices]
+    rows = [_sparse_rows(matrix, states, a) for a, matrix in enumerate(matrices)]
     actions = len(rows)
     mask = availability(available, states, actions)
     row_of = [np.repeat(np.arange(states), np.diff(matrix.indptr)) for matrix in rows]
@@ -300,12 +293,35 @@ def from_sparse(matrices: Sequence[Any], available: ArrayLike | None) -> Transit
     return _assemble(state, action, successor, probability, mask, "transition")
 
 
+def _sparse_rows(matrix: Any, states: int, action: int) -> Any:
+    """Return a sparse matrix (S, S) by rows, whose indices have been looked at.
+
+    SciPy itself reads and writes wherever they point.
+    """
+    where = f"action {action}"
+    if not hasattr(matrix, "tocsr"):
+        raise invalid("transition", "a sparse matrix", type(matrix).__name__, where)
+    if matrix.shape != (states, states):
+        raise invalid("transition", f"shape ({states}, {states})", matrix.shape, where)
+    if matrix.dtype.kind not in "fiub":
+        raise invalid("transition", "real numbers", matrix.dtype, where)
+    try:
+        if hasattr(matrix, "check_format"):
+            matrix.check_format(full_check=True)
+    except ValueError as error:
+        raise invalid("transition", "a valid sparse matrix", str(error), where) from None
+    for index in getattr(matrix, "coords", ()) if matrix.format == "coo" else ():
+        if index.size and not 0 <= index.min() <= index.max() < states:
+            raise invalid("transition", f"indices in 0..{states - 1}", "others", where)
+    return matrix.tocsr().astype(float)
+
+
 def from_lists(
     successors: ArrayLike, probabilities: ArrayLike, available: ArrayLike | None
 ) -> TransitionModel:
     """Build a model from successors and probabilities (S, A, K)."""
-    target = np.asarray(successors)
-    weight = in_double(probabilities)
+    target = as_numbers("successors", successors)
+    weight = in_double(probabilities, "probabilities")
     if target.ndim != 3 or target.size == 0 or target.shape != weight.shape:
         raise invalid(
             "successors and probabilities",
@@ -316,7 +332,7 @@ def from_lists(
         raise invalid("successors", "integers", target.dtype)
     states, actions, _ = target.shape
     mask = availability(available, states, actions)
-    packed = _packed(np.array(target, np.int64, order="C"), weight, mask)
+    packed = _packed(as_integers("successors", target), weight, mask)
     if packed is not None:
         return packed
     weight = np.where(mask[:, :, None], weight, 0.0)

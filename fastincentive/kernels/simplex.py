@@ -57,6 +57,16 @@ def project_row(row, available, out):
         if out[a] == 1.0:
             out[a] = max(row[a] - level, 0.0)
             total += out[a]
+    if total == 0.0:
+        # Entries so large that a unit is lost in them: only the largest ones have a share.
+        top = -math.inf
+        for a in range(count):
+            if available[a]:
+                top = max(top, row[a])
+        for a in range(count):
+            if available[a] and row[a] == top:
+                out[a] = 1.0
+                total += 1.0
     for a in range(count):
         out[a] /= total
 

@@ -23,6 +23,7 @@ from fastincentive._arrays import (
     check_shape,
 )
 from fastincentive._checks import number, whole
+from fastincentive._machine import check_memory
 from fastincentive.errors import invalid, shown
 
 __all__ = ["check_questions"]
@@ -55,7 +56,7 @@ def _labels(reward: Any, argument: str, value: Any) -> NDArray[Any]:
     if found.size and not (found.min() >= 0 and found.max() < count):
         where = tuple(np.argwhere((found < 0) | (found >= count))[0].tolist())
         raise invalid(argument, f"labels in 0..{count - 1}", found[where], f"index {where}")
-    return found
+    return found.astype(np.int64) if found.dtype == np.uint64 else found
 
 
 def _mask(reward: Any, argument: str, value: Any) -> NDArray[np.bool_]:
@@ -183,20 +184,20 @@ def _checked(method: Callable[..., Any], own: dict[str, Any]) -> Callable[..., A
         for name in given:
             if name in own:
                 given[name] = own[name](reward, name, given[name])
-        if "candidates" in own:
-            _check_times(*found, **given)
-        if "j" in own:
-            _check_two(*found, **given)
+        if len(own) > 1:
+            _check_together({**dict(zip(own, found)), **given})  # noqa: B905
         return method(reward, *found, **given)
 
     return ask
 
 
-def _check_times(candidates: list[FloatArray], weights: FloatArray) -> None:
-    times = candidates[0].shape[1]
-    check_shape("weights", weights, (times,), "as the candidates' times")
-
-
-def _check_two(marginals: FloatArray, i: int, j: int) -> None:
-    if i == j:
-        raise invalid("j", "another follower than i", j)
+def _check_together(known: dict[str, Any]) -> None:
+    """Raise if arguments do not fit together; of those that are missing Python will speak."""
+    match known:
+        case {"n": followers, "n_states": states} | {"counts": followers, "n_states": states}:
+            every = int(np.sum(followers))
+            check_memory(f"A reward of {every} followers", 16.0 * every * states)
+        case {"candidates": candidates, "weights": weights}:
+            check_shape("weights", weights, candidates[0].shape[1:2], "as the candidates' times")
+        case {"i": i, "j": j} if i == j:
+            raise invalid("j", "another follower than i", j)

@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastincentive._arrays import LARGEST, FloatArray, as_floats, as_given, as_numbers, looks_finite
+from fastincentive._arrays import (
+    LARGEST,
+    FloatArray,
+    as_floats,
+    as_given,
+    as_numbers,
+    check_finite,
+    looks_finite,
+)
 from fastincentive._checks import whole
 from fastincentive.errors import invalid, shown
 from fastincentive.kernels import simplex
@@ -167,11 +175,15 @@ class BoundPayments:
     def budget_use(self, payments: FloatArray) -> float:
         """Return what the budget bounds: C(x) of a linear or quadratic cost."""
         payments = self._vector(payments)
+        if not looks_finite(payments):
+            check_finite("payments", payments)
         return float(np.sum((self.prices + self.curvature * payments) * payments))
 
     def budget_slope(self, payments: FloatArray) -> FloatArray:
         """Return the derivative (k,) of ``budget_use``."""
         payments = self._vector(payments)
+        if not looks_finite(payments):
+            check_finite("payments", payments)
         return np.asarray(self.prices + 2.0 * self.curvature * payments)
 
     def _largest(self) -> FloatArray:
@@ -211,8 +223,6 @@ class BoundPayments:
     def project(self, payments: FloatArray) -> FloatArray:
         """Euclidean projection on the bounds and, if ``budget`` is not None, the budget."""
         payments = self._vector(payments)
-        if not looks_finite(payments) and np.isnan(payments).any():
-            raise invalid("payments", "numbers", "NaN", f"payment {np.argmax(np.isnan(payments))}")
         out = np.empty(self.size)
         if self.budget is None:
             simplex.project_box(payments, self.lower, self.upper, out)
@@ -261,13 +271,13 @@ class BoundPayments:
         return value
 
     def _vector(self, payments: FloatArray, argument: str = "payments") -> FloatArray:
-        return as_given(argument, payments, (self.size,), "one for each payment")
+        return _known(argument, payments, (self.size,), "one for each payment")
 
     def _entries(self, given: FloatArray, argument: str = "gradient") -> FloatArray:
-        return as_given(argument, given, self.index.shape, "(followers, states, actions)")
+        return _known(argument, given, self.index.shape, "(followers, states, actions)")
 
     def _by_follower(self, values: FloatArray) -> FloatArray:
-        return as_given("values", values, self.reach.shape[:1], "one for each follower")
+        return _known("values", values, self.reach.shape[:1], "one for each follower")
 
     def describe(self, k: int) -> str:
         """Return which follower, state and action payment variable k reaches first."""
@@ -286,3 +296,12 @@ class BoundPayments:
         if at.size <= actions:
             return f"follower {i}, state {s}"
         return f"{at.size} pairs from follower {i}, state {s}"
+
+
+def _known(argument: str, given: FloatArray, shape: tuple[int, ...], meaning: str) -> FloatArray:
+    """Return an array of this shape as it is given, without NaN; it may hold infinities."""
+    found = as_given(argument, given, shape, meaning)
+    if not looks_finite(found) and np.isnan(found).any():
+        where = tuple(np.argwhere(np.isnan(found))[0].tolist())
+        raise invalid(argument, "numbers", "NaN", f"index {where}")
+    return found

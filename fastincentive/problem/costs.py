@@ -168,6 +168,8 @@ def _payments(payments: FloatArray, *rates: FloatArray) -> FloatArray:
     """Return payments (k,) as floats, as many as there are rates."""
     if type(payments) is not np.ndarray or payments.dtype != float:
         payments = as_floats("payments", payments)
+    if np.isnan(payments).any():
+        raise invalid("payments", "numbers", "NaN")
     for each in rates:
         if payments.ndim != 1 or (each.ndim and each.shape != payments.shape):
             expected = f"shape {each.shape or '(k,)'}, one for each payment"

@@ -10,7 +10,14 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from fastincentive._arrays import LARGEST, FloatArray, as_given, check_shape
+from fastincentive._arrays import (
+    LARGEST,
+    FloatArray,
+    as_given,
+    check_finite,
+    check_shape,
+    looks_finite,
+)
 from fastincentive.errors import TruncationWarning, invalid
 from fastincentive.followers.chains import settled_states
 from fastincentive.followers.followers import Followers
@@ -128,11 +135,14 @@ class LeaderSide:
         return self.passes.has_table or self.steps_before_doubling < self.max_horizon
 
     def _as_kernels_take(self, policies: FloatArray) -> FloatArray:
-        """Return policies (n, S, A), single precision as it is; entries are not looked at."""
+        """Return finite policies (n, S, A), single precision as it is; more is not looked at."""
         if getattr(policies, "dtype", None) == np.float32 and policies.flags.carray:
             check_shape("policies", policies, self.followers.shape, MEANING)
-            return policies
-        return as_given("policies", policies, self.followers.shape, MEANING)
+        else:
+            policies = as_given("policies", policies, self.followers.shape, MEANING)
+        if not looks_finite(policies):
+            check_finite("policies", policies)
+        return policies
 
     def label_mask(self, states: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """(n, L) bool: the labels that the marked states (n, S) can show."""

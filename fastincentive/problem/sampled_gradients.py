@@ -23,6 +23,8 @@ __all__ = ["Exact", "FollowerEstimate", "GradientEstimate", "Reinforce", "centre
 
 #: Numbers in the arrays of one block of trajectories.
 BLOCK = 2**22
+#: Steps of followers in one estimate, which take minutes; more are taken for a mistake.
+MOST_STEPS = 9e9
 #: Groups of trajectories in a block: sums are taken group by group, whatever the threads.
 GROUPS = 16
 #: What is subtracted from the weights.
@@ -177,7 +179,6 @@ class Reinforce:
         if rewards is not None:
             rewards = check_rewards(rewards, problem.followers.shape, problem.followers.packed)
         problem.refuse_types("sampled trajectories")
-        policies = problem.followers.check_policies(policies)
         followers, packed = problem.followers, problem.followers.packed
         parameterization = Direct() if parameterization is None else parameterization
         kind, tau = kernels.CENTRED, 1.0
@@ -223,8 +224,10 @@ class Reinforce:
         own = _follower_values(counts, total, self.trajectories, followers.available)
         return found, FollowerEstimate(own, start, start_error)
 
+    @checked
     def sampled_policies(self, problem: ProblemPart, policies: FloatArray) -> FloatArray:
         """Return the policies (n, S, A) that are sampled: with the exploration in them."""
+        policies = problem.followers.check_policies(policies)
         if self.exploration == 0.0:
             return policies
         available = problem.followers.available
@@ -263,6 +266,15 @@ class Reinforce:
         iteration: int,
     ) -> Iterator[kernels.Trajectories]:
         """Draw the trajectories, block by block."""
+        most = MOST_STEPS / (horizon * problem.n)
+        if self.trajectories > most:
+            raise invalid(
+                "trajectories",
+                f"at most {most:.3g} of {horizon} steps and {problem.n} followers",
+                self.trajectories,
+                None,
+                "More take hours: average several estimates, of other seeds, if they are wanted.",
+            )
         packed = problem.followers.packed
         successors = np.empty(packed.probability.size)
         kernels.sum_rows(packed.row_start, packed.probability, successors)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
 
 from fastincentive._progress import progress_bar
 from fastincentive.methods.base import StepReport
@@ -61,7 +65,7 @@ class Watch:
             self._bar.update(1)
         if self._callback is not None:
             try:
-                self._callback(report)
+                self._callback(_own_copy(report))
             except StopIteration:
                 self.stopped = True
                 raise
@@ -74,9 +78,19 @@ class Watch:
         history.largest_gap.append(float(evaluation.follower_gaps.max()))
         history.multiplier.append(float(report.multipliers.max()))
         history.residual.append(report.residual)
-        history.payments.append(report.payments)
+        history.payments.append(report.payments.copy())
 
     def close(self) -> None:
         """Take the bar away."""
         if self._bar is not None:
             self._bar.close()
+
+
+def _own_copy(report: StepReport) -> StepReport:
+    """Return a report whose arrays the caller may write into: the run goes on with its own."""
+    copies: dict[str, Any] = {
+        name: value.copy()
+        for name, value in report._asdict().items()
+        if isinstance(value, np.ndarray)
+    }
+    return report._replace(**copies, evaluation=deepcopy(report.evaluation))
