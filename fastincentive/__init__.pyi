@@ -20,6 +20,7 @@ from fastincentive.certificates.worst_case import worst_near_response as worst_n
 from fastincentive.errors import CheckpointWarning as CheckpointWarning
 from fastincentive.errors import ConvergenceWarning as ConvergenceWarning
 from fastincentive.errors import EngineError as EngineError
+from fastincentive.errors import FewSamplesWarning as FewSamplesWarning
 from fastincentive.errors import ImproperPolicyError as ImproperPolicyError
 from fastincentive.errors import InfeasiblePolicyError as InfeasiblePolicyError
 from fastincentive.errors import InputError as InputError
@@ -29,12 +30,12 @@ from fastincentive.errors import NotConvergedError as NotConvergedError
 from fastincentive.errors import ProductSpaceTooLargeError as ProductSpaceTooLargeError
 from fastincentive.errors import TruncationWarning as TruncationWarning
 from fastincentive.followers.best_responses import ResponseMemory as ResponseMemory
+from fastincentive.followers.estimates import EstimatedMDP as EstimatedMDP
 from fastincentive.followers.followers import Followers as Followers
 from fastincentive.followers.gymnasium_table import mdp_from_gymnasium as mdp_from_gymnasium
 from fastincentive.followers.mdp import TabularMDP as TabularMDP
 from fastincentive.followers.parameterization import Direct as Direct
 from fastincentive.followers.parameterization import Softmax as Softmax
-from fastincentive.followers.simulators import EstimatedMDP as EstimatedMDP
 from fastincentive.followers.simulators import estimate_mdp as estimate_mdp
 from fastincentive.followers.single import BestResponse as BestResponse
 from fastincentive.followers.single import best_response as best_response

@@ -6,6 +6,7 @@ __all__ = [
     "CheckpointWarning",
     "ConvergenceWarning",
     "EngineError",
+    "FewSamplesWarning",
     "ImproperPolicyError",
     "InfeasiblePolicyError",
     "InputError",
@@ -54,6 +55,10 @@ class MissingExtraError(ImportError):
 
 class ConvergenceWarning(UserWarning):
     """A run stopped before its stopping rule was met; the result says how far it got."""
+
+
+class FewSamplesWarning(UserWarning):
+    """A model was estimated from too few samples; the message names what was hardly tried."""
 
 
 class CheckpointWarning(UserWarning):

@@ -1,13 +1,15 @@
 """Followers known only as simulators: models from samples, and payments that allow for errors."""
 
 import tracemalloc
+import warnings
 
 import numpy as np
 import pytest
 from conftest import ROUNDING, assert_close
 
 import fastincentive as fi
-from fastincentive.errors import InputError
+from fastincentive.errors import FewSamplesWarning, InputError
+from fastincentive.followers.estimates import CONCENTRATIONS, concentrations
 
 
 class Chain:
@@ -87,7 +89,10 @@ def test_an_estimate_tends_to_the_model():
 
 
 def test_episodes_that_are_cut_are_no_end():
-    found = fi.estimate_mdp(Chain(slip=0.0), 300, 0.9, max_steps=2)
+    with pytest.warns(
+        FewSamplesWarning, match=r"2 pairs were never tried .* \(state 2, action 0\)"
+    ):
+        found = fi.estimate_mdp(Chain(slip=0.0), 300, 0.9, max_steps=2)
     assert found.episodes >= 150
     # State 3 is never reached in two steps, and nothing leads to the Sink.
     transition = found.mdp.dense_transition()
@@ -113,16 +118,19 @@ def test_episodes_that_end_where_they_begin():
 def test_a_simulator_of_many_states_takes_little_memory():
     chain = Chain(length=3000)
     chain.n_actions = 4
-    fi.estimate_mdp(chain, 1, 0.9)
+    with pytest.warns(FewSamplesWarning):
+        fi.estimate_mdp(chain, 1, 0.9)
     tracemalloc.start()
-    fi.estimate_mdp(chain, 1, 0.9)
+    with pytest.warns(FewSamplesWarning):
+        fi.estimate_mdp(chain, 1, 0.9)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 3e7  # a table of all pairs and successors has 288 MB
 
 
 def test_pairs_that_were_never_tried_are_worth_least():
-    found = fi.estimate_mdp(Chain(slip=0.0), 1, 0.9)
+    with pytest.warns(FewSamplesWarning, match="1 pairs were never tried and 1 only once"):
+        found = fi.estimate_mdp(Chain(slip=0.0), 1, 0.9)
     tried = found.visits > 0
     assert tried.sum() == 1
     untried = found.mdp.dense_transition()[0, int(np.argmin(tried[0]))]
@@ -140,7 +148,7 @@ def test_draws_vary_as_estimates_do():
     estimates = [fi.estimate_mdp(Chain(slip=0.5), 400, 0.9, rng=seed) for seed in range(40)]
     spread = np.std([value(each.mdp) for each in estimates])
     rng = np.random.default_rng(0)
-    drawn = [np.std([value(each.resample(rng)) for _ in range(40)]) for each in estimates[:10]]
+    drawn = [np.std([value(each.resample(rng)) for _ in range(40)]) for each in estimates[:6]]
     assert 0.7 < np.mean(drawn) / spread < 1.4
 
 
@@ -167,6 +175,157 @@ def test_uncertainty_of_feasibility():
     lost = fi.model_uncertainty(problem, payments, worse, [found], draws=20)
     assert lost.feasibility.mean() < -0.1
     assert "feasibility" in str(seen)
+
+
+# What few samples leave open
+
+
+class Row(Chain):
+    """Cells in a row, left and right; acting in the last one ends the episode and pays."""
+
+    def __init__(self, length, noise=0.0):
+        super().__init__(length, 0.0)
+        self.noise = noise
+
+    def step(self, action):
+        ended = self.state == self.n_states - 1
+        self.state = min(max(self.state + (1 if action else -1), 0), self.n_states - 1)
+        return self.state, 5.0 * ended - 1.0 + self.noise * self.rng.normal(), ended
+
+
+def start_values(estimate, guess, draws=60):
+    rng = np.random.default_rng(1)
+    drawn = [estimate.resample(rng, guess) for _ in range(draws)]
+    return np.array([mdp.initial @ fi.best_response(mdp).values for mdp in drawn])
+
+
+def test_the_concentration_is_that_of_ewens_formula():
+    counts, kinds = np.array([1, 4, 4, 2]), 7
+    likely = []
+    for a in CONCENTRATIONS:
+        # The j-th sample is new with chance a / (a + j); 7 of 11 were.
+        steps = [1.0 / (a + j) for n in counts for j in range(n)]
+        likely.append(a**kinds * np.prod(steps))
+    assert_close(concentrations(counts, kinds), np.array(likely) / np.sum(likely))
+    certain, chancy = concentrations(np.full(50, 20), 50), concentrations(np.full(50, 20), 150)
+    assert certain @ CONCENTRATIONS < 0.01 < 0.3 < chancy @ CONCENTRATIONS < 1.5
+
+
+@pytest.mark.filterwarnings("ignore::fastincentive.FewSamplesWarning")
+def test_what_was_hardly_tried_is_uncertain():
+    few = fi.estimate_mdp(Row(12), 12, 0.9)
+    assert len(few.seldom(0)) > 0
+    many = fi.estimate_mdp(Row(12), 3000, 0.9)
+    assert len(many.seldom()) == 0
+    for guess in ("anywhere", "alike"):
+        assert start_values(few, guess).std() > 0.3
+        assert start_values(many, guess).std() < 0.05
+    true = float(fi.best_response(many.mdp).values[0])
+    assert abs(start_values(many, "anywhere").mean() - true) < 0.02
+
+
+@pytest.mark.filterwarnings("ignore::fastincentive.FewSamplesWarning")
+def test_guesses_of_what_was_never_tried():
+    found = fi.estimate_mdp(Row(12), 12, 0.9)
+    rng = np.random.default_rng(0)
+    untried = found.seldom(0)
+    alike = np.mean([found.resample(rng, "alike").dense_transition() for _ in range(60)], axis=0)
+    for s, a in untried[(untried[:, 0] > 0) & (untried[:, 1] == 1)]:
+        assert alike[s, a].argmax() == s + 1
+    lured = found.resample(rng, "lure", target=7)
+    s, a = untried[0]
+    assert lured.dense_transition()[s, a, 7] == pytest.approx(1.0)
+    assert lured.reward[s, a] > found.triples.rewards.max()
+    with pytest.raises(InputError, match="guess: expected one of 'anywhere', 'alike', 'lure'"):
+        found.resample(rng, "nowhere")
+
+
+@pytest.mark.filterwarnings("ignore::fastincentive.FewSamplesWarning")
+def test_draws_at_discount_1_end():
+    found = fi.estimate_mdp(Row(6), 8, 1.0)
+    rng = np.random.default_rng(0)
+    for guess in ("anywhere", "alike", "lure"):
+        mdp = found.resample(rng, guess)
+        assert np.flatnonzero(mdp.transition.absorbing).tolist() == [6]
+        assert_close(mdp.dense_transition().sum(axis=2), np.ones((7, 2)))
+
+
+def test_rewards_that_vary_are_uncertain():
+    found = fi.estimate_mdp(Row(3, noise=2.0), 400, 0.9)
+    rng = np.random.default_rng(0)
+    rewards = np.array([found.resample(rng).reward[0, 1] for _ in range(200)])
+    assert rewards.std() == pytest.approx(2.0 / np.sqrt(found.visits[0, 1]), rel=0.3)
+
+
+def random_game(seed, states=6):
+    """A random follower as a simulator, and what makes a problem of a model of it."""
+    rng = np.random.default_rng([seed, states])
+    true = fi.TabularMDP(
+        rng.dirichlet(np.full(states, 0.3), (states, 3)), rng.normal(size=(states, 3)), 0.9, 0
+    )
+
+    class Drawn(Chain):
+        def __init__(self):
+            self.n_states, self.n_actions, self.law = states, 3, true.dense_transition()
+
+        def step(self, action):
+            before, self.state = (
+                self.state,
+                int(self.rng.choice(states, p=self.law[self.state, action])),
+            )
+            return self.state, true.reward[before, action], False
+
+    worth = np.append(rng.normal(size=states), 0.0)
+
+    def build(mdp):
+        return fi.IncentiveProblem(
+            [mdp],
+            fi.AdditiveReward(worth[: mdp.n_states]),
+            fi.Payments.at_states([[0, 1, 2]], upper=5.0),
+            leader_discount=0.9,
+            cost_weight=0.5,
+        )
+
+    return Drawn(), build, build(true)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::fastincentive.FewSamplesWarning")
+@pytest.mark.parametrize("samples", [20, 60])
+def test_promises_hold(samples):
+    held = []
+    for seed in range(25):
+        simulator, build, true = random_game(seed)
+        estimate = fi.estimate_mdp(simulator, samples, 0.9, max_steps=25, rng=seed)
+        found, seen = fi.solve_estimated(
+            build(estimate.mdp), [estimate], (1e-2,), 40, method=fi.RegimeAscent()
+        )
+        earned = fi.stackelberg_values(true, found.payments).pessimistic.objective
+        held.append(seen.promise <= earned)
+    # Of 25 seeds 95 % hold but for four standard errors.
+    assert np.mean(held) > 0.95 - 4.0 * np.sqrt(0.95 * 0.05 / 25)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "build", "discount", "samples"),
+    [("FrozenLake-v1", lake, 0.97, 500), ("CliffWalking-v1", cliff, 0.95, 100)],
+)
+def test_promises_of_black_boxes_hold(name, build, discount, samples):
+    gymnasium = pytest.importorskip("gymnasium")
+    env = gymnasium.make(name)
+    table = build(fi.mdp_from_gymnasium(env, discount))
+    for seed in range(3):
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            estimate = fi.estimate_mdp(env, samples, discount, rng=seed)
+            problem = table.replace(followers=[estimate.mdp])
+            found, seen = fi.solve_estimated(problem, [estimate], (1e-2,), method=fi.RegimeAscent())
+        hardly = [each for each in said if each.category is FewSamplesWarning]
+        assert len(hardly) == (2 if len(estimate.seldom()) else 0)
+        earned = fi.stackelberg_values(table, found.payments).pessimistic.objective
+        assert seen.promise <= earned
+        assert seen.answered.std() > 0.5
 
 
 @pytest.mark.parametrize(
@@ -235,7 +394,7 @@ def test_spaces_that_are_not_discrete_are_refused():
 @pytest.mark.filterwarnings("ignore::fastincentive.ConvergenceWarning")
 @pytest.mark.parametrize(
     ("name", "build", "discount", "seeds"),
-    [("FrozenLake-v1", lake, 0.97, 3), ("CliffWalking-v1", cliff, 0.95, 1)],
+    [("FrozenLake-v1", lake, 0.97, 2), ("CliffWalking-v1", cliff, 0.95, 1)],
 )
 def test_black_boxes_are_solved_like_their_tables(name, build, discount, seeds):
     gymnasium = pytest.importorskip("gymnasium")

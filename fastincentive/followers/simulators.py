@@ -6,8 +6,7 @@ the estimated model, where Q-learning would have to sample anew for each x.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +15,18 @@ from fastincentive._arrays import FloatArray
 from fastincentive._checks import checked
 from fastincentive._random import Rng, renamed_seed
 from fastincentive.errors import InputError, invalid
-from fastincentive.followers.endings import final_states, mdp_with_sink
+from fastincentive.followers.endings import final_states
+from fastincentive.followers.estimates import (
+    EstimatedMDP,
+    Triples,
+    estimated_model,
+    warn_of_gaps,
+)
 from fastincentive.followers.followers import Followers
 from fastincentive.followers.mdp import TabularMDP
 from fastincentive.followers.transition import from_triples
 
-__all__ = ["EstimatedMDP", "Simulator", "Triples", "estimate_mdp"]
+__all__ = ["Simulator", "estimate_mdp"]
 
 #: Discount of the plans that decide where to sample.
 PLAN_DISCOUNT = 0.99
@@ -44,65 +49,6 @@ class Simulator(Protocol):
     def step(self, action: int) -> tuple[int, float, bool]:
         """Return the next state, the reward, and whether the episode has ended there."""
         ...
-
-
-class Triples(NamedTuple):
-    """What was seen: E different (state, action, successor), the Sink among the successors."""
-
-    pairs: NDArray[np.int64]  # (E,) s * A + a
-    successors: NDArray[np.int64]  # (E,)
-    counts: NDArray[np.int64]  # (E,)
-    rewards: FloatArray  # (E,) means
-
-
-@dataclass(frozen=True)
-class EstimatedMDP:
-    """A follower's model as seen in samples.
-
-    Attributes
-    ----------
-    mdp : TabularMDP
-        S + 1 states, the last of which is the Sink: where episodes end, with reward 0 for ever. A
-        state in which every episode that came there ended keeps its number, and leads to the Sink.
-        Pairs that were never tried lead to the Sink, with the lowest reward seen.
-    visits : int array (S, A)
-        Samples of each pair.
-    starts : int array (S,)
-        First states of episodes.
-    triples : Triples
-        What the model is made of.
-    """
-
-    mdp: TabularMDP
-    visits: NDArray[np.int64]
-    starts: NDArray[np.int64]
-    triples: Triples
-
-    @property
-    def samples(self) -> int:
-        """Steps that were simulated."""
-        return int(self.visits.sum())
-
-    @property
-    def episodes(self) -> int:
-        """Episodes that were begun."""
-        return int(self.starts.sum())
-
-    @checked
-    def resample(self, rng: np.random.Generator) -> TabularMDP:
-        """Draw a model that the samples allow: the Bayesian bootstrap (Rubin, 1981).
-
-        Successors of each pair, and first states, have Dirichlet chances with the counts as
-        parameters. What was seen with one outcome alone is certain in every draw.
-        """
-        pairs = self.triples.pairs
-        weights = rng.standard_gamma(self.triples.counts)
-        total = np.bincount(pairs, weights, minlength=self.visits.size)
-        initial = np.zeros(self.starts.size)
-        seen = np.flatnonzero(self.starts)
-        initial[seen] = rng.dirichlet(self.starts[seen])
-        share = weights / total[pairs]
-        return _build_model(self.visits, self.triples, share, initial, self.mdp.discount)
 
 
 @checked
@@ -144,6 +90,11 @@ def estimate_mdp(
     InputError
         If an argument is not as described, or a state is out of range.
 
+    Warns
+    -----
+    FewSamplesWarning
+        If pairs of states that were seen were tried once or never; it names the first of them.
+
     Notes
     -----
     Actions are chosen for what they would teach: a plan on the model so far, made anew 200 times,
@@ -178,13 +129,21 @@ def estimate_mdp(
         if not np.isfinite(reward):
             where = f"action {action} in state {state}"
             raise invalid("simulator", "finite rewards", reward, where)
-        tally = seen.setdefault((state, action, following, bool(ended)), [0, 0.0])
-        tally[0] += 1
-        tally[1] += reward
+        _count(seen.setdefault((state, action, following, bool(ended)), [0, 0.0, 0.0]), reward)
         visits[state, action] += 1
         age += 1
         state = -1 if ended or cut or age >= max_steps else following
-    return _build_estimate(seen, visits, starts, discount)
+    estimate = _build_estimate(seen, visits, starts, discount)
+    warn_of_gaps([estimate], stacklevel=3)
+    return estimate
+
+
+def _count(tally: list[float], reward: float) -> None:
+    """Add a reward to number, mean and sum of squared distances (Welford, 1962)."""
+    tally[0] += 1
+    above = reward - tally[1]
+    tally[1] += above / tally[0]
+    tally[2] += above * (reward - tally[1])
 
 
 class _Source(Protocol):
@@ -295,37 +254,14 @@ def _build_estimate(
     keys = sorted(seen)
     origin, action, following = (np.array([key[j] for key in keys]) for j in range(3))
     ended = np.array([key[3] for key in keys])
-    count, total = (np.array([seen[key][j] for key in keys]) for j in range(2))
+    count, mean, squares = (np.array([seen[key][j] for key in keys]) for j in range(3))
     final = final_states(starts, origin, following, ended)
     triples = Triples(
         pairs=origin * actions + action,
         successors=np.where(ended & ~final[following], states, following),
         counts=count.astype(np.int64),
-        rewards=total / count,
+        rewards=mean,
+        squares=squares,
     )
-    share = triples.counts / visits.reshape(-1)[triples.pairs]
-    mdp = _build_model(visits, triples, share, starts / starts.sum(), discount)
-    return EstimatedMDP(mdp, visits, starts, triples)
-
-
-def _build_model(
-    visits: NDArray[np.int64],
-    triples: Triples,
-    share: FloatArray,
-    initial: FloatArray,
-    discount: float,
-) -> TabularMDP:
-    """Build the model in which triples have these shares (E,) of their pairs."""
-    reward = np.bincount(triples.pairs, share * triples.rewards, visits.size).astype(float)
-    # States without any sample lead to the Sink for nothing; others' untried actions lose most.
-    untried = (visits == 0) & (visits > 0).any(axis=1, keepdims=True)
-    reward[untried.reshape(-1)] = triples.rewards.min()
-    return mdp_with_sink(
-        triples.pairs,
-        triples.successors,
-        share,
-        reward.reshape(visits.shape),
-        np.ones(visits.shape, bool),
-        initial,
-        discount,
-    )
+    mdp = estimated_model(visits, starts, triples, discount)
+    return EstimatedMDP(mdp, visits, starts, final, triples)
