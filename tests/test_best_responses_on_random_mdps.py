@@ -13,15 +13,19 @@ from fastincentive.followers.followers import Followers
 from fastincentive.kernels.jacobi import jacobi_response
 
 DISCOUNTS = (0.5, 0.9, 0.99, 0.999, 0.9999, 1.0)
-#: Numbers of actions. Sweeps are compiled for each pair of one and a number of successors: these
-#: make the pairs of ``test_best_responses``, and the others take the form for any lengths.
-ACTIONS = {"hub": 2, "clusters": 2, "ring": 3}
+#: Sweeps are compiled for each pair of a number of actions and one of successors. Those with 4
+#: actions and 3 or 1 are compiled for other tests, too; the rest takes the form for any lengths.
+ACTIONS, ROWS = 4, (1, 3)
 
 
-def compile_few(monkeypatch, discount):
-    """Take the form for any lengths where rows have one more successor, the end."""
-    if discount == 1.0:
-        monkeypatch.setattr(large, "constant_lengths", lambda actions, width: ((), ()))
+@pytest.fixture
+def few_compiled(monkeypatch):
+    lengths = large.constant_lengths
+
+    def few(actions, width):
+        return lengths(actions, width) if actions == ACTIONS and width in ROWS else ((), ())
+
+    monkeypatch.setattr(large, "constant_lengths", few)
 
 
 def check(mdp, warm=None):
@@ -51,25 +55,26 @@ def test_few_states(kind, discount):
 @pytest.mark.slow
 @pytest.mark.parametrize("discount", DISCOUNTS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_many_random_models(kind, discount, monkeypatch):
-    compile_few(monkeypatch, discount)
+@pytest.mark.usefixtures("few_compiled")
+def test_many_random_models(kind, discount):
     for seed in range(10):
         states = int(np.random.default_rng([seed, 1]).integers(20, 300 if kind == "dense" else 900))
-        check(random_mdp(kind, seed, states, discount, ACTIONS.get(kind, 4)))
+        check(random_mdp(kind, seed, states, discount, ACTIONS))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("discount", [0.99, 1.0])
 @pytest.mark.parametrize("kind", ["local", "ragged"])
-def test_warm_actions_lead_to_the_same_values(kind, discount, monkeypatch):
-    compile_few(monkeypatch, discount)
-    mdp = random_mdp(kind, 3, 450, discount, 4)
+@pytest.mark.usefixtures("few_compiled")
+def test_warm_actions_lead_to_the_same_values(kind, discount):
+    mdp = random_mdp(kind, 3, 450, discount, ACTIONS)
     cold = check(mdp)
     warm = check(mdp, cold.actions)
     np.testing.assert_allclose(warm.values, cold.values, atol=1e-9 * np.abs(cold.values).max())
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_compiled")
 def test_unbounded_rewards_of_many_states_are_refused():
     # The first state has a loop that earns; all others must end.
     S = 500
