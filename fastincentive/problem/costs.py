@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -12,9 +12,11 @@ from fastincentive._arrays import LARGEST, FloatArray, as_floats
 from fastincentive._checks import checked, number
 from fastincentive.errors import invalid
 from fastincentive.followers.chains import settled_states
+from fastincentive.followers.evaluation import evaluate_large
 from fastincentive.followers.followers import Followers
+from fastincentive.followers.transition import TransitionModel
 from fastincentive.kernels import bellman
-from fastincentive.kernels.packed import TINY_PIVOT, Packed
+from fastincentive.kernels.packed import DENSE_STATES, TINY_PIVOT, Packed
 
 __all__ = [
     "Cost",
@@ -238,21 +240,23 @@ def expected_payouts(
     """
     packed = followers.packed
     if discount < 1.0:
-        return _evaluate(packed._replace(discount=np.full(followers.n, discount)), rates, policies)
+        packed = packed._replace(discount=np.full(followers.n, discount))
+        return _evaluate(followers.models, packed, rates, policies)
     # So small a chance to leave counts as none, as it does in the kernels.
     taken = np.where(policies > TINY_PIVOT, policies, 0.0)
     absorbing = packed.absorbing[packed.model]
     settled = settled_states(followers, taken)
     lasting = ((settled != absorbing) | (absorbing & payable.any(axis=2))).any(axis=1)
     near_one = np.where(lasting, 1.0 - 1.0 / PATIENCE_STEPS, 1.0)
-    values, visits, q_values = _evaluate(packed._replace(discount=near_one), rates, policies)
+    packed = packed._replace(discount=near_one)
+    values, visits, q_values = _evaluate(followers.models, packed, rates, policies)
     for i in np.flatnonzero(lasting).tolist():
         # Exact up to the closed classes of the follower's own chain.
         model = followers[i].transition
         ended = model.left_with(taken[i] > 0.0).absorbing
         alone = Followers([followers[i]]).packed
         alone = alone._replace(absorbing=ended[None], discount=np.ones(1))
-        before = _evaluate(alone, rates[i : i + 1], policies[i : i + 1])
+        before = _evaluate([model], alone, rates[i : i + 1], policies[i : i + 1])
         for_ever = ended & ((taken[i] * rates[i]).sum(axis=1) > 0.0)
         values[i] = np.inf if (for_ever & (visits[i] > 0.0)).any() else before.values[0]
         visits[i] = np.where(ended, visits[i], before.visits[0])
@@ -261,11 +265,14 @@ def expected_payouts(
     return Payouts(values, visits, q_values)
 
 
-def _evaluate(packed: Packed, rates: FloatArray, policies: FloatArray) -> Payouts:
+def _evaluate(
+    models: Sequence[TransitionModel], packed: Packed, rates: FloatArray, policies: FloatArray
+) -> Payouts:
     n, states, _ = rates.shape
-    values = np.empty((n, states))
-    q_values = np.empty(rates.shape)
-    visits = np.empty((n, states))
-    singular = np.empty(n, np.int64)
-    bellman.evaluate_policies(packed, rates, policies, values, q_values, visits, singular)
+    if states > DENSE_STATES:
+        values, q_values, visits, _ = evaluate_large(models, packed, rates, policies)
+    else:
+        values, visits = np.empty((n, states)), np.empty((n, states))
+        q_values, singular = np.empty(rates.shape), np.empty(n, np.int64)
+        bellman.evaluate_policies(packed, rates, policies, values, q_values, visits, singular)
     return Payouts(np.einsum("is,is->i", packed.initial, values), visits, q_values)

@@ -336,6 +336,11 @@ class ForwardPass:
             return state, np.empty((count, n, 0)), np.empty((count, n, 0))
         return state, laws, laws if self.shows_states else marginals
 
+    @property
+    def likely_horizon(self) -> int:
+        """Times that a pass is likely to go over, from the last one."""
+        return self._guess
+
     def footprint(self, horizon: int, gradient: bool, guess: int | None = None) -> Footprint:
         """Bytes of a pass that ends after so many times, guessed as at present, or as ``guess``."""
         return self._memory.footprint(horizon, self._guess if guess is None else guess, gradient)

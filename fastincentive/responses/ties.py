@@ -16,11 +16,21 @@ from fastincentive.kernels.packed import TIE
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.responses.menus import Lines, Menus, certain, collect
 from fastincentive.responses.search import Search
+from fastincentive.responses.tied_choices import (
+    MOST_BYTES,
+    climbed,
+    list_bytes,
+    most_responses,
+    net_of,
+    tied_choices,
+)
 
 __all__ = ["TieBreak", "break_ties", "broken_ties", "unit_of_reward"]
 
 #: All combinations of the followers' tied responses are priced up to this many.
 ENUMERATED = 4096
+#: Responses of followers with more states are not walked through.
+WALKED_STATES = 1000
 #: Random starts of the search over more.
 STARTS = 4
 
@@ -54,9 +64,36 @@ def broken_ties(
     """Return best responses that are best (sign +1) or worst (-1) for the leader.
 
     Every follower's optimal deterministic responses are listed. All combinations are compared when
-    there are few; else followers take turns from several starts until no change helps. ``start``
+    there are few; else followers take turns from several starts until no change helps. Where a list
+    finds no room, or followers have more than ``WALKED_STATES`` states, tied actions are improved
+    by the leader's gradient instead. ``start``
     (n, S, A), deterministic or not, is kept if it is a best response and nothing does better.
     """
+    many = problem.followers.n_states > WALKED_STATES
+    if not many and list_bytes(problem, most_responses(problem)) <= MOST_BYTES:
+        chosen, exact = _of_all_listed(problem, payments, sign)
+    else:
+        choices = tied_choices(problem, payments)
+        if many and choices.only:
+            return TieBreak(problem.followers.deterministic_policies(choices.actions), True)
+        if many or list_bytes(problem, choices.listed) > MOST_BYTES:
+            chosen, exact = climbed(problem, payments, choices, sign), False
+        else:
+            chosen, exact = _of_all_listed(problem, payments, sign)
+    if start is not None:
+        kept = _on_optimal_actions(problem, payments, start)
+        if kept is not None:
+            # The leader does not choose what it cannot afford.
+            budget = sign > 0.0
+            gain = net_of(problem, payments, chosen, budget)
+            gain -= net_of(problem, payments, kept, budget)
+            if not sign * gain > 1e-13 * max(1.0, abs(gain)):
+                chosen = kept
+    return TieBreak(chosen, exact)
+
+
+def _of_all_listed(problem: IncentiveProblem, payments: FloatArray, sign: float) -> TieBreak:
+    """Choose from the list of all tied responses."""
     which = np.arange(problem.n)
     spread = problem.payments.spread(payments)
     # A line of no length: the responses that are optimal at its only point.
@@ -64,38 +101,16 @@ def broken_ties(
     sizes = np.diff(menus.first)
     if menus.owner.size == problem.n:
         # Without a choice nothing has to be compared.
-        pick, exact = menus.first[:-1], menus.complete
-        if start is None:
-            return TieBreak(_policies(problem, menus, pick), exact)
-    else:
-        search = Search(problem, menus, sign)
-        few = not problem.has_types and float(np.log(sizes).sum()) <= math.log(ENUMERATED) + 1e-9
-        pick = _best_combination(search, sizes) if few else _take_turns(search)
-        exact = few and certain(problem, menus.complete, menus.tail, search.objective(pick))
-    chosen = _policies(problem, menus, pick)
-    if start is not None:
-        kept = _on_optimal_actions(problem, payments, start)
-        if kept is not None:
-            # The leader does not choose what it cannot afford.
-            budget = sign > 0.0
-            gain = _net(problem, payments, chosen, budget) - _net(problem, payments, kept, budget)
-            if not sign * gain > 1e-13 * max(1.0, abs(gain)):
-                chosen = kept
-    return TieBreak(chosen, exact)
+        return TieBreak(_policies(problem, menus, menus.first[:-1]), menus.complete)
+    search = Search(problem, menus, sign)
+    few = not problem.has_types and float(np.log(sizes).sum()) <= math.log(ENUMERATED) + 1e-9
+    pick = _best_combination(search, sizes) if few else _take_turns(search)
+    exact = few and certain(problem, menus.complete, menus.tail, search.objective(pick))
+    return TieBreak(_policies(problem, menus, pick), exact)
 
 
 def _policies(problem: IncentiveProblem, menus: Menus, pick: NDArray[np.int64]) -> FloatArray:
     return problem.followers.deterministic_policies(menus.actions[pick])
-
-
-def _net(
-    problem: IncentiveProblem, payments: FloatArray, policies: FloatArray, budget: bool
-) -> float:
-    # What is paid out may depend on the response as well.
-    cost = problem.cost_pass(payments, policies, gradient=False).value
-    if budget and not problem.affords(cost):
-        return -np.inf
-    return problem.net(problem.leader_pass(policies, gradient=False).value, cost)
 
 
 def _best_combination(search: Search, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
