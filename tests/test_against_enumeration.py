@@ -25,6 +25,7 @@ import fastincentive as fi
 
 #: An answer is wrong where it is worse, or better, than enumeration by this share.
 WRONG = 1e-6
+PRECISE = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
 #: Random models of each kind, and of each in the long run.
 FEW, MANY = (4 if numba.config.DISABLE_JIT else 12), 100
 
@@ -111,12 +112,13 @@ def test_what_payments_guarantee(count):
             for each in breakpoints(model, lists)
         ]
         best = max(guaranteed(model, lists, np.array(x)) for x in itertools.product(*points))
+        # A larger margin may cost more: a payment that is seldom met has to be larger for it.
         solution = fi.solve(
-            model.problem(), method=fi.RegimeAscent(), tie_breaking=fi.WeakStackelberg()
+            model.problem(), method=fi.RegimeAscent(), tie_breaking=fi.WeakStackelberg(1e-9)
         )
         assert solution.refinement.complete
-        assert solution.pessimistic_objective >= best - 1e-3, seed
-        own = guaranteed(model, lists, solution.payments)
+        assert solution.pessimistic_objective >= best - 1e-4, seed
+        own = guaranteed(model, lists, solution.payments, 1e-13)
         assert_close(solution.pessimistic_objective, own, 1e-8, f"{seed}")
 
 
@@ -141,8 +143,9 @@ def least_over_time(moves, reward, earned, discounts, epsilon):
         start[0] = 1.0
     worth = np.kron(own ** np.arange(steps), reward.ravel())
     gain = np.kron(leader ** np.arange(steps), earned.ravel())
-    most = -linprog(-worth, A_eq=equal, b_eq=start).fun
-    return linprog(gain, A_ub=-worth[None], b_ub=[epsilon - most], A_eq=equal, b_eq=start).fun
+    most = -linprog(-worth, A_eq=equal, b_eq=start, options=PRECISE).fun
+    rows = {"A_ub": -worth[None], "b_ub": [epsilon - most], "A_eq": equal, "b_eq": start}
+    return linprog(gain, **rows, options=PRECISE).fun
 
 
 @FEW_AND_MANY
