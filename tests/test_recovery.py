@@ -218,4 +218,4 @@ def test_payments_that_could_be_earned_for_ever_do_not_end_a_run_with_an_error()
         assert solution.follower_gaps.max() <= 1e-9
         assert solution.objective >= 1.0
     with pytest.raises(fi.InputError, match="rewards and payments together"):
-        fi.solve(problem, initial_payments=np.full(8, 2.0))
+        fi.solve(problem, initial_payments=np.full(4, 2.0))

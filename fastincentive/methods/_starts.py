@@ -51,7 +51,10 @@ def leader_optimal_steps(
     """As ``leader_optimal_policies``, for a shard that asks what it must know of all followers."""
     discount = min(problem.leader_discount, 0.99)
     followers = problem.followers
-    policies = uniform_policies(followers)
+    uniform = uniform_policies(followers)
+    # Without discount a follower must come out of every loop before its costs grow too large.
+    least = 0.01 if problem.undiscounted else 0.0
+    policies = uniform
     best, best_value = policies, -np.inf
     waited = 0
     last = np.zeros(followers.shape)
@@ -82,5 +85,5 @@ def leader_optimal_steps(
                 best, best_value = greedy, value
         if waited >= PATIENCE_ROUNDS:
             break
-        policies = 0.7 * policies + 0.3 * greedy
+        policies = (1.0 - least) * (0.7 * policies + 0.3 * greedy) + least * uniform
     return best

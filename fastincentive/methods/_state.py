@@ -37,6 +37,9 @@ __all__ = [
 #: States with fewer visits count as not visited: they follow the follower alone.
 SMALLEST_VISITS = 1e-6
 
+#: A follower without discount that takes more steps than this as good as never ends.
+MOST_VISITS = 1e8
+
 
 class AscentState(NamedTuple):
     """Everything the next iteration depends on."""
@@ -87,8 +90,8 @@ def policy_values_steps(
     policies = parameterization.policies(state.theta, followers)
     values, improper = values_if_proper(followers, rewards, policies)
     if problem.undiscounted and (yield AnyOf(improper)):
-        # A step at discount 1 ended in a loop that is never left: a little of every action
-        # leads out again.
+        # At discount 1 the start or a step ended in a loop that is never left, or next to
+        # never: a little of every action leads out again.
         policies = 0.99 * policies + 0.01 * uniform_policies(followers)
         state = state._replace(theta=parameterization.parameters(policies, followers))
         values = followers.evaluate(rewards, policies, checked=True)
@@ -99,11 +102,15 @@ def policy_values_steps(
 def values_if_proper(
     followers: Followers, rewards: FloatArray, policies: FloatArray
 ) -> tuple[PolicyValues | None, bool]:
-    """Values of policies; or None, and that some follower's is improper."""
+    """Values of policies; or None, and that some follower's is improper or as good as that."""
     try:
-        return followers.evaluate(rewards, policies, checked=True), False
+        values = followers.evaluate(rewards, policies, checked=True)
     except ImproperPolicyError:
         return None, True
+    patient = followers.packed.discount == 1.0
+    if patient.any() and values.visits[patient].sum(axis=1).max() > MOST_VISITS:
+        return None, True
+    return values, False
 
 
 def part_of_state(
