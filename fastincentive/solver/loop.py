@@ -207,15 +207,15 @@ def _iterated(
         watch.begin(run.iteration)
         try:
             report, status = _stepped(asked.method, checkpoint, watch, run)
+            if checkpoint is not None:
+                checkpoint.save(run.state(), watch.history)
+            theta, found = run.point()
         except BaseException:
             # Whatever ended the run, an interrupt included, it can go on from what is known.
             state = None if checkpoint is None else run.kept()
             if checkpoint is not None and state is not None:
                 checkpoint.save(state, watch.history)
             raise
-        if checkpoint is not None:
-            checkpoint.save(run.state(), watch.history)
-        theta, found = run.point()
     return End(report._replace(theta=theta, policies=found), status, report.iteration)
 
 
