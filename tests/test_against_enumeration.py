@@ -178,11 +178,11 @@ def test_worst_near_responses_at_all_discounts(count):
 # -- single cases --------------------------------------------------------------------------------
 
 
-def chooser(weight=1.0, discount=1.0, n=1, **limits):
-    """Followers choose A (0 to them, 10 to the leader) or B (4 and 5), and may be paid in both."""
+def chooser(weight=1.0, discount=1.0, n=1, own=4.0, **limits):
+    """Followers choose A (0 to them, 10 to the leader) or B (``own``, 5); both may be paid."""
     successors = np.array([[[1], [2]], [[3], [3]], [[3], [3]], [[3], [3]]])
     reward = np.zeros((4, 2))
-    reward[0, 1] = 4.0
+    reward[0, 1] = own
     mdp = fi.TabularMDP.from_successors(successors, np.ones(successors.shape), reward, discount, 0)
     cost = limits.pop("cost", None)
     return fi.IncentiveProblem(
@@ -204,13 +204,13 @@ def test_payments_may_cost_more_than_they_bring_net(n):
 
 
 def test_prices_count_in_what_payments_can_be_worth():
-    # At a price of 0.01 payments of 400 are worth their cost.
+    # At a price of 0.01 a payment of 400 costs 4.
     for cost in (fi.LinearCost(0.01), fi.LinearCost([0.01, 5.0])):
-        problem = chooser(cost=cost)
+        problem = chooser(own=400.0, cost=cost)
         found = fi.global_optimum(problem)
         assert found.complete
-        assert_close(found.objective, 9.96)
-        assert_close(fi.solve(problem).objective, 9.96)
+        assert_close(found.objective, 6.0)
+        assert_close(fi.solve(problem).objective, 6.0)
 
 
 @pytest.mark.parametrize("budget", [4.0, 3.999])
@@ -300,20 +300,19 @@ def test_a_margin_hidden_by_rounding_is_paid_once_not_half_the_regime():
 
 
 def test_a_tariff_within_the_budget_lets_ties_go_the_leaders_way():
-    # Two followers share the payment, which is paid for once.
-    problem = chooser(1.0, 1.0, 2)
+    # Two followers share the payment, which is paid for once; at 4 they are indifferent.
     index = np.full((2, 4, 2), -1)
     index[:, 1] = 0
-    shared = fi.IncentiveProblem(
-        problem.followers,
-        fi.AdditiveReward([0.0, 10.0, 5.0, 0.0]),
-        fi.Payments.from_index(index, budget=4.0),
-        leader_discount=1.0,
-        cost_weight=1.0,
-    )
-    solution = fi.solve(shared)
-    assert_close(solution.objective, 16.0)
-    assert_close(fi.stackelberg_values(shared, 4.0).optimistic.objective, 16.0)
+    for worth in ([0.0, 10.0, 5.0, 0.0], [0.0, 5.0, 10.0, 0.0]):
+        problem = fi.IncentiveProblem(
+            chooser(n=2).followers,
+            fi.AdditiveReward(worth),
+            fi.Payments.from_index(index, budget=4.0),
+            leader_discount=1.0,
+            cost_weight=1.0,
+        )
+        assert_close(fi.stackelberg_values(problem, 4.0).optimistic.objective, 16.0)
+    assert_close(fi.solve(problem).objective, 20.0)
 
 
 def test_a_loss_is_counted_for_ever_where_leader_and_follower_share_a_discount():
