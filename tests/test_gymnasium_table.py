@@ -98,7 +98,9 @@ def test_missing_pairs_are_unavailable():
         ({1: {0: [(-1.0, 1, 0.0, False), (2.0, 1, 0.0, False)]}}, "probabilities >= 0, got -1.0"),
         ({1: {0: certain(1, np.inf)}}, r"reward: expected finite .* state 1, action 0"),
         ({"one": {}}, r"env.P: expected numbers in 0..2, got 'one'"),
-        ({1: {-1: certain(0)}}, r"env.P\[1\]: expected numbers in 0, 1, ..., got -1"),
+        ({1: {-1: certain(0)}}, r"env.P\[1\]: expected numbers in 0..1048575, got -1"),
+        ({1: {0: 3}}, r"env.P\[1\]\[0\]: expected a list, got int"),
+        ({1: {0: [(1.0, 10**30, 0.0, True)]}}, r"next states in 0..2"),
         ({1: 3}, r"env.P\[1\]: expected a dict or a list, got int"),
     ],
 )

@@ -8,13 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastincentive._arrays import as_numbers
 from fastincentive._checks import checked
 from fastincentive.errors import invalid
 from fastincentive.followers.endings import final_states, mdp_with_sink
 from fastincentive.followers.mdp import TabularMDP
+from fastincentive.followers.transition import in_double
 
 __all__ = ["mdp_from_gymnasium"]
 
+#: Actions have smaller numbers, or something else is meant.
+MOST_ACTIONS = 2**20
 #: What is read of each possible outcome of a pair.
 OUTCOME = np.dtype(
     [
@@ -72,7 +76,7 @@ def mdp_from_gymnasium(env: Any, discount: float = 0.95) -> TabularMDP:
             type(inner).__name__,
             remedy="estimate_mdp needs no table.",
         )
-    initial = np.array(starts, float)
+    initial = in_double(as_numbers("env.initial_state_distrib", starts))
     if initial.ndim != 1 or not initial.size:
         raise invalid("env.initial_state_distrib", "one chance for each state", initial.shape)
     states = initial.size
@@ -110,12 +114,14 @@ def mdp_from_gymnasium(env: Any, discount: float = 0.95) -> TabularMDP:
 def _outcomes(table: Any, states: int) -> Iterator[tuple[Any, ...]]:
     """Yield the outcomes in a table, a dict or a list of dicts or lists."""
     for s, choices in _items(table, "P", states):
-        for a, outcomes in _items(choices, f"P[{s}]", None):
+        for a, outcomes in _items(choices, f"P[{s}]", MOST_ACTIONS):
+            if not isinstance(outcomes, (list, tuple)):
+                raise invalid(f"env.P[{s}][{a}]", "a list", type(outcomes).__name__)
             for outcome in outcomes:
                 try:
                     p, following, reward, ended = outcome
                     row = (s, a, float(p), int(following), float(reward), bool(ended))
-                except (TypeError, ValueError):
+                except (TypeError, ValueError, OverflowError):
                     got: Any = repr(outcome)
                     expected = "(probability, next state, reward, terminated)"
                 else:
@@ -126,15 +132,13 @@ def _outcomes(table: Any, states: int) -> Iterator[tuple[Any, ...]]:
                 raise invalid("env.P", expected, got, f"state {s}, action {a}")
 
 
-def _items(table: Any, name: str, most: int | None) -> Iterator[tuple[int, Any]]:
-    """Yield the numbers and the entries of a dict or a list; there are ``most`` numbers."""
-    if not isinstance(table, (Mapping, list, tuple, np.ndarray)):
+def _items(table: Any, name: str, most: int) -> Iterator[tuple[int, Any]]:
+    """Yield the numbers and the entries of a dict or a list, numbers below ``most``."""
+    if not isinstance(table, (Mapping, list, tuple)):
         raise invalid(f"env.{name}", "a dict or a list", type(table).__name__)
     for number, entry in table.items() if isinstance(table, Mapping) else enumerate(table):
-        good = isinstance(number, (int, np.integer)) and number >= 0
-        if not good or (most is not None and number >= most):
-            limit = "0, 1, ..." if most is None else f"0..{most - 1}"
-            raise invalid(f"env.{name}", f"numbers in {limit}", repr(number))
+        if not (isinstance(number, (int, np.integer)) and 0 <= number < most):
+            raise invalid(f"env.{name}", f"numbers in 0..{most - 1}", repr(number))
         yield int(number), entry
 
 
