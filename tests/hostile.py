@@ -128,6 +128,9 @@ def spoiled(rng, value):
         return [value.upper(), value[:-1], value.encode(), [value], value + "\0", ""][
             rng.integers(6)
         ]
+    if hasattr(value, "_fields"):
+        name = value._fields[rng.integers(len(value))]
+        return value._replace(**{name: spoiled(rng, getattr(value, name))})
     if isinstance(value, (list, tuple)):
         kind = type(value)
         if rng.random() < 0.3 and value and not isinstance(value[0], (dict, str)):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -112,6 +113,35 @@ def _models(add, mdp, followers, rewards, even):
     )
     add("Followers.evaluate", followers.evaluate, rewards=rewards, policies=even, route="auto")
     sources = np.ones(rewards.shape[:2])
+    best = followers.best_responses(rewards)
+    add("Followers.sensible", followers.sensible, best=best)
+    add("Followers.units", followers.units, best=best)
+    sizes = np.abs(rewards)
+    add("Followers.optimal_actions", followers.optimal_actions, rewards=rewards, sizes=sizes,
+        best=best)  # fmt: skip
+    add("Followers.is_bounded", followers.is_bounded, rewards=rewards)
+    patient = fi.Followers([models.grid_mdp("S.G", discount=1.0)])
+    moving = np.abs(patient.rewards)
+    right = patient.deterministic_policies(patient.best_responses(patient.rewards).actions)
+    at = {"rewards": patient.rewards, "policies": right}
+    add("Followers.evaluate patient", patient.evaluate, **at)
+    warm = np.zeros(moving.shape[:2], int)
+    add("Followers.best_responses patient", patient.best_responses, rewards=moving, warm=warm)
+    add("Followers.is_proper patient", patient.is_proper, **at)
+    add("Followers.is_bounded patient", patient.is_bounded, rewards=moving)
+    add("Followers.idle", patient.idle, moving=moving)
+    add("Followers.resting", patient.resting, moving=moving, policies=right)
+    add("Followers.reached", followers.reached, allowed=followers.available)
+    add(
+        "Followers.from_arrays",
+        fi.Followers.from_arrays,
+        models=list(followers),
+        rewards=rewards,
+        discount=[0.9, 0.8],
+        initial=[0, 1],
+        index=[0, 1],
+        counts=[1, 2],
+    )
     add("Followers.occupancy_from", followers.occupancy_from, sources=sources, policies=even)
     add("Followers.check_policies", followers.check_policies, policies=even)
     add("Followers.is_proper", followers.is_proper, policies=even)
@@ -168,7 +198,13 @@ def _leaders(add):
                 add(f"{name}.bind_types", reward_of_types.bind_types, **given_types)
         bound = reward.bind(n, states, actions)
         _bound(add, f"{name} bound", bound, np.full((5, n, bound.n_labels), 1.0 / bound.n_labels))
+    typed = {"counts": np.array([1, 2]), "n_states": states, "n_actions": actions}
+    product = fi.ProductReward(own[:2])
+    add("ProductReward.bind_types", product.bind_types, **typed)
     one, other = fi.AdditiveReward(own), fi.CountReward(labels, np.arange(4.0))
+    both = one + other
+    add("SumReward.bind", both.bind, n=n, n_states=states, n_actions=actions)
+    add("SumReward.scaled", both.scaled, weight=2.0)
     add("SumReward", fi.SumReward, parts=[one, other])
     _bound(add, "SumReward bound", (one + other).bind(n, states, actions), None)
     add("LeaderReward.__add__", one.__add__, other=other)
@@ -337,12 +373,21 @@ def _methods(add, problem, bounded, even):
                    fi.ValuePenalty(max_iter=3), fi.ZerothOrder(20)):  # fmt: skip
         given = {"problem": bounded, "method": method, "initial_payments": start, "refine": False}
         add(f"solve {type(method).__name__}", fi.solve, **given)
-    for method in (quick, fi.ValuePenalty(max_iter=3)):
+    methods = (quick, fi.ValuePenalty(max_iter=3), fi.HyperGradient(max_iter=3),
+               fi.RegimeAscent(1, 1, 1, 1, 1), fi.ZerothOrder(20))  # fmt: skip
+    for method in methods:
         name = type(method).__name__
         begun = {"problem": problem, "parameterization": fi.Direct(), "payments": np.ones(2)}
         add(f"{name}.init", method.init, **begun, policies=even)
         add(f"{name}.check_shards", method.check_shards, count=1)
         add(f"{name}.check_suits", method.check_suits, problem=problem)
+        state = method.init(problem, fi.Direct(), np.ones(2), even)
+        given = {"problem": problem, "parameterization": fi.Direct()}
+
+        def step(problem, parameterization, method=method, state=state):
+            method.step_from(problem, parameterization, deepcopy(state))
+
+        add(f"{name}.step_from", step, **given)
     add("engines.Local", engines.Local, shards=2)
     add("engines.Local solve", lambda **given: fi.solve(problem, quick, **given),
         engine=engines.Local(2), refine=False)  # fmt: skip

@@ -26,6 +26,8 @@ from fastincentive.followers.policies import deterministic_policies
 from fastincentive.followers.questions import (
     MEANING,
     check_actions,
+    check_answer,
+    check_mask,
     check_policies,
     check_rewards,
     check_tolerance,
@@ -116,16 +118,19 @@ class Followers(PackedFollowers):
         Under these policies and rewards (n, S, A), by default their own.
         """
         checked = self.check_policies(policies)
+        given = self.rewards if rewards is None else rewards
+        given = check_rewards(given, self.shape, self.packed)
         if self._discounted:
             return True
         try:
-            self.evaluate(self.rewards if rewards is None else rewards, checked, checked=True)
+            self.evaluate(given, checked, checked=True)
         except ImproperPolicyError:
             return False
         return True
 
     def is_bounded(self, rewards: FloatArray) -> bool:
         """Whether no follower can earn for ever at discount 1, under rewards (n, S, A)."""
+        rewards = check_rewards(rewards, self.shape, self.packed)
         if self._discounted:
             return True
         try:
@@ -285,6 +290,7 @@ class Followers(PackedFollowers):
         All of them, but for penalties that nobody would incur: values that are a thousand times
         what a follower earns on its way, or stands to lose by its smallest mistake there.
         """
+        check_answer(best, self.shape)
         met = self.reached(self.deterministic_policies(best.actions) > 0.0)
         earned = np.where(met, np.abs(best.values), 0.0).max(axis=1)
         loss = np.where(met[:, :, None], best.values[:, :, None] - best.q_values, np.inf)
@@ -307,12 +313,12 @@ class Followers(PackedFollowers):
         ``sizes`` (n, S, A) is that of the rewards, |R| + |x|. At the start of each follower and
         wherever optimal actions lead from there, values are computed anew to the last digits.
         """
+        rewards = check_rewards(rewards, self.shape, self.packed)
+        sizes = check_rewards(sizes, self.shape, self.packed)
+        actions, values = check_answer(best, self.shape)
         tied = np.empty(self.shape, np.bool_)
         margin = np.empty(self.n)
-        actions = best.actions.copy()
-        advantages.tied_actions(
-            self.packed, rewards, sizes, actions, best.values.copy(), TIE, tied, margin
-        )
+        advantages.tied_actions(self.packed, rewards, sizes, actions, values, TIE, tied, margin)
         return OptimalActions(tied, margin)
 
     def _bounded(self, answer: ResponseValues) -> ResponseValues:
@@ -344,6 +350,7 @@ class Followers(PackedFollowers):
 
         Nothing moves where ``moving`` (n, S, A) is 0: with rewards for it, nothing is earned.
         """
+        moving = as_given("moving", moving, self.shape, MEANING)
         found = np.zeros(moving.shape[:2], bool)
         for i in np.flatnonzero(self.packed.discount == 1.0).tolist():
             action = np.empty(self.n_states, np.int64)
@@ -353,6 +360,8 @@ class Followers(PackedFollowers):
 
     def resting(self, moving: FloatArray, policies: FloatArray) -> NDArray[np.bool_]:
         """(n, S) bool: from where policies (n, S, A) without discount never move, see ``idle``."""
+        moving = as_given("moving", moving, self.shape, MEANING)
+        policies = as_given("policies", policies, self.shape, MEANING)
         found = np.zeros(moving.shape[:2], bool)
         for i in np.flatnonzero(self.packed.discount == 1.0).tolist():
             end_components.mark_resting(self.packed, i, policies[i], moving[i], found[i])
@@ -360,6 +369,7 @@ class Followers(PackedFollowers):
 
     def reached(self, allowed: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """(n, S) bool: states that allowed actions (n, S, A) lead to from the starts."""
+        allowed = check_mask("allowed", allowed, self.shape)
         met = np.empty(allowed.shape[:2], np.bool_)
         advantages.reached_states(self.packed, allowed, met)
         return met

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastincentive._arrays import (
     FloatArray,
+    as_floats,
     as_given,
     as_integers,
     as_numbers,
@@ -18,7 +21,15 @@ from fastincentive._checks import number
 from fastincentive.errors import invalid
 from fastincentive.kernels.packed import Packed
 
-__all__ = ["MEANING", "check_actions", "check_policies", "check_rewards", "check_tolerance"]
+__all__ = [
+    "MEANING",
+    "check_actions",
+    "check_answer",
+    "check_mask",
+    "check_policies",
+    "check_rewards",
+    "check_tolerance",
+]
 
 MEANING = "(followers, states, actions)"
 
@@ -87,3 +98,26 @@ def check_policies(
     if short and not kept:
         value /= total[:, :, None]
     return value
+
+
+def check_mask(
+    argument: str, mask: NDArray[np.bool_], shape: tuple[int, int, int]
+) -> NDArray[np.bool_]:
+    """Return a mask (n, S, A) of bools, or raise."""
+    found = np.ascontiguousarray(as_numbers(argument, mask))
+    if found.dtype != np.bool_:
+        raise invalid(argument, f"bools of shape {shape}", f"{found.dtype} {found.shape}")
+    check_shape(argument, found, shape, MEANING)
+    return found
+
+
+def check_answer(best: Any, shape: tuple[int, int, int]) -> tuple[NDArray[np.int64], FloatArray]:
+    """Return copies of actions and values (n, S) that ``Followers.best_responses`` returned."""
+    if not (hasattr(best, "actions") and hasattr(best, "values") and hasattr(best, "q_values")):
+        raise invalid("best", "what best_responses returns", type(best).__name__)
+    actions = check_actions("best.actions", best.actions, shape[2])
+    values = as_floats("best.values", best.values)
+    check_shape("best.actions", actions, shape[:2], "")
+    check_shape("best.values", values, shape[:2], "")
+    check_shape("best.q_values", as_numbers("best.q_values", best.q_values), shape, "")
+    return actions, values

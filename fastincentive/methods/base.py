@@ -167,6 +167,7 @@ class Method(ABC):
         A state is a NamedTuple with a number ``iteration``.
         """
 
+    @checked
     def step_from(
         self,
         problem: IncentiveProblem,

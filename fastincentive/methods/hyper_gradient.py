@@ -114,6 +114,7 @@ class HyperGradient(Method):
         """Return the state before the first temperature."""
         return ClimbState(0, 0, payments, _Objective(problem, self.response))
 
+    @checked
     def step_from(
         self,
         problem: IncentiveProblem,

@@ -109,6 +109,7 @@ class RegimeAscent(Method):
         search = search_of(problem, self, start.payments, start.policies)
         return RegimeState(0, start, search, start.evaluation.objective)
 
+    @checked
     def step_from(
         self,
         problem: IncentiveProblem,

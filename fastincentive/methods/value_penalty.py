@@ -115,6 +115,7 @@ class ValuePenalty(Method):
         assert policies is not None  # for the type checker
         return first_state(problem, parameterization, payments, policies)
 
+    @checked
     def step_from(
         self,
         problem: ProblemPart,

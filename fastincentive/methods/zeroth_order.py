@@ -137,6 +137,7 @@ class ZerothOrder(Method):
         unit = problem.payments.most(reward_units(problem.followers, first))
         return EvolutionState(0, payments, [objective(payments)], self.radius, unit, rng, objective)
 
+    @checked
     def step_from(
         self,
         problem: IncentiveProblem,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
 from fastincentive._checks import checked, number
-from fastincentive.errors import InputError
+from fastincentive.errors import InputError, invalid
 from fastincentive.followers.followers import Followers, OptimalActions, ResponseValues
 from fastincentive.followers.policies import net_rewards
 from fastincentive.leader.base import BoundReward
@@ -126,7 +126,11 @@ class ProblemPart:
 
         Only where all followers are: a shard takes ``leader_pass_steps``.
         """
-        return self.leader_side.leader_pass(policies, gradient, discount=discount)
+        found = self.leader_side.leader_pass(policies, gradient, discount=discount)
+        slopes = found.gradient
+        if np.isnan(found.value) or (slopes is not None and np.isnan(slopes).any()):
+            raise invalid("policies", "rows that sum to 1", "others, under which nothing is finite")
+        return found
 
     def leader_pass_steps(
         self, policies: FloatArray, gradient: bool = True, discount: float | None = None
