@@ -344,6 +344,14 @@ def test_what_too_many_steps_leave_open_is_not_called_exact():
     assert near.leader_value <= -1.0 + 1e-6
 
 
+def test_vertices_that_rounding_moves_are_not_all_there_is():
+    # At discount 1 - 1e-6 a payment of 4 for which a response ties is known up to 1e-9.
+    rng = np.random.default_rng([6113, 77])
+    rng.integers(1, 3)
+    model = random_model(rng, 2, int(rng.integers(1, 3)), most=1.0)
+    check(fi.global_optimum(model.problem()), optimum(model)[0], 6113)
+
+
 def test_vertices_are_exact_where_values_are_large():
     # At discount 0.9999 a payment off by 1e-12 of the largest one buys nothing.
     rng = np.random.default_rng([5109, 77])

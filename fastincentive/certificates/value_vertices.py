@@ -25,6 +25,8 @@ __all__ = ["vertex_lines"]
 
 #: Pieces that differ by less than this share of their values count as one.
 RESOLUTION = 1e-10
+#: Where more steps count than this, rounding may move a vertex to where nothing ties any more.
+LONGEST = 2e4
 #: Vertices are found up to this share of the box.
 DIGITS = 1e-13
 
@@ -77,15 +79,17 @@ def _vertices(
 
     slopes = np.empty((0, free.size))
     constants = np.empty(0)
+    longest = 0.0
     while True:
         # In shares of the box, so that payments have no scale of their own.
-        values, slope, constant = _responses(problem, i, spread(points))
+        values, slope, constant, steps = _responses(problem, i, spread(points))
+        longest = max(longest, steps)
         slope = (slope * (high - low))[:, free]
         known = (slopes @ points.T + constants[:, None]).max(axis=0, initial=-np.inf)
         above = values > known + RESOLUTION * np.maximum(np.abs(values), np.abs(constant))
         if not above.any():
             exact = np.array([_polished(each, slopes, constants) for each in points])
-            return spread(exact), True
+            return spread(exact), longest <= LONGEST
         count = slopes.shape[0]
         slopes = np.concatenate([slopes, slope[above]])
         constants = np.concatenate([constants, constant[above]])
@@ -138,8 +142,11 @@ def _polished(point: FloatArray, slopes: FloatArray, constants: FloatArray) -> F
 
 def _responses(
     problem: IncentiveProblem, i: int, points: FloatArray
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Mean optimal value (m,) at payments (m, K), its slope there (m, K), its part unpaid (m,)."""
+) -> tuple[FloatArray, FloatArray, FloatArray, float]:
+    """Mean optimal value (m,) at payments (m, K), its slope there (m, K), its part unpaid (m,).
+
+    With the most steps that a best response counts.
+    """
     followers, payments = problem.followers, problem.payments
     count = len(points)
     owner = np.full(count, i)
@@ -170,7 +177,7 @@ def _responses(
         [occupancy[:, index == k].sum(axis=1) for k in payments.reach[i][: points.shape[1]]], axis=1
     )
     unpaid = occupancy @ np.where(followers.available[i], followers.rewards[i], 0.0).reshape(-1)
-    return np.asarray(values @ start), slope, unpaid
+    return np.asarray(values @ start), slope, unpaid, float(visits.sum(axis=1).max())
 
 
 def _envelope_vertices(slopes: FloatArray, constants: FloatArray) -> FloatArray:
