@@ -94,7 +94,7 @@ def looks_finite(array: FloatArray) -> bool:
     False may be wrong, of many large ones; then it is worth while to look at each.
     """
     flat = array.reshape(-1)
-    return bool(np.vdot(flat, flat) <= LARGEST**2)  # dot would warn of overflow
+    return float(np.vdot(flat, flat)) <= LARGEST**2  # dot would warn of overflow
 
 
 def as_integers(argument: str, value: object, expected: str = "integers") -> NDArray[np.int64]:

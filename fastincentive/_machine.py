@@ -10,7 +10,7 @@ import numpy as np
 
 from fastincentive.errors import MemoryLimitError
 
-__all__ = ["available_memory", "check_memory", "text_size"]
+__all__ = ["available_memory", "check_large", "check_memory", "text_size"]
 
 #: For less than this the memory of the machine is not looked up.
 UNGUARDED = 2**30
@@ -88,6 +88,12 @@ def check_memory(what: str, need: float, available: float | None = None) -> None
             f"{what} needs {text_size(need)} of memory, more than the {text_size(left)} available. "
             f"{REMEDY}"
         )
+
+
+def check_large(what: str, need: float) -> None:
+    """As ``check_memory``, of what is mostly small: the machine is asked from a GiB on."""
+    if need >= UNGUARDED:
+        check_memory(what, need)
 
 
 def text_size(size: float) -> str:

@@ -96,7 +96,7 @@ ERRORS = {
     "no parts": (lambda: SumReward([]), "parts: expected at least one LeaderReward, got none"),
     "other parts": (
         lambda: SumReward([AdditiveReward([0.0]), 1.0]),
-        r"parts\[1\]: expected a LeaderReward, got 1\.0",
+        r"parts\[1\]: expected a LeaderReward, got float",
     ),
     "weight": (
         lambda: np.nan * AdditiveReward([0.0]),

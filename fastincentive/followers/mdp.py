@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from scipy.sparse import sparray
 from fastincentive._arrays import LARGEST, FloatArray, as_floats, as_numbers
 from fastincentive._checks import number
-from fastincentive._machine import check_memory
+from fastincentive._machine import check_large
 from fastincentive.followers.transition import (
     ROW_SUM_TOLERANCE,
     TransitionModel,
@@ -190,7 +190,7 @@ class TabularMDP:
     def dense_transition(self) -> FloatArray:
         """Return the transition probabilities as a new array (S, A, S)."""
         need = 8.0 * self.n_states * self.n_actions * self.n_states
-        check_memory(f"A dense table of {self.n_states} states", need)
+        check_large(f"A dense table of {self.n_states} states", need)
         model = self.transition
         out = np.zeros((self.n_states * self.n_actions, self.n_states))
         row = np.repeat(np.arange(out.shape[0]), np.diff(model.row_start))

@@ -119,5 +119,6 @@ def check_answer(best: Any, shape: tuple[int, int, int]) -> tuple[NDArray[np.int
     values = as_floats("best.values", best.values)
     check_shape("best.actions", actions, shape[:2], "")
     check_shape("best.values", values, shape[:2], "")
-    check_shape("best.q_values", as_numbers("best.q_values", best.q_values), shape, "")
+    if as_given("best.q_values", best.q_values, shape) is not best.q_values:
+        raise invalid("best.q_values", "an array of floats", type(best.q_values).__name__)
     return actions, values

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
-from fastincentive._machine import check_memory
+from fastincentive._machine import check_large
 from fastincentive.leader.base import BLOCK, BoundReward, LeaderReward
 
 __all__ = ["bind_everybody", "spread"]
@@ -19,7 +19,7 @@ def spread(given: NDArray[Any], counts: NDArray[np.int64]) -> NDArray[Any]:
     """Repeat an array by type (n, ...) for every follower (N, ...); (S,) is that of all types."""
     if given.ndim > 1 and len(given) == counts.size:
         every = int(counts.sum())
-        check_memory(f"A reward that tells {every} followers apart", every * given[0].nbytes)
+        check_large(f"A reward that tells {every} followers apart", every * given[0].nbytes)
         return np.repeat(given, counts, axis=0)
     return given
 
@@ -30,7 +30,7 @@ def bind_everybody(
     """Bind a reward of all N followers, in the order of their types (n,), to the types."""
     population = int(counts.sum())
     need = 24.0 * population * n_states
-    check_memory(f"A reward that tells {population} followers apart", need)
+    check_large(f"A reward that tells {population} followers apart", need)
     return _BoundPopulation(reward.bind(int(counts.sum()), n_states, n_actions), counts)
 
 

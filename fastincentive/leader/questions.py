@@ -23,7 +23,7 @@ from fastincentive._arrays import (
     check_shape,
 )
 from fastincentive._checks import number, whole
-from fastincentive._machine import check_memory
+from fastincentive._machine import check_large
 from fastincentive.errors import invalid, shown
 
 __all__ = ["check_questions"]
@@ -196,7 +196,7 @@ def _check_together(known: dict[str, Any]) -> None:
     match known:
         case {"n": followers, "n_states": states} | {"counts": followers, "n_states": states}:
             every = int(np.sum(followers))
-            check_memory(f"A reward of {every} followers", 16.0 * every * states)
+            check_large(f"A reward of {every} followers", 16.0 * every * states)
         case {"candidates": candidates, "weights": weights}:
             check_shape("weights", weights, candidates[0].shape[1:2], "as the candidates' times")
         case {"i": i, "j": j} if i == j:

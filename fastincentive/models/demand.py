@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastincentive._checks import checked
-from fastincentive._machine import check_memory
+from fastincentive._machine import check_large
 from fastincentive._random import Rng, check_rng
 from fastincentive.errors import invalid
 from fastincentive.followers.followers import Followers
@@ -84,7 +84,7 @@ def demand_response(
     if work > slots:
         raise invalid("work", f"at most the {slots} slots of a day", work)
     end = slots * (work + 1)
-    check_memory(f"{n} households", n * (4000.0 + 100.0 * end))
+    check_large(f"{n} households", n * (4000.0 + 100.0 * end))
     slot, left = np.divmod(np.arange(end), work + 1)
     day = _day(slots, work)
     streams = np.random.default_rng(rng).spawn(n)

@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fastincentive._arrays import as_numbers
 from fastincentive._checks import checked
 from fastincentive.errors import invalid
 from fastincentive.followers.followers import Followers
@@ -203,7 +204,7 @@ def _as_list(value: float | Sequence[float]) -> list[float]:
 
 
 def _as_cells(starts: Sequence[Sequence[int]]) -> tuple[Cell, ...]:
-    array = np.asarray(starts)
+    array = as_numbers("starts", starts)
     if array.ndim != 2 or array.shape[1] != 2 or not np.issubdtype(array.dtype, np.integer):
         raise invalid("starts", "a sequence of (row, column) integers", repr(starts))
     return tuple((int(r), int(c)) for r, c in array)

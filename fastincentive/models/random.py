@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive._checks import checked
-from fastincentive._machine import check_memory
+from fastincentive._machine import check_large
 from fastincentive._random import Rng, check_rng
 from fastincentive.errors import invalid
 from fastincentive.followers.followers import Followers
@@ -91,7 +91,7 @@ cost_weight=0.1)
     ):
         if value < 1:
             raise invalid(name, "an integer >= 1", value)
-    check_memory("A random problem", 40.0 * n * n_states * n_actions * branching)
+    check_large("A random problem", 40.0 * n * n_states * n_actions * branching)
     if not 1 <= n_payments <= n_states:
         raise invalid("n_payments", f"an integer in 1..{n_states}", n_payments)
     if not 0.0 <= unavailable < 1.0:

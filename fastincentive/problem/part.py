@@ -155,7 +155,10 @@ class ProblemPart:
         """Return f = V - w C: the leader's value less what the payments cost it."""
         leader_value, cost = number("leader_value", leader_value), number("cost", cost)
         # Without a weight an infinite cost counts nothing.
-        return leader_value - self.cost_weight * cost if self.cost_weight else leader_value
+        found = leader_value - self.cost_weight * cost if self.cost_weight else leader_value
+        if np.isnan(found):
+            raise invalid("cost", "a finite number beside an infinite value", cost)
+        return found
 
     @checked
     def affords(self, cost: float, slack: float = ROUNDING) -> bool:

@@ -26,6 +26,10 @@ __all__ = ["ModelUncertainty", "model_uncertainty", "solve_estimated"]
 CAUTIOUS, TRIES = 3, 4
 
 
+#: Models drawn, each of which is solved for: more take days.
+MOST_DRAWS = 10**6
+
+
 @dataclass(frozen=True)
 class ModelUncertainty:
     """What a point (x, pi) is worth under models that the samples allow.
@@ -135,6 +139,8 @@ def _uncertainty(
     """As ``model_uncertainty``, without its warning."""
     if draws < 2:
         raise invalid("draws", "an integer of at least 2", draws)
+    if draws > MOST_DRAWS:
+        raise invalid("draws", f"at most {MOST_DRAWS:g}", draws)
     x = problem.payments.check_bounds(payments)
     checked = problem.followers.check_policies(policies)
     generator = np.random.default_rng(rng)
