@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from fastincentive._checks import checked
 from fastincentive._machine import check_memory, text_size
 from fastincentive._tables import text_table
+from fastincentive.errors import InputError
 from fastincentive.followers.best_responses import recall_bytes
 from fastincentive.problem.part import ProblemPart
 
-__all__ = ["MemoryEstimate", "estimate_memory"]
+__all__ = ["REFINED_STATES", "MemoryEstimate", "answered_horizon", "estimate_memory"]
 
 #: Arrays (n, S, A) that the ascent holds at once beside a leader pass, or after it (measured).
 ASCENT_ARRAYS = 12
 #: Rows of derivatives of each follower that a solve's measure of stationarity holds (measured).
 STATIONARITY_ROWS = 5
+#: A search over regimes refines a solve of up to so many states; on each line it finds so many
+#: responses for each state, and holds their label marginals so many times (measured).
+REFINED_STATES, ENTRIES, MARGINALS = 1000, 0.6, 3
+#: Horizons of a solve lie between those of best responses and of random choice, here on a scale of
+#: logarithms (measured); of more followers than ``MANY`` only the latter is known.
+RANDOM, MANY = 2.0 / 3.0, 1000
 #: Tables (S,)*n that doubling holds at once, and matrices (n, S, S).
 JOINT_TABLES, JOINT_CHAINS = 8, 2
 
@@ -55,6 +62,12 @@ class MemoryEstimate:
     stationarity : int
         What measures how stationary its end is: grows with the square of the number of followers
         that share payments or a budget.
+    search : int
+        What the search over regimes that refines a solve takes more than all before, guessed from
+        the number of states; of more than ``REFINED_STATES`` there is none.
+    sooner : int
+        What the passes of a solve take less than those of followers who choose at random, because
+        they end sooner: this is no part of the total.
     """
 
     horizon: int
@@ -71,6 +84,8 @@ class MemoryEstimate:
     response: int
     ascent: int
     stationarity: int
+    search: int = 0
+    sooner: int = 0
 
     @property
     def held(self) -> int:
@@ -80,13 +95,13 @@ class MemoryEstimate:
     @property
     def leader_pass(self) -> int:
         """What ``problem.leader_gradient`` takes at most at once, on top of ``held``."""
-        solve = self.response + self.ascent + self.stationarity
-        return self.total - self.held - solve
+        solve = self.response + self.ascent + self.stationarity + self.search
+        return self.total + self.sooner - self.held - solve
 
     @property
     def total(self) -> int:
         """All parts: what a solve needs."""
-        return sum(size for _, size in self._parts())
+        return sum(size for _, size in self._parts()) - self.sooner
 
     @checked
     def raise_if_too_large(self, available: float | None = None) -> MemoryEstimate:
@@ -105,7 +120,7 @@ class MemoryEstimate:
         return self
 
     def _parts(self) -> Iterator[tuple[str, int]]:
-        for field in fields(self)[1:]:
+        for field in fields(self)[1:-1]:
             yield field.name, getattr(self, field.name)
 
     def __str__(self) -> str:
@@ -117,16 +132,46 @@ class MemoryEstimate:
         return text_table([f"T = {self.horizon}", "memory"], [*rows, *sums], "lr")
 
 
-def estimate_memory(problem: ProblemPart, horizon: int, doubled: bool) -> MemoryEstimate:
+def answered_horizon(problem: ProblemPart) -> int:
+    """Count the times of a gradient where followers answer no payments; 0 where that takes long."""
+    followers = problem.followers
+    if followers.n > MANY:
+        return 0
+    try:
+        best = followers.best_responses(followers.rewards).actions
+    except InputError:  # a follower earns without bound: there will be no solve
+        return 0
+    policies = followers.deterministic_policies(best)
+    return problem.leader_side.gradient_horizon(policies)[0]
+
+
+def _search_bytes(problem: ProblemPart, horizon: int) -> int:
+    """Guess what a search over regimes takes, 0 where it is not run."""
+    _, states, actions = problem.followers.shape
+    if states > REFINED_STATES or problem.has_types:
+        return 0
+    entries = ENTRIES * states * problem.payments.owners.size
+    marginals = MARGINALS * 8 * horizon * problem.leader.n_labels
+    return int(entries * (states * (130 + 6 * actions) + marginals))
+
+
+def estimate_memory(
+    problem: ProblemPart, horizon: int, doubled: bool, answered: int = 0
+) -> MemoryEstimate:
     """Estimate what ``leader_gradient`` over so many times and a solve need.
 
-    ``doubled`` tells that tables over joint states go on from there.
+    ``doubled`` tells that tables over joint states go on from there; ``answered`` how many times
+    there are where followers answer no payments, 0 where that is not known.
     """
     followers, passes, payments = problem.followers, problem.passes, problem.payments
     n, states, _ = followers.shape
     size = passes.footprint(horizon, gradient=True)
+    between = horizon
+    if answered:
+        between = min(horizon, int(answered ** (1.0 - RANDOM) * horizon**RANDOM))
+    sooner = passes.footprint(between, gradient=True)
     # Values take less time than gradients: a guess taken from them is too short.
-    longest = passes.footprint(horizon, gradient=True, guess=max(horizon - 1, 1))
+    longest = passes.footprint(between, gradient=True, guess=max(between - 1, 1))
     table = followers.rewards.nbytes
     chains = n * (8 * passes.pattern.largest + 17 * states)
     joint = 8 * (JOINT_TABLES * states**n + JOINT_CHAINS * n * states**2) if doubled else 0
@@ -136,7 +181,7 @@ def estimate_memory(problem: ProblemPart, horizon: int, doubled: bool) -> Memory
     if payments.shared:
         together = max(together, *(len(group) for group in payments.groups))
     seen: set[int] = set()
-    return MemoryEstimate(
+    found = MemoryEstimate(
         horizon=horizon,
         models=_array_bytes((followers.packed, followers.models, passes.pattern), seen),
         rewards=_array_bytes((followers, problem.leader), seen),
@@ -149,9 +194,12 @@ def estimate_memory(problem: ProblemPart, horizon: int, doubled: bool) -> Memory
         gradient=table,
         product_space=joint,
         response=0 if known is None else int(recall_bytes(n, known)),
-        ascent=ASCENT_ARRAYS * table + max(sum(longest) - sum(size), 0),
+        ascent=ASCENT_ARRAYS * table + max(sum(longest) - sum(sooner), 0),
         stationarity=STATIONARITY_ROWS * together * (together * table // n + 8 * payments.size),
+        sooner=max(sum(size) - sum(sooner), 0),
     )
+    searched = _search_bytes(problem, answered) if answered else 0
+    return replace(found, search=max(searched - (found.total - found.held), 0))
 
 
 def _array_bytes(given: object, seen: set[int]) -> int:

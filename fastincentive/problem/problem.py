@@ -20,7 +20,7 @@ from fastincentive.problem.costs import Cost, ExpectedSpend, LinearCost
 from fastincentive.problem.evaluation import Evaluation
 from fastincentive.problem.fingerprint import fingerprint
 from fastincentive.problem.leader_side import LeaderSide
-from fastincentive.problem.memory import MemoryEstimate, estimate_memory
+from fastincentive.problem.memory import MemoryEstimate, answered_horizon, estimate_memory
 from fastincentive.problem.part import ProblemPart
 from fastincentive.problem.passes import Forward
 from fastincentive.problem.payments import Payments
@@ -410,8 +410,9 @@ class IncentiveProblem(ProblemPart):
         if engine is not None and not hasattr(engine, "largest_shard"):
             raise invalid("engine", "engines.Local() or engines.Dask(client)", shown(engine))
         horizon, doubled = self.leader_side.gradient_horizon(checked)
-        counted = self if engine is None else engine.largest_shard(self)
-        return estimate_memory(counted, horizon, doubled)
+        if engine is not None:
+            return estimate_memory(engine.largest_shard(self), horizon, doubled)
+        return estimate_memory(self, horizon, doubled, answered_horizon(self))
 
     # -- both levels --------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ import numpy as np
 from fastincentive.methods import Method, RegimeAscent, StepReport
 from fastincentive.methods._regime_search import SearchSettings, regime_search
 from fastincentive.methods.base import Searched
+from fastincentive.problem.memory import REFINED_STATES
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.responses.recovery import Recovered, recover
 from fastincentive.responses.search import better
@@ -15,9 +16,6 @@ from fastincentive.solver.tie_breaking import StrongStackelberg, WeakStackelberg
 from fastincentive.solver.weak_stackelberg import weak_search, with_margin
 
 __all__ = ["default_refiner", "refined"]
-
-#: Beyond this many states the search over regimes is not run unless it is asked for.
-REFINED_STATES = 1000
 
 
 def default_refiner(
