@@ -28,8 +28,8 @@ import fastincentive as fi
 SECONDS = 60.0
 #: Bytes of address space that a worker may take beside what it begins with.
 ROOM = 6 * 2**30
-#: Fields of results that may hold NaN, as their docstrings say.
-MAY_BE_NAN = {"multipliers"}
+#: Fields of results that may hold NaN, as their docstrings say; settings are what was given.
+MAY_BE_NAN = {"multipliers", "settings"}
 
 TYPED = (
     fi.InputError,

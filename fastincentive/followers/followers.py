@@ -290,10 +290,10 @@ class Followers(PackedFollowers):
         All of them, but for penalties that nobody would incur: values that are a thousand times
         what a follower earns on its way, or stands to lose by its smallest mistake there.
         """
-        check_answer(best, self.shape)
-        met = self.reached(self.deterministic_policies(best.actions) > 0.0)
-        earned = np.where(met, np.abs(best.values), 0.0).max(axis=1)
-        loss = np.where(met[:, :, None], best.values[:, :, None] - best.q_values, np.inf)
+        actions, values = check_answer(best, self.shape)
+        met = self.reached(self.deterministic_policies(actions) > 0.0)
+        earned = np.where(met, np.abs(values), 0.0).max(axis=1)
+        loss = np.where(met[:, :, None], values[:, :, None] - best.q_values, np.inf)
         least = np.where(loss > 1e-9, loss, np.inf).min(axis=(1, 2))
         size = np.maximum(earned, np.where(np.isfinite(least), least, 0.0))
         furthest = np.where(size > 0.0, PENALTY * size, np.inf)[:, None, None]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive._arrays import (
+    LARGEST,
     FloatArray,
     as_floats,
     as_given,
@@ -103,6 +104,8 @@ class Softmax:
         gradient, policies = _alike(gradient, policies)
         out = np.empty_like(gradient)
         simplex.softmax_gradients(gradient, policies, self.temperature, out)
+        if np.isnan(out).any():
+            raise invalid("gradient", "finite numbers wherever a policy is not 0", "-inf")
         return out
 
     def project(self, theta: FloatArray, followers: Followers) -> FloatArray:
@@ -144,12 +147,12 @@ def _given(argument: str, value: FloatArray, followers: Followers) -> FloatArray
     return _finite(argument, as_given(argument, value, followers.shape, "(n, S, A)"))
 
 
-def _finite(argument: str, value: FloatArray, also: float = 0.0) -> FloatArray:
+def _finite(argument: str, value: FloatArray, also: float = 0.0, most: float = MOST) -> FloatArray:
     """Raise unless numbers are finite; where actions are unavailable they may ``also`` be -inf."""
     if not looks_finite(value):
-        bad = ~(np.abs(value) <= MOST) & (value != also)
+        bad = ~(np.abs(value) <= most) & (value != also)
         if bad.any():
-            raise invalid(argument, f"numbers of at most {MOST:g}", value[bad][0])
+            raise invalid(argument, f"numbers of at most {most:g}", value[bad][0])
     return value
 
 
@@ -159,9 +162,10 @@ def _alike(gradient: FloatArray, policies: FloatArray) -> tuple[FloatArray, Floa
         policies = as_floats("policies", policies)
     if policies.ndim != 3 or not policies.size:
         raise invalid("policies", "shape (n, S, A)", policies.shape)
+    slope = as_given("gradient", gradient, policies.shape, "as the policies")
     return (
-        _finite("gradient", as_given("gradient", gradient, policies.shape, "as policies"), -np.inf),
-        _finite("policies", as_given("policies", policies, policies.shape)),
+        _finite("gradient", slope, -np.inf, LARGEST),
+        _finite("policies", as_given("policies", policies, policies.shape), 0.0, LARGEST),
     )
 
 

@@ -186,7 +186,8 @@ class BilevelAscent(Method):
         policies: FloatArray | None,
     ) -> AscentState:
         """Return the state at the first iterate."""
-        assert policies is not None  # for the type checker
+        if policies is None:
+            raise invalid("policies", "those to start from, (n, S, A)", None)
         self.check_suits(problem)
         planes = self.pieces if self._bundled else 1
         return first_state(problem, parameterization, payments, policies, planes)

@@ -112,6 +112,7 @@ class HyperGradient(Method):
         policies: FloatArray | None,
     ) -> ClimbState:
         """Return the state before the first temperature."""
+        payments = problem.payments.check_bounds(payments)
         return ClimbState(0, 0, payments, _Objective(problem, self.response))
 
     @checked

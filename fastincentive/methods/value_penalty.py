@@ -112,7 +112,8 @@ class ValuePenalty(Method):
         policies: FloatArray | None,
     ) -> AscentState:
         """Return the state at the first iterate; no cutting planes are kept."""
-        assert policies is not None  # for the type checker
+        if policies is None:
+            raise invalid("policies", "those to start from, (n, S, A)", None)
         return first_state(problem, parameterization, payments, policies)
 
     @checked

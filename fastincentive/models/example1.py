@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit
 
-from fastincentive._arrays import FloatArray
+from fastincentive._arrays import FloatArray, as_floats, check_finite
 from fastincentive._checks import checked
 from fastincentive.errors import invalid
 from fastincentive.followers.mdp import TabularMDP
@@ -100,7 +100,8 @@ def example1_objective(
     InputError
         If ``x`` does not end in an axis of length 2, or another argument is not as described.
     """
-    payments = np.asarray(x, float)
+    payments = as_floats("x", x)
+    check_finite("x", payments)
     if payments.ndim == 0 or payments.shape[-1] != 2:
         raise invalid("x", "an array (..., 2)", payments.shape)
     if not temperature > 0:

@@ -126,6 +126,10 @@ class ProblemPart:
 
         Only where all followers are: a shard takes ``leader_pass_steps``.
         """
+        if not isinstance(gradient, (bool, np.bool_)):
+            raise invalid("gradient", "True or False", type(gradient).__name__)
+        if discount is not None and not 0.0 <= number("discount", discount) <= 1.0:
+            raise invalid("discount", "a number in [0, 1]", discount)
         found = self.leader_side.leader_pass(policies, gradient, discount=discount)
         slopes = found.gradient
         if np.isnan(found.value) or (slopes is not None and np.isnan(slopes).any()):

@@ -29,6 +29,10 @@ from fastincentive.problem.spending import Spending
 __all__ = ["IncentiveProblem"]
 
 
+#: Times that a forward pass may be asked for, whatever ``max_horizon`` is.
+MOST_TIMES = 10**6
+
+
 class Engine(Protocol):
     """What ``memory_estimate`` asks of an engine."""
 
@@ -290,8 +294,9 @@ class IncentiveProblem(ProblemPart):
         A ``gradient`` asks for more times than the value; ``measure`` asks for nothing but the
         horizon.
         """
-        if limit is not None and limit < 1:
-            raise invalid("limit", "a positive integer", limit)
+        if limit is not None and not 1 <= limit <= max(self.max_horizon, MOST_TIMES):
+            most = max(self.max_horizon, MOST_TIMES)
+            raise invalid("limit", f"an integer in 1..{most:g}", limit)
         if discount is not None and not 0.0 <= discount <= 1.0:
             raise invalid("discount", "a number in [0, 1]", discount)
         return self.leader_side.forward(policies, limit, discount, gradient, measure)
