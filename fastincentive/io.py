@@ -84,8 +84,8 @@ def _solution_of(values: dict[str, Any], arrays: dict[str, Any]) -> Solution:
             if hasattr(part, name):
                 wanted = size if name == "payments" else shape
                 check_shape(name, getattr(part, name), wanted, "as the solution's own")
-        for name in ("follower_gaps", "multipliers"):
-            if hasattr(part, name):
+        for name in ("follower_gaps", "multipliers", "margins"):
+            if getattr(part, name, None) is not None:
                 check_shape(name, getattr(part, name), shape[:1], "one per follower")
     for name, column in solution.history.arrays().items():
         wanted = (len(solution.history),)

@@ -161,8 +161,6 @@ class Solution:
     message : str
     nit : int
         Iterations of the ascent.
-    evaluations : int
-        How often ``ZerothOrder`` evaluated the objective; 0 for methods that do not count.
     history : History
     ascent : Ascent or None
         The ascent's own last iterate, before recovery; None for methods without one.
@@ -170,6 +168,12 @@ class Solution:
         What the search over regimes added; None with ``refine=False``.
     upper_bound : float
         No payments have a larger objective; inf unless ``solve(..., certify=True)``.
+    evaluations : int
+        How often ``ZerothOrder`` evaluated the objective; 0 for methods that do not count.
+    margins : array (n,) or None
+        How close the nearest non-tie is: the least that each follower loses by an action that is
+        not optimal, in a state that optimal actions lead to; inf if there is none. Actions that
+        differ by less than about 2e-11 of what is added up at the state count as tied.
     """
 
     payments: FloatArray
@@ -194,6 +198,7 @@ class Solution:
     refinement: Refinement | None = None
     upper_bound: float = np.inf
     evaluations: int = 0
+    margins: FloatArray | None = None
 
     @property
     def optimality_gap(self) -> float:
@@ -218,6 +223,8 @@ class Solution:
             ("pessimistic objective", f"{self.pessimistic_objective:.6f}"),
             ("spend", f"{self.nominal_spend:.6f} nominal, {self.expected_spend:.6f} expected"),
         ]
+        if self.margins is not None:
+            rows.append(("nearest non-tie", f"{self.margins.min():.3e}"))
         if self.upper_bound < np.inf:
             rows.append(("upper bound", f"{self.upper_bound:.6f}"))
         if self.refinement is not None:

@@ -298,8 +298,8 @@ DENSE_ERRORS = {
         "reward: expected finite numbers, got nan at state 1, action 0",
     ),
     "reward infinite": (
-        {"reward": [[0.0, 1.0], [0.0, -np.inf]]},
-        "reward: expected finite numbers, got -inf at state 1, action 1",
+        {"reward": [[0.0, 1.0], [0.0, np.inf]]},
+        "reward: expected finite numbers, got inf at state 1, action 1",
     ),
     "discount above": ({"discount": 1.2}, "discount: expected a number in [0, 1], got 1.2"),
     "discount below": ({"discount": -0.1}, "discount: expected a number in [0, 1], got -0.1"),

@@ -67,6 +67,8 @@ class GlobalOptimum:
         Whether every combination of tied actions was listed and the search ran to its end; if not,
         ``bound`` holds over the responses that were listed.
     seconds : float
+    margins : array (n,)
+        How close the nearest non-tie is, see ``Solution``.
     """
 
     payments: FloatArray
@@ -82,6 +84,7 @@ class GlobalOptimum:
     mixing: Mixing
     complete: bool
     seconds: float
+    margins: FloatArray
 
     @property
     def gap(self) -> float:
@@ -190,6 +193,7 @@ def global_optimum(
             and bound_beyond(problem, menus) < best_value
         ),
         seconds=time.perf_counter() - began,
+        margins=problem.optimal_actions(payments).margin,
     )
 
 

@@ -44,7 +44,8 @@ class TabularMDP:
         ``transition[s, a, s']`` is the probability of ``s'`` after action ``a`` in ``s``; sparse:
         one matrix per action, row ``s`` the law of the successor.
     reward : array (S, A) or (S,)
-        Follower's own reward; (S,) means the same for every action.
+        Follower's own reward; (S,) means the same for every action. In an array (S, A) ``-inf``
+        says that the action does not exist, as ``available`` does.
     discount : float in [0, 1]
         At 1 the closed classes of states that are never left must have reward 0 (the total
         reward is then finite for every policy that reaches them).
@@ -92,6 +93,7 @@ class TabularMDP:
         initial: ArrayLike | int | None = None,
         available: ArrayLike | None = None,
     ) -> None:
+        available = _available(reward, available)
         if (
             isinstance(transition, (list, tuple))
             and len(transition) > 0
@@ -116,7 +118,7 @@ class TabularMDP:
 
         Entries of probability 0 are padding and may name any state. Repeated successors add up.
         """
-        model = from_lists(successors, probabilities, available)
+        model = from_lists(successors, probabilities, _available(reward, available))
         return cls.of_model(model, reward, discount, initial)
 
     @classmethod
@@ -233,6 +235,22 @@ def _checked_discount(argument: str, discount: float) -> float:
     if not 0.0 <= value <= 1.0:
         raise invalid(argument, "a number in [0, 1]", value)
     return value
+
+
+def _available(reward: ArrayLike, available: ArrayLike | None) -> ArrayLike | None:
+    """Return which actions exist: those with reward -inf do not."""
+    if not isinstance(reward, np.ndarray):
+        try:
+            reward = np.asarray(reward, float)
+        except (TypeError, ValueError):
+            return available  # refused later
+    if reward.dtype.kind != "f" or reward.ndim != 2 or not reward.size or reward.min() > -np.inf:
+        return available
+    there = reward != -np.inf
+    if available is None:
+        return there
+    given = np.asarray(available)
+    return given & there if given.shape == there.shape and given.dtype == bool else available
 
 
 def _checked_reward(

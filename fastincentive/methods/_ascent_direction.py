@@ -33,6 +33,7 @@ __all__ = [
     "longest_step",
     "next_payments_steps",
     "next_theta",
+    "numbers_of",
     "scaled_rows",
 ]
 
@@ -248,6 +249,14 @@ def _shared_multipliers_steps(
             break
     kernels.shared_directions(packed, kind, step, rows, multipliers, row_change)
     return gradient
+
+
+def numbers_of(change: Change) -> tuple[Change, bool]:
+    """Return the change with 0 for what no numbers came out of, and whether all did."""
+    finite = bool(np.isfinite(change.rows).all() and np.isfinite(change.payments).all())
+    if finite:
+        return change, True
+    return Change(*(np.where(np.isfinite(each), each, 0.0) for each in change)), False
 
 
 def longest_step(

@@ -66,6 +66,11 @@ def first_state(
     """Return the state at the first iterate, with room for so many cutting planes per follower."""
     followers = problem.followers
     best = followers.best_responses(problem.rewards(payments))
+    # No start takes a penalty: its values would dwarf all that is to be found out.
+    penalised = ((policies > 0.0) & ~followers.sensible(best)).any(axis=2, keepdims=True)
+    if penalised.any():
+        answer = followers.deterministic_policies(best.actions)
+        policies = np.where(penalised, answer, policies)
     return AscentState(
         iteration=0,
         payments=payments.copy(),

@@ -25,6 +25,7 @@ from fastincentive.methods._ascent_direction import (
     direction_steps,
     next_payments_steps,
     next_theta,
+    numbers_of,
     scaled_rows,
 )
 from fastincentive.methods._convergence import progress_steps
@@ -212,6 +213,7 @@ class BilevelAscent(Method):
         change = yield from direction_steps(
             problem, move, q, phi, objective_slope, multipliers, joint
         )
+        change, finite = numbers_of(change)
         progress = yield from progress_steps(
             problem, state, at, move, change, payment_unit, problem.payments.shared or joint
         )
@@ -250,7 +252,7 @@ class BilevelAscent(Method):
             converged=progress.residual <= self.tolerance
             and progress.largest_gap <= self.tolerance,
             stalled=progress.stalled,
-            finite=bool(np.isfinite(x).all() and np.isfinite(theta).all()),
+            finite=finite and bool(np.isfinite(x).all() and np.isfinite(theta).all()),
             exhausted=state.iteration >= self.max_iter,
         )
         return following, report

@@ -114,8 +114,12 @@ class ProblemPart:
         """(n, S, A) 0 where nothing is earned whatever the payments, positive elsewhere."""
         return np.abs(self.followers.rewards) + (self.payments.index >= 0)
 
-    def optimal_actions(self, payments: FloatArray, best: ResponseValues) -> OptimalActions:
-        """Find all optimal actions at payments (k,), from the best responses to them."""
+    def optimal_actions(
+        self, payments: FloatArray, best: ResponseValues | None = None
+    ) -> OptimalActions:
+        """Find all optimal actions at payments (k,), from the best responses if these are known."""
+        if best is None:
+            best = self.followers.best_responses(self.rewards(payments), checked=True)
         sizes = np.abs(self.followers.rewards) + np.abs(self.payments.side_payments(payments))
         return self.followers.optimal_actions(self.rewards(payments), sizes, best)
 

@@ -31,6 +31,7 @@ def recovered_fields(problem: IncentiveProblem, point: Recovered) -> dict[str, A
         "pessimistic_value": worst.leader_value,
         "pessimistic_objective": worst.objective,
         "pessimistic_policies": point.pessimistic_policies,
+        "margins": problem.optimal_actions(point.payments).margin,
     }
 
 
