@@ -128,7 +128,9 @@ def test_threads_write_into_the_arrays_of_tuples(problem):
     )
     found = np.zeros((n, 5), np.int64)
     equals = np.broadcast_to(np.arange(followers.shape[2]), followers.shape).copy()
-    lines = regimes.Lines(rewards, np.zeros(followers.shape), equals, np.ones(n))
+    lines = regimes.Lines(
+        rewards, np.zeros(followers.shape), equals, np.full(followers.shape[:2], -1), np.ones(n)
+    )
     regimes.walk_lines.threaded(packed, lines, expected.actions.copy(), 2e-11, listed, found)
     assert (found[:, 0] > 0).all()
     np.testing.assert_array_equal(listed.lower[:, 0], 0.0)

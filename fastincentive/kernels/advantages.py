@@ -111,28 +111,21 @@ def prepare_actions(packed, i, actions, moving, scratch):
     policy, start, column, weight, lu, last = scratch
     states = actions.shape[0]
     gamma = packed.discount[i]
-    dense = lu.shape[0] > 0
     write_actions(packed, i, actions, policy)
     merge_rows(packed, i, gamma, policy, gamma == 1.0, start, column, weight)
-    if dense:
-        proper = factorize(start, column, weight, lu, last) < 0
-    elif gamma == 1.0:
-        ended = packed.absorbing[packed.model[i]] | (actions == STAY)
-        proper = not mark_never_absorbed(start, column, weight, ended, np.empty(states, np.bool_))
-    else:
-        proper = True
-    if not proper:
-        ended = np.empty(states, np.bool_)
-        if mark_resting(packed, i, policy, moving, ended):
-            kill_rows(ended, start, column, weight)
-            ended |= packed.absorbing[packed.model[i]] | (actions == STAY)
-            if dense:
-                proper = factorize(start, column, weight, lu, last) < 0
-            else:
-                proper = not mark_never_absorbed(
-                    start, column, weight, ended.copy(), np.empty(states, np.bool_)
-                )
-    return proper
+    if gamma < 1.0:
+        if lu.shape[0] > 0:
+            factorize(start, column, weight, lu, last)
+        return True
+    # Where nothing moves any more play has ended.
+    ended, never = np.empty(states, np.bool_), np.empty(states, np.bool_)
+    mark_resting(packed, i, policy, moving, ended)
+    kill_rows(ended, start, column, weight)
+    if lu.shape[0] > 0:
+        return factorize(start, column, weight, lu, last) < 0
+    for s in range(states):
+        ended[s] = ended[s] or packed.absorbing[packed.model[i], s] or actions[s] == STAY
+    return not mark_never_absorbed(start, column, weight, ended, never)
 
 
 @jit
@@ -150,16 +143,19 @@ def evaluate_actions(packed, i, actions, rewards, moving, scratch, value, q_valu
     reward = np.empty(states)
     mean_reward(policy, rewards, reward)
     level = 0.0
-    origin = np.argmax(packed.initial[i])
+    origin = 0
     rest = np.empty(states)
     change = np.empty(states)
-    if dense:
-        value[:] = 0.0
+    for s in range(states):
+        if packed.initial[i, s] > packed.initial[i, origin]:
+            origin = s
+        if dense:
+            value[s] = 0.0
     for k in range(1 + REFINEMENTS):
-        if gamma < 1.0:
-            step = value[origin]
-            level += step
-            value -= step
+        step = value[origin] if gamma < 1.0 else 0.0
+        level += step
+        for s in range(states):
+            value[s] -= step
         for s in range(states):
             total = reward[s] - (1.0 - gamma) * level - value[s]
             for e in range(start[s], start[s + 1]):
@@ -167,16 +163,21 @@ def evaluate_actions(packed, i, actions, rewards, moving, scratch, value, q_valu
             rest[s] = total
         if dense:
             solve_factored(lu, last, rest)
-            value += rest
+            for s in range(states):
+                value[s] += rest[s]
         else:
-            change[:] = 0.0
+            for s in range(states):
+                change[s] = 0.0
             sweep_values(start, column, weight, rest, change, 1e-15 if k == 0 else 1e-3, 1_000_000)
-            value += change
+            for s in range(states):
+                value[s] += change[s]
         if not proper:
             break
     action_values(packed, i, gamma, rewards, value, q_values)
-    if level != 0.0:
-        q_values -= (1.0 - gamma) * level
+    kept = (1.0 - gamma) * level
+    for s in range(states):
+        for a in range(rewards.shape[1]):
+            q_values[s, a] -= kept
     return proper, level
 
 

@@ -104,31 +104,45 @@ def evaluate_one(packed, i, rewards, policies, values, q_values, visits, singula
     lu = np.empty((states, states))
     last = np.empty(states, np.int64)
     singular[i] = factorize(start, column, weight, lu, last)
-    resting = np.empty(states, np.bool_)
-    if singular[i] >= 0 and mark_resting(packed, i, policies[i], rewards[i], resting):
-        kill_rows(resting, start, column, weight)
-        singular[i] = factorize(start, column, weight, lu, last)
-    else:
-        resting[:] = False
     solve_factored(lu, last, values[i])
     visits[i] = packed.initial[i]
     solve_factored_transposed(lu, last, visits[i])
     if gamma == 1.0:
         for s in range(states):
-            if packed.absorbing[packed.model[i], s] or resting[s]:
+            if packed.absorbing[packed.model[i], s]:
                 visits[i, s] = 0.0
     action_values(packed, i, gamma, rewards[i], values[i], q_values[i])
 
 
 @parallel_jit
+def evaluate_absorbed(packed, rewards, policies, values, q_values, visits, singular):
+    """As ``evaluate_policies``, for policies that are absorbed."""
+    for i in numba.prange(packed.model.shape[0]):
+        evaluate_one(packed, i, rewards, policies, values, q_values, visits, singular)
+
+
 def evaluate_policies(packed, rewards, policies, values, q_values, visits, singular):
     """V (n,S), Q (n,S,A) and unnormalised state occupancy (n,S) of every follower's policy.
 
     By dense factors, for few states. ``singular[i]`` receives a state from which follower i is
-    never absorbed (discount 1), or -1.
+    never absorbed and does not rest for nothing either (discount 1), or -1.
     """
-    for i in numba.prange(packed.model.shape[0]):
-        evaluate_one(packed, i, rewards, policies, values, q_values, visits, singular)
+    evaluate_absorbed(packed, rewards, policies, values, q_values, visits, singular)
+    if singular.max() < 0:
+        return
+    for i in np.flatnonzero(singular >= 0).tolist():
+        own, resting = slice(i, i + 1), np.empty(values.shape[1], np.bool_)
+        if mark_resting(packed, i, policies[i], rewards[i], resting):
+            # Once more, and where the follower rests play has ended.
+            alone = packed._replace(
+                absorbing=packed.absorbing | resting,
+                model=packed.model[own],
+                discount=packed.discount[own],
+                initial=packed.initial[own],
+            )
+            found = values[own], q_values[own], visits[own], singular[own]
+            evaluate_absorbed(alone, rewards[own], policies[own], *found)
+            action_values(packed, i, packed.discount[i], rewards[i], values[i], q_values[i])
 
 
 @jit
@@ -158,9 +172,13 @@ def approach_absorption(packed, i, actions, n_actions):
     """
     states = actions.shape[0]
     m = packed.model[i]
-    if (actions != -1).all():
+    joined = packed.absorbing[m].copy()
+    some = False
+    for s in range(states):
+        some = some or actions[s] == -1
+        joined[s] = joined[s] or actions[s] == STAY
+    if not some:
         return
-    joined = packed.absorbing[m] | (actions == STAY)
     for s in range(states):
         if joined[s] and actions[s] == -1:
             for a in range(n_actions - 1, -1, -1):
@@ -198,7 +216,10 @@ def improve_actions(packed, i, rewards, share, idle, actions, values, q_values):
     worst = 0.0
     largest = 0.0
     for s in range(rewards.shape[0]):
-        best = int(np.argmax(q_values[s]))
+        best = 0
+        for a in range(1, rewards.shape[1]):
+            if q_values[s, a] > q_values[s, best]:
+                best = a
         top = q_values[s, best]
         held = actions[s]
         if idle[s] >= 0 and top < 0.0:
@@ -224,8 +245,8 @@ def improve_actions(packed, i, rewards, share, idle, actions, values, q_values):
 
 
 @jit
-def best_response_one(packed, i, rewards, actions, values, q_values, residual, iterations):
-    """Policy iteration for follower i."""
+def best_response_one(packed, i, rewards, idle, actions, values, q_values, residual, iterations):
+    """Policy iteration for follower i; ``idle`` (S,) see ``mark_idle``."""
     _, states, n_actions = rewards.shape
     gamma = packed.discount[i]
     size = model_size(packed, i, states, n_actions)
@@ -237,11 +258,11 @@ def best_response_one(packed, i, rewards, actions, values, q_values, residual, i
     dense = states <= DENSE_STATES
     lu = np.empty((states, states)) if dense else np.empty((0, 0))
     last = np.empty(states, np.int64)
+    ended = np.empty(states, np.bool_)
     never = np.empty(states, np.bool_)
-    idle = np.full(states, -1)
-    if gamma == 1.0:
-        mark_idle(packed, i, rewards[i], idle)
-    given = actions[i].max() >= 0
+    given = False
+    for s in range(states):
+        given = given or actions[i, s] >= 0
     iterations[i] = 0
     k = 0
     while k < 10_000:
@@ -257,9 +278,9 @@ def best_response_one(packed, i, rewards, actions, values, q_values, residual, i
             if k == 0:
                 values[i] = 0.0
             if gamma == 1.0:
-                never[:] = packed.absorbing[packed.model[i]]
-                never |= actions[i] == STAY
-                proper = not mark_never_absorbed(start, column, weight, never.copy(), never)
+                for s in range(states):
+                    ended[s] = packed.absorbing[packed.model[i], s] or actions[i, s] == STAY
+                proper = not mark_never_absorbed(start, column, weight, ended, never)
             sweep_values(start, column, weight, reward, values[i], 1e-14, 40)
         if not proper and k == 0 and given:
             # A policy that is never absorbed is no start: a little of every action leads out.
@@ -279,11 +300,17 @@ def best_response_one(packed, i, rewards, actions, values, q_values, residual, i
         if not changed and (dense or worst <= max(1e-13 * (1.0 - gamma), 1e-15) * largest):
             break
     approach_absorption(packed, i, actions[i], n_actions)
-    if gamma == 1.0:
-        stay_together(packed, i, idle, actions[i])
 
 
 @parallel_jit
+def iterate_policies(packed, rewards, idle, actions, values, q_values, residual, iterations):
+    """As ``best_responses``; ``idle`` (n,S) see ``mark_idle``, and ``STAY`` is left in actions."""
+    for i in numba.prange(packed.model.shape[0]):
+        best_response_one(
+            packed, i, rewards, idle[i], actions, values, q_values, residual, iterations
+        )
+
+
 def best_responses(packed, rewards, actions, values, q_values, residual, iterations):
     """Optimal actions (n,S), V* (n,S), Q* (n,S,A) and sup-norm Bellman residual (n,).
 
@@ -292,8 +319,13 @@ def best_responses(packed, rewards, actions, values, q_values, residual, iterati
     large state spaces a few sweeps replace each evaluation. ``iterations[i]`` is negative when
     the total reward at discount 1 is unbounded.
     """
-    for i in numba.prange(packed.model.shape[0]):
-        best_response_one(packed, i, rewards, actions, values, q_values, residual, iterations)
+    idle = np.full(actions.shape, -1)
+    patient = np.flatnonzero(packed.discount == 1.0).tolist()
+    for i in patient:
+        mark_idle(packed, i, rewards[i], idle[i])
+    iterate_policies(packed, rewards, idle, actions, values, q_values, residual, iterations)
+    for i in patient:
+        stay_together(packed, i, idle[i], actions[i])
 
 
 @jit
@@ -351,7 +383,10 @@ def first_responses(packed, ordered, rewards, actions, values, q_values, residua
     """As ``best_responses`` without a warm start, below discount 1: value iteration finds one."""
     for i in numba.prange(packed.model.shape[0]):
         value_iteration_start(packed, ordered, i, rewards, values[i], actions)
-        best_response_one(packed, i, rewards, actions, values, q_values, residual, iterations)
+        nowhere = np.full(actions.shape[1], -1)
+        best_response_one(
+            packed, i, rewards, nowhere, actions, values, q_values, residual, iterations
+        )
         prefer_first(actions[i], q_values[i])
 
 

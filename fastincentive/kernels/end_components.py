@@ -44,7 +44,8 @@ def mark_idle(packed, i, rewards, action):
                 row = (m * states + s) * actions + a
                 for e in range(packed.row_start[row], packed.row_start[row + 1]):
                     before[packed.successor[e] + 1] += 1
-    action[:] = -1
+    for s in range(states):
+        action[s] = -1
     if not some:
         return False
     for s in range(states):
@@ -90,10 +91,11 @@ def stay_together(packed, i, idle, actions):
     states = actions.shape[0]
     n_actions = packed.available.shape[2]
     m = packed.model[i]
-    met = actions == STAY
+    met = np.empty(states, np.bool_)
     queue = np.empty(states, np.int64)
     end = 0
     for s in range(states):
+        met[s] = actions[s] == STAY
         if met[s]:
             queue[end] = s
             end += 1
@@ -123,6 +125,7 @@ def mark_resting(packed, i, policy, rewards, resting):
     before = np.zeros(states + 1, np.int64)
     queue = np.empty(states, np.int64)
     end = 0
+    left = 0
     for s in range(states):
         resting[s] = not packed.absorbing[m, s]
         for a in range(actions):
@@ -130,6 +133,7 @@ def mark_resting(packed, i, policy, rewards, resting):
                 resting[s] = False
                 queue[end] = s
                 end += 1
+        left += resting[s]
         if resting[s]:
             for a in range(actions):
                 if policy[s, a] > 0.0:
@@ -155,7 +159,8 @@ def mark_resting(packed, i, policy, rewards, resting):
             s = origin[e]
             if resting[s]:
                 resting[s] = False
+                left -= 1
                 queue[end] = s
                 end += 1
         k += 1
-    return resting.any()
+    return left > 0

@@ -49,6 +49,7 @@ def lone_response(
     ordered = Ordered(order, places, weights)
     actions[:] = -1
     value_iteration_start(packed, ordered, 0, rewards, values[0], actions)
-    best_response_one(packed, 0, rewards, actions, values, q_values, residual, iterations)
+    nowhere = np.full(states, -1)
+    best_response_one(packed, 0, rewards, nowhere, actions, values, q_values, residual, iterations)
     prefer_first(actions[0], q_values[0])
     return residual[0], iterations[0]

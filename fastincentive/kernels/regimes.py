@@ -24,10 +24,9 @@ from fastincentive.kernels.advantages import (
     largest_entry,
     mark_reachable,
     policy_scratch,
-    settle_actions,
     tie_slack,
 )
-from fastincentive.kernels.end_components import STAY, mark_idle, mark_resting, stay_together
+from fastincentive.kernels.end_components import STAY, mark_resting, stay_together
 from fastincentive.kernels.jit import jit, parallel_jit
 
 __all__ = ["Lines", "ResponseList", "first_equals", "walk_lines"]
@@ -50,6 +49,7 @@ class Lines(NamedTuple):
     base: np.ndarray  # (n, S, A) float64
     direction: np.ndarray  # (n, S, A) float64
     equals: np.ndarray  # (n, S, A) int64, see ``first_equals``
+    idle: np.ndarray  # (n, S) int64, see ``mark_idle``: where base and direction are 0
     upper: np.ndarray  # (n,) float64
 
 
@@ -130,6 +130,15 @@ def add_rewards(base, direction, t, rewards, sizes):
 
 
 @jit
+def widest(slack, s):
+    """Largest slack of any action in a state."""
+    size = slack[s, 0]
+    for a in range(1, slack.shape[1]):
+        size = max(size, slack[s, a])
+    return size
+
+
+@jit
 def earns_optimum(packed, i, choice, mark, moving, worth, slack):
     """Whether deterministic choices (S,A) among tied actions end what they begin, at discount 1.
 
@@ -140,10 +149,13 @@ def earns_optimum(packed, i, choice, mark, moving, worth, slack):
     states, actions = choice.shape
     m = packed.model[i]
     out = np.empty(states, np.bool_)
-    policy = np.where(choice, 1.0, 0.0)
+    policy = np.empty((states, actions))
+    for s in range(states):
+        for a in range(actions):
+            policy[s, a] = 1.0 if choice[s, a] else 0.0
     mark_resting(packed, i, policy, moving, out)
     for s in range(states):
-        out[s] = packed.absorbing[m, s] or (out[s] and worth[s] <= slack[s].max())
+        out[s] = packed.absorbing[m, s] or (out[s] and worth[s] <= widest(slack, s))
     grown = True
     while grown:
         grown = False
@@ -157,7 +169,10 @@ def earns_optimum(packed, i, choice, mark, moving, worth, slack):
                         if packed.probability[e] > 0.0 and out[packed.successor[e]]:
                             out[s] = True
             grown = grown or out[s]
-    return not (mark & ~out).any()
+    for s in range(states):
+        if mark[s] and not out[s]:
+            return False
+    return True
 
 
 @jit
@@ -290,6 +305,8 @@ def mark_lasting(packed, i, slopes, moving, flat, tied, listed, known, t, upper)
     slope, q_slopes = slopes
     states, actions = tied.shape
     choice = np.empty((states, actions), np.bool_)
+    mark = np.empty(states, np.bool_)
+    slack = np.empty((states, 1))
     for k in range(known):
         lasting = listed.upper[k] == t
         for s in range(states):
@@ -297,11 +314,12 @@ def mark_lasting(packed, i, slopes, moving, flat, tied, listed, known, t, upper)
             if a >= 0 and not (tied[s, a] and q_slopes[s, a] >= slope[s] - flat):
                 lasting = False
         if lasting and packed.discount[i] == 1.0:
-            choice[:] = False
             for s in range(states):
-                choice[s, listed.full[k, s]] = True
-            slack = np.full((states, 1), flat)
-            lasting = earns_optimum(packed, i, choice, listed.visited[k] >= 0, moving, slope, slack)
+                for a in range(actions):
+                    choice[s, a] = a == listed.full[k, s]
+                mark[s] = listed.visited[k, s] >= 0
+                slack[s, 0] = flat
+            lasting = earns_optimum(packed, i, choice, mark, moving, slope, slack)
         if lasting:
             listed.upper[k] = upper
 
@@ -313,7 +331,6 @@ def walk_one(packed, i, lines, actions, tie, listed, found):
     upper = lines.upper[i]
     states, width = base.shape
     m = packed.model[i]
-    patient = packed.discount[i] == 1.0
     scratch = policy_scratch(packed, i, states, width)
     value = np.zeros(states)
     slope = np.zeros(states)
@@ -326,12 +343,12 @@ def walk_one(packed, i, lines, actions, tie, listed, found):
     search = SearchScratch(
         np.empty((states, width), np.bool_), np.empty(states, np.int64), np.empty(states, np.bool_)
     )
-    # Where nothing is earned all along the line, and what stays there for ever.
-    moving = np.abs(base) + np.abs(direction)
-    idle = np.full(states, -1)
-    stays = np.full(states, -1)
-    if patient:
-        mark_idle(packed, i, moving, idle)
+    idle = lines.idle[i]
+    stays = np.empty(states, np.int64)
+    moving = np.empty((states, width))
+    for s in range(states):
+        for a in range(width):
+            moving[s, a] = abs(base[s, a]) + abs(direction[s, a])
     left = actions.copy()
     count = 0
     breaks = 0
@@ -340,17 +357,10 @@ def walk_one(packed, i, lines, actions, tie, listed, found):
     unit = 0.0
     while True:
         add_rewards(base, direction, t, rewards, sizes)
+        _, level = evaluate_actions(packed, i, actions, rewards, rewards, scratch, value, q_values)
+        tie_slack(packed, i, actions, sizes, level, value, tie, slack)
         if breaks == 0:
-            settle_actions(packed, i, rewards, sizes, actions, tie, scratch, value, q_values, slack)
-            for s in range(states):
-                actions[s] = equals[s, actions[s]]
-            left[:] = actions
             unit = max(largest_entry(q_values), largest_entry(base))
-        else:
-            _, level = evaluate_actions(
-                packed, i, actions, rewards, rewards, scratch, value, q_values
-            )
-            tie_slack(packed, i, actions, sizes, level, value, tie, slack)
         for s in range(states):
             for a in range(width):
                 tied[s, a] = (
@@ -359,7 +369,7 @@ def walk_one(packed, i, lines, actions, tie, listed, found):
                     and q_values[s, a] >= value[s] - slack[s, a]
                 )
             tied[s, actions[s]] = True
-            stays[s] = idle[s] if value[s] <= slack[s].max() else -1
+            stays[s] = idle[s] if value[s] <= widest(slack, s) else -1
         # Of the actions tied here, those whose value grows fastest are optimal next.
         proper, flat = improve_slopes(
             packed, i, actions, direction, moving, tied, stays, scratch, slope, q_slopes

@@ -14,7 +14,7 @@ from fastincentive.errors import invalid
 from fastincentive.followers.followers import Followers
 from fastincentive.followers.mdp import TabularMDP, as_mdp
 from fastincentive.followers.policies import net_rewards
-from fastincentive.kernels import bellman
+from fastincentive.kernels import advantages, bellman, end_components
 from fastincentive.kernels import regimes as kernels
 from fastincentive.kernels.packed import TIE, Packed
 
@@ -91,6 +91,12 @@ def _respond(packed: Packed, rewards: FloatArray) -> tuple[NDArray[np.int64], ND
     values, q_values = np.empty((lines, states)), np.empty(rewards.shape)
     status = np.empty(lines, np.int64)
     bellman.best_responses(packed, rewards, actions, values, q_values, np.empty(lines), status)
+    if status.min() >= 0:
+        # To the last digits: what is tied on a line is judged from here on.
+        tied, margin = np.empty(rewards.shape, np.bool_), np.empty(lines)
+        advantages.tied_actions(
+            packed, rewards, np.abs(rewards), actions, values, TIE, tied, margin
+        )
     return actions, status
 
 
@@ -151,6 +157,9 @@ def _walk(
     """As ``walk``, from the best responses ``actions`` (m, S) at the start of the lines."""
     lines, states, _ = base.shape
     actions = np.take_along_axis(equals, actions[:, :, None], axis=2)[:, :, 0]
+    idle = np.full((lines, states), -1)
+    for i in np.flatnonzero(packed.discount == 1.0).tolist():
+        end_components.mark_idle(packed, i, np.abs(base[i]) + np.abs(direction[i]), idle[i])
     capacity = 32
     while True:
         listed = kernels.ResponseList(
@@ -162,7 +171,7 @@ def _walk(
         found = np.zeros((lines, 5), np.int64)
         kernels.walk_lines.sized(max(base.size, listed.full.size))(
             packed,
-            kernels.Lines(base, direction, equals, upper),
+            kernels.Lines(base, direction, equals, idle, upper),
             actions.copy(),
             TIE,
             listed,
