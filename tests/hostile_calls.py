@@ -116,8 +116,8 @@ def _models(add, mdp, followers, rewards, even):
     best = followers.best_responses(rewards)
     add("Followers.sensible", followers.sensible, best=best)
     add("Followers.units", followers.units, best=best)
-    sizes = np.abs(rewards)
-    add("Followers.optimal_actions", followers.optimal_actions, rewards=rewards, sizes=sizes,
+    paid = np.abs(rewards)
+    add("Followers.optimal_actions", followers.optimal_actions, own=rewards, paid=paid,
         best=best)  # fmt: skip
     add("Followers.is_bounded", followers.is_bounded, rewards=rewards)
     patient = fi.Followers([models.grid_mdp("S.G", discount=1.0)])

@@ -319,7 +319,7 @@ def test_optimal_actions_are_tied_by_what_stands_at_the_state():
         rewards = followers.rewards
         best = followers.best_responses(rewards)
         assert_close(followers.units(best), [size])
-        found = followers.optimal_actions(rewards, np.abs(rewards), best)
+        found = followers.optimal_actions(rewards, np.zeros(rewards.shape), best)
         assert found.tied[0].tolist() == [[True, True, False], [True, False, False]]
         assert_close(found.margin, [1e-9 * size], 1e-6)
     nothing = followers.best_responses(np.zeros(followers.shape))
@@ -335,7 +335,7 @@ def test_penalties_that_nobody_incurs_hide_no_difference(penalty):
     reward[1] = 1.0 - 1e-6
     followers = Followers([TabularMDP(moves, reward, 0.9, 0)])
     best = followers.best_responses(followers.rewards)
-    found = followers.optimal_actions(followers.rewards, np.abs(reward)[None], best)
+    found = followers.optimal_actions(followers.rewards, np.zeros(followers.shape), best)
     assert found.tied[0, 0].tolist() == [True, False, False]
     assert_close(found.margin, [0.9 * (1.0 - 1e-6) - 1e-6], 1e-9)
     assert followers.units(best)[0] < 10.0 or penalty == 1e3
@@ -349,6 +349,6 @@ def test_patient_followers_tell_small_differences_apart(rest):
     for delta in (1e-3, 1e-7):
         followers = Followers([TabularMDP(moves, [[1.0, 1.0 + delta]] * 2, 1.0 - rest, 0)])
         best = followers.best_responses(followers.rewards)
-        found = followers.optimal_actions(followers.rewards, followers.rewards, best)
+        found = followers.optimal_actions(followers.rewards, np.zeros(followers.shape), best)
         assert found.tied[0].tolist() == [[False, True], [False, True]]
         assert_close(found.margin, [delta], 1e-7)

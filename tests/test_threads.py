@@ -131,7 +131,10 @@ def test_threads_write_into_the_arrays_of_tuples(problem):
     lines = regimes.Lines(
         rewards, np.zeros(followers.shape), equals, np.full(followers.shape[:2], -1), np.ones(n)
     )
-    regimes.walk_lines.threaded(packed, lines, expected.actions.copy(), 2e-11, listed, found)
+    start = (expected.actions.copy(), expected.values.copy())
+    tied, margin = np.empty(followers.shape, bool), np.full(n, np.nan)
+    regimes.walk_lines.threaded(packed, lines, *start, tied, margin, 2e-11, listed, found)
+    assert not np.isnan(margin).any()
     assert (found[:, 0] > 0).all()
     np.testing.assert_array_equal(listed.lower[:, 0], 0.0)
     np.testing.assert_array_equal(listed.upper[:, 0], 1.0)

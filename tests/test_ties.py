@@ -49,7 +49,7 @@ def test_ties_are_those_of_the_losses_at_any_scale_and_discount(first):
         followers = Followers([mdp])
         rewards = mdp.reward[None]
         best = followers.best_responses(rewards)
-        found = followers.optimal_actions(rewards, np.abs(rewards), best)
+        found = followers.optimal_actions(rewards, np.zeros(rewards.shape), best)
         met = followers.reached(found.tied)[0]
         assert met[0]
         assert np.array_equal(found.tied[0, met], losses[met] == 0.0)

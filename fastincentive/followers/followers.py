@@ -32,7 +32,7 @@ from fastincentive.followers.questions import (
     check_rewards,
     check_tolerance,
 )
-from fastincentive.kernels import advantages, bellman, end_components
+from fastincentive.kernels import advantages, bellman, end_components, regimes
 from fastincentive.kernels.jacobi import jacobi_response
 from fastincentive.kernels.packed import DENSE_STATES, TIE
 
@@ -305,20 +305,33 @@ class Followers(PackedFollowers):
         return np.asarray(np.maximum(size.max(axis=(1, 2)), 1e-9))
 
     def optimal_actions(
-        self, rewards: FloatArray, sizes: FloatArray, best: ResponseValues
+        self, own: FloatArray, paid: FloatArray, best: ResponseValues
     ) -> OptimalActions:
-        """Find all optimal actions under rewards (n, S, A), and by how much the next is worse.
+        """Find all optimal actions under rewards own + paid (n, S, A), and how near the next are.
 
-        Two actions are tied if they differ by less than ``TIE`` of what is added up at the state:
-        ``sizes`` (n, S, A) is that of the rewards, |R| + |x|. At the start of each follower and
-        wherever optimal actions lead from there, values are computed anew to the last digits.
+        Two actions are tied if they differ by less than ``TIE`` of what is added up at the state.
+        At the start of each follower and wherever optimal actions lead from there, values are
+        computed anew to the last digits.
         """
-        rewards = check_rewards(rewards, self.shape, self.packed)
-        sizes = check_rewards(sizes, self.shape, self.packed)
+        own = check_rewards(own, self.shape, self.packed)
+        paid = check_rewards(paid, self.shape, self.packed)
         actions, values = check_answer(best, self.shape)
-        tied = np.empty(self.shape, np.bool_)
-        margin = np.empty(self.n)
-        advantages.tied_actions(self.packed, rewards, sizes, actions, values, TIE, tied, margin)
+        n, states, n_actions = self.shape
+        tied, margin = np.empty(self.shape, np.bool_), np.empty(n)
+        every = np.broadcast_to(np.arange(n_actions), self.shape).copy()
+        nowhere = np.full((n, states), -1)
+        points, laws = np.empty((n, 0)), np.empty((n, 0, states), np.int64)
+        regimes.walk_lines.sized(own.size)(
+            self.packed,
+            regimes.Lines(own, paid, every, nowhere, np.full(n, -1.0)),
+            actions,
+            values,
+            tied,
+            margin,
+            TIE,
+            regimes.ResponseList(points, points, laws, laws),
+            np.empty((n, 5), np.int64),
+        )
         return OptimalActions(tied, margin)
 
     def _bounded(self, answer: ResponseValues) -> ResponseValues:

@@ -39,8 +39,8 @@ __all__ = [
     "policy_scratch",
     "reached_states",
     "settle_actions",
+    "smallest_loss",
     "tie_slack",
-    "tied_actions",
 ]
 
 #: Values are corrected by their residuals so many times.
@@ -251,39 +251,18 @@ def settle_actions(packed, i, rewards, sizes, actions, tie, scratch, value, q_va
 
 
 @jit
-def tied_one(packed, i, rewards, sizes, actions, value, tie, tied):
-    """Mark the optimal actions of follower i; returns the smallest loss by any other."""
-    states, n_actions = rewards.shape
-    scratch = policy_scratch(packed, i, states, n_actions)
-    q_values = np.empty((states, n_actions))
-    slack = np.empty((states, n_actions))
-    settle_actions(packed, i, rewards, sizes, actions, tie, scratch, value, q_values, slack)
-    m = packed.model[i]
-    for s in range(states):
-        for a in range(n_actions):
-            tied[s, a] = packed.available[m, s, a] and q_values[s, a] >= value[s] - slack[s, a]
-        tied[s, actions[s]] = True
+def smallest_loss(packed, i, tied, value, q_values):
+    """Smallest loss by an action that is not tied (S,A), where tied ones lead from the start."""
+    states, n_actions = tied.shape
     met = np.empty(states, np.bool_)
     mark_reachable(packed, i, tied, met, np.empty(states, np.int64))
-    margin = math.inf
+    loss = math.inf
     for s in range(states):
         if met[s]:
             for a in range(n_actions):
-                if packed.available[m, s, a] and not tied[s, a]:
-                    margin = min(margin, value[s] - q_values[s, a])
-    return margin
-
-
-@parallel_jit
-def tied_actions(packed, rewards, sizes, actions, values, tie, tied, margin):
-    """Mark the optimal actions (n,S,A) and write the smallest loss (n,) by any other.
-
-    ``actions`` and ``values`` (n,S) are optimal up to rounding, and are overwritten; ``sizes``
-    (n,S,A) is what rewards are added up from. The loss is over the states that optimal actions lead
-    to, inf where all actions are optimal.
-    """
-    for i in numba.prange(packed.model.shape[0]):
-        margin[i] = tied_one(packed, i, rewards[i], sizes[i], actions[i], values[i], tie, tied[i])
+                if packed.available[packed.model[i], s, a] and not tied[s, a]:
+                    loss = min(loss, value[s] - q_values[s, a])
+    return loss
 
 
 @parallel_jit

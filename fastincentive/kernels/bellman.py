@@ -10,13 +10,14 @@ transition.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numba
 import numpy as np
 
 from fastincentive.kernels.end_components import STAY, mark_idle, mark_resting, stay_together
 from fastincentive.kernels.jit import jit, parallel_jit
-from fastincentive.kernels.packed import DENSE_STATES
+from fastincentive.kernels.packed import DENSE_STATES, Packed
 from fastincentive.kernels.policy_chain import (
     factorize,
     mark_never_absorbed,
@@ -121,7 +122,15 @@ def evaluate_absorbed(packed, rewards, policies, values, q_values, visits, singu
         evaluate_one(packed, i, rewards, policies, values, q_values, visits, singular)
 
 
-def evaluate_policies(packed, rewards, policies, values, q_values, visits, singular):
+def evaluate_policies(
+    packed: Packed,
+    rewards: Any,
+    policies: Any,
+    values: Any,
+    q_values: Any,
+    visits: Any,
+    singular: Any,
+) -> None:
     """V (n,S), Q (n,S,A) and unnormalised state occupancy (n,S) of every follower's policy.
 
     By dense factors, for few states. ``singular[i]`` receives a state from which follower i is
@@ -311,7 +320,15 @@ def iterate_policies(packed, rewards, idle, actions, values, q_values, residual,
         )
 
 
-def best_responses(packed, rewards, actions, values, q_values, residual, iterations):
+def best_responses(
+    packed: Packed,
+    rewards: Any,
+    actions: Any,
+    values: Any,
+    q_values: Any,
+    residual: Any,
+    iterations: Any,
+) -> None:
     """Optimal actions (n,S), V* (n,S), Q* (n,S,A) and sup-norm Bellman residual (n,).
 
     ``actions`` is the warm start (-1: uniform, a proper start at discount 1). Policy iteration

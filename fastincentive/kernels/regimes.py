@@ -24,7 +24,8 @@ from fastincentive.kernels.advantages import (
     largest_entry,
     mark_reachable,
     policy_scratch,
-    tie_slack,
+    settle_actions,
+    smallest_loss,
 )
 from fastincentive.kernels.end_components import STAY, mark_resting, stay_together
 from fastincentive.kernels.jit import jit, parallel_jit
@@ -169,10 +170,10 @@ def earns_optimum(packed, i, choice, mark, moving, worth, slack):
                         if packed.probability[e] > 0.0 and out[packed.successor[e]]:
                             out[s] = True
             grown = grown or out[s]
+    lost = 0
     for s in range(states):
-        if mark[s] and not out[s]:
-            return False
-    return True
+        lost += mark[s] and not out[s]
+    return lost == 0
 
 
 @jit
@@ -325,21 +326,19 @@ def mark_lasting(packed, i, slopes, moving, flat, tied, listed, known, t, upper)
 
 
 @jit
-def walk_one(packed, i, lines, actions, tie, listed, found):
-    """Walk the line of follower i."""
+def walk_one(packed, i, lines, actions, value, tied, tie, listed, found):
+    """Walk the line of follower i; without a line return the smallest loss at its start."""
     base, direction, equals = lines.base[i], lines.direction[i], lines.equals[i]
     upper = lines.upper[i]
     states, width = base.shape
     m = packed.model[i]
     scratch = policy_scratch(packed, i, states, width)
-    value = np.zeros(states)
     slope = np.zeros(states)
     q_values = np.empty((states, width))
     q_slopes = np.empty((states, width))
     rewards = np.empty((states, width))
     sizes = np.empty((states, width))
     slack = np.empty((states, width))
-    tied = np.empty((states, width), np.bool_)
     search = SearchScratch(
         np.empty((states, width), np.bool_), np.empty(states, np.int64), np.empty(states, np.bool_)
     )
@@ -353,35 +352,46 @@ def walk_one(packed, i, lines, actions, tie, listed, found):
     count = 0
     breaks = 0
     complete = True
-    t = 0.0
+    t = 0.0 if upper >= 0.0 else 1.0
     unit = 0.0
+    flat = 0.0
+    proper = True
     while True:
         add_rewards(base, direction, t, rewards, sizes)
-        _, level = evaluate_actions(packed, i, actions, rewards, rewards, scratch, value, q_values)
-        tie_slack(packed, i, actions, sizes, level, value, tie, slack)
-        if breaks == 0:
-            unit = max(largest_entry(q_values), largest_entry(base))
-        for s in range(states):
-            for a in range(width):
-                tied[s, a] = (
-                    packed.available[m, s, a]
-                    and equals[s, a] == a
-                    and q_values[s, a] >= value[s] - slack[s, a]
-                )
-            tied[s, actions[s]] = True
-            stays[s] = idle[s] if value[s] <= widest(slack, s) else -1
-        # Of the actions tied here, those whose value grows fastest are optimal next.
-        proper, flat = improve_slopes(
-            packed, i, actions, direction, moving, tied, stays, scratch, slope, q_slopes
-        )
-        point = (t, rewards, value, slack)
-        count, every = list_tied(packed, i, tied, (left, actions), point, count, listed, search)
-        complete = complete and every
+        # Before and after the actions are taken that are optimal next.
+        for after in range(2):
+            settle_actions(packed, i, rewards, sizes, actions, tie, scratch, value, q_values, slack)
+            for s in range(states):
+                actions[s] = equals[s, actions[s]]
+            if after == 1:
+                break
+            if breaks == 0:
+                left[:] = actions
+                unit = max(largest_entry(q_values), largest_entry(base))
+            for s in range(states):
+                for a in range(width):
+                    tied[s, a] = (
+                        packed.available[m, s, a]
+                        and equals[s, a] == a
+                        and q_values[s, a] >= value[s] - slack[s, a]
+                    )
+                tied[s, actions[s]] = True
+                stays[s] = idle[s] if value[s] <= widest(slack, s) else -1
+            if upper < 0.0:
+                return smallest_loss(packed, i, tied, value, q_values)
+            # Of the actions tied here, those whose value grows fastest are optimal next.
+            proper, flat = improve_slopes(
+                packed, i, actions, direction, moving, tied, stays, scratch, slope, q_slopes
+            )
+            point = (t, rewards, value, slack)
+            count, every = list_tied(packed, i, tied, (left, actions), point, count, listed, search)
+            complete = complete and every
+            if not proper:
+                break
         if not proper:
             # At discount 1 what is paid from here on can be earned for ever.
             found[2] = 1
             break
-        evaluate_actions(packed, i, actions, rewards, rewards, scratch, value, q_values)
         step = math.inf
         for s in range(states):
             for a in range(width):
@@ -413,23 +423,28 @@ def walk_one(packed, i, lines, actions, tie, listed, found):
     found[0] = count
     found[1] = breaks
     found[3] = complete
+    return math.inf
 
 
 @parallel_jit
-def walk_lines(packed, lines, actions, tie, listed, found):
+def walk_lines(packed, lines, actions, values, tied, margin, tie, listed, found):
     """List the best responses of followers along their lines.
 
     Follower i (n of them; the same one may be given with several lines) starts from the best
-    response ``actions`` (n,S) at t = 0, in actions that are their own ``lines.equals``; the array
-    is overwritten. ``listed`` and ``found`` are written. ``found`` (n,5) int64: number of responses
-    (those for which ``listed`` has no room are not stored), number of breakpoints, whether the line
-    ended early because payments could be earned for ever at discount 1, whether all combinations of
-    tied actions are listed, and whether the line ended early because the next breakpoint is too far
-    to be resolved. Actions whose values differ by less than ``tie`` of what is added up at the
-    state are tied.
+    response ``actions`` (n,S) at t = 0, optimal up to rounding, of which ``values`` (n,S) are a
+    guess; both are overwritten. ``listed`` and ``found`` are written. ``found`` (n,5) int64: number
+    of responses (those for which ``listed`` has no room are not stored), number of breakpoints,
+    whether the line ended early because payments could be earned for ever at discount 1, whether
+    all combinations of tied actions are listed, and whether the line ended early because the next
+    breakpoint is too far to be resolved. Actions whose values differ by less than ``tie`` of what
+    is added up at the state are tied.
+
+    Where ``lines.upper`` is negative only the point t = 1 is looked at: ``tied`` (n,S,A) marks all
+    optimal actions there, and ``margin`` (n,) is the smallest loss by any other in a state that
+    they lead to. On other lines these two hold nothing of use.
     """
     # Names of their own for what threads write, as in ``sweeps.large_responses``.
     lower, upper, visited, full = listed.lower, listed.upper, listed.visited, listed.full
     for i in numba.prange(packed.model.shape[0]):
         own = ResponseList(lower[i], upper[i], visited[i], full[i])
-        walk_one(packed, i, lines, actions[i], tie, own, found[i])
+        margin[i] = walk_one(packed, i, lines, actions[i], values[i], tied[i], tie, own, found[i])

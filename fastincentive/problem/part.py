@@ -120,8 +120,8 @@ class ProblemPart:
         """Find all optimal actions at payments (k,), from the best responses if these are known."""
         if best is None:
             best = self.followers.best_responses(self.rewards(payments), checked=True)
-        sizes = np.abs(self.followers.rewards) + np.abs(self.payments.side_payments(payments))
-        return self.followers.optimal_actions(self.rewards(payments), sizes, best)
+        own, paid = self.followers.rewards, self.payments.side_payments(payments)
+        return self.followers.optimal_actions(own, paid, best)
 
     def leader_pass(
         self, policies: FloatArray, gradient: bool = True, discount: float | None = None

@@ -14,7 +14,7 @@ from fastincentive.errors import invalid
 from fastincentive.followers.followers import Followers
 from fastincentive.followers.mdp import TabularMDP, as_mdp
 from fastincentive.followers.policies import net_rewards
-from fastincentive.kernels import advantages, bellman, end_components
+from fastincentive.kernels import bellman, end_components
 from fastincentive.kernels import regimes as kernels
 from fastincentive.kernels.packed import TIE, Packed
 
@@ -70,7 +70,7 @@ def walk(
     InputError
         If at discount 1 payments could be earned for ever at the start of a line.
     """
-    actions, status = _respond(packed, base)
+    actions, values, status = _respond(packed, base)
     if status.min() < 0:
         raise invalid(
             "payments",
@@ -78,26 +78,22 @@ def walk(
             "a loop that earns for ever",
             f"line {int(np.argmax(status < 0))}",
         )
-    found = _walk(packed, base, direction, equals, upper, actions)
+    found = _walk(packed, (base, direction, upper), equals, actions, values)
     if not found.bounded.all():
         found = _with_ends(packed, base, direction, equals, found)
     return found
 
 
-def _respond(packed: Packed, rewards: FloatArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Best responses (m, S) to rewards (m, S, A), and a status (m,): negative where unbounded."""
+def _respond(
+    packed: Packed, rewards: FloatArray
+) -> tuple[NDArray[np.int64], FloatArray, NDArray[np.int64]]:
+    """Best responses and values (m, S) at rewards (m, S, A), and a status < 0 where unbounded."""
     lines, states, _ = rewards.shape
     actions = np.full((lines, states), -1)
     values, q_values = np.empty((lines, states)), np.empty(rewards.shape)
     status = np.empty(lines, np.int64)
     bellman.best_responses(packed, rewards, actions, values, q_values, np.empty(lines), status)
-    if status.min() >= 0:
-        # To the last digits: what is tied on a line is judged from here on.
-        tied, margin = np.empty(rewards.shape, np.bool_), np.empty(lines)
-        advantages.tied_actions(
-            packed, rewards, np.abs(rewards), actions, values, TIE, tied, margin
-        )
-    return actions, status
+    return actions, values, status
 
 
 def _with_ends(
@@ -114,16 +110,14 @@ def _with_ends(
     which = np.flatnonzero(~found.bounded)
     last = np.array([found.upper[found.line == j].max() for j in which.tolist()])
     rewards = net_rewards(base[which], last[:, None, None] * direction[which])
-    actions, status = _respond(repeat(packed, which), rewards)
+    actions, values, status = _respond(repeat(packed, which), rewards)
     bounded = status >= 0
     which, last = which[bounded], last[bounded]
-    rewards, actions = rewards[bounded], actions[bounded]
+    rewards, actions, values = rewards[bounded], actions[bounded], values[bounded]
     if which.size == 0:
         return found
-    still = np.zeros(rewards.shape)
-    ends = _walk(
-        repeat(packed, which), rewards, still, equals[which], np.zeros(which.size), actions
-    )
+    point = (rewards, np.zeros(rewards.shape), np.zeros(which.size))
+    ends = _walk(repeat(packed, which), point, equals[which], actions, values)
     at = np.full(found.bounded.size, np.nan)
     at[which] = last
     kept = found.lower != at[found.line]
@@ -148,15 +142,14 @@ def _with_ends(
 
 def _walk(
     packed: Packed,
-    base: FloatArray,
-    direction: FloatArray,
+    line: tuple[FloatArray, FloatArray, FloatArray],
     equals: NDArray[np.int64],
-    upper: FloatArray,
     actions: NDArray[np.int64],
+    values: FloatArray,
 ) -> Responses:
-    """As ``walk``, from the best responses ``actions`` (m, S) at the start of the lines."""
+    """As ``walk``, from best responses and values (m, S) at the start of the lines."""
+    base, direction, upper = line
     lines, states, _ = base.shape
-    actions = np.take_along_axis(equals, actions[:, :, None], axis=2)[:, :, 0]
     idle = np.full((lines, states), -1)
     for i in np.flatnonzero(packed.discount == 1.0).tolist():
         end_components.mark_idle(packed, i, np.abs(base[i]) + np.abs(direction[i]), idle[i])
@@ -173,6 +166,9 @@ def _walk(
             packed,
             kernels.Lines(base, direction, equals, idle, upper),
             actions.copy(),
+            values.copy(),
+            np.empty(base.shape, np.bool_),
+            np.empty(lines),
             TIE,
             listed,
             found,
