@@ -143,7 +143,17 @@ def test_a_penalty_run_resumes(tmp_path):
 
 @pytest.mark.filterwarnings("ignore::fastincentive.ConvergenceWarning")
 def test_policies_that_never_end_are_led_out_again():
-    problem = fi.models.gridworld("S.L #.G", slip=0.0, discount=1.0)
+    free = fi.models.gridworld("S.L #.G", slip=0.0, discount=1.0)
+    (mdp,) = free.followers
+    # Each step costs something: who never arrives loses without end.
+    cost = np.where(mdp.transition.absorbing, 0.0, 0.1)[:, None]
+    paid = free.payments.index >= 0
+    problem = fi.IncentiveProblem(
+        [mdp.replace(reward=mdp.reward - cost)],
+        fi.AdditiveReward(np.where(paid, 1.0, 0.0)),
+        fi.Payments.from_index(free.payments.index),
+        leader_discount=1.0,
+    )
     stays = np.zeros(problem.followers.shape)
     stays[:, :, 0] = 1.0  # up, into the wall
     with pytest.raises(fi.ImproperPolicyError):
@@ -261,7 +271,7 @@ def test_payments_that_are_earned_for_ever_are_not_posted():
     found = fi.solve(problem, ZerothOrder(evaluations=200), initial_payments=0.5, refine=False)
     assert found.payments[0] <= 1.0
     with pytest.raises(InputError, match="bounded best total reward"):
-        fi.solve(problem, ZerothOrder(), initial_payments=1.5, refine=False)
+        fi.solve(problem, ZerothOrder(), initial_payments=[1.5], refine=False)
 
 
 # Both
