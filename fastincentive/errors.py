@@ -26,7 +26,7 @@ class InputError(ValueError):
 
 
 class ImproperPolicyError(InputError):
-    """At discount 1 a policy never reaches the absorbing class from some state."""
+    """At discount 1 a policy neither ends nor comes to rest where nothing is earned."""
 
 
 class InfeasiblePolicyError(InputError):

@@ -142,9 +142,10 @@ class Followers(PackedFollowers):
     def raise_improper(self, follower: int, state: int) -> None:
         """Raise the error for a policy that is never absorbed at discount 1."""
         raise ImproperPolicyError(
-            f"policies: expected a policy that reaches an absorbing state from everywhere, "
-            f"because follower {follower} has discount 1; got one that never leaves a class "
-            f"around state {state}. Use a discount below 1 or a policy that leaves it."
+            f"policies: expected a policy that reaches an absorbing state from everywhere, or "
+            f"stays where nothing is earned, because follower {follower} has discount 1; got one "
+            f"that never leaves a class around state {state}, where something is. Use a discount "
+            "below 1 or a policy that leaves it."
         )
 
     def evaluate(

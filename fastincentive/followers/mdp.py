@@ -48,7 +48,8 @@ class TabularMDP:
         says that the action does not exist, as ``available`` does.
     discount : float in [0, 1]
         At 1 the closed classes of states that are never left must have reward 0 (the total
-        reward is then finite for every policy that reaches them).
+        reward is then finite for every policy that reaches them). A follower may also stay for
+        ever in states that it could leave, if nothing is earned there.
     initial : array (S,) or int, optional
         Distribution of the first state, or its number; by default uniform.
     available : bool array (S, A), optional

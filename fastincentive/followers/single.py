@@ -70,7 +70,8 @@ def evaluate_policy(
     InputError
         If the policy has the wrong shape, its rows are not distributions, or the route is unknown.
     ImproperPolicyError
-        At discount 1, if the policy is never absorbed from some state.
+        At discount 1, if the policy is never absorbed from some state, nor stays for ever where
+        nothing is earned.
     """
     followers = Followers([as_mdp("mdp", mdp)])
     checked = followers.check_policies(np.asarray(policy, float)[None], "policy")
@@ -91,7 +92,8 @@ def occupancy_measure(mdp: TabularMDP, policy: ArrayLike, normalized: bool = Fal
 
     Notes
     -----
-    At discount 1 the absorbing states, visited for ever, are left at 0. The unnormalised
+    At discount 1 the states visited for ever (absorbing, or those where a follower stays and
+    earns nothing) are left at 0. The unnormalised
     occupancy is the gradient of the value in the reward (the paper's Lemma 1 without its factor).
     """
     followers = Followers([as_mdp("mdp", mdp)])
