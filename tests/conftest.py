@@ -6,6 +6,7 @@ The generators return plain arrays, which `reference` and the package read alike
 from __future__ import annotations
 
 import itertools
+import signal
 from dataclasses import dataclass, is_dataclass
 
 import numpy as np
@@ -23,6 +24,8 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("fastincentive")
+# Interrupts arrive, also where the tests were started in the background; children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Tolerances, relative to max(1, largest magnitude): see `assert_close`.
 #: The same sum in another order; nothing is amplified.

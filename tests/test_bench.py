@@ -287,9 +287,11 @@ def test_copy_bandwidth_is_plausible():
 
 def test_kernel_names_are_read_from_the_sources():
     names = compiling.kernel_names()
-    assert {"best_responses", "project_rows"} <= set(names)
+    assert {"iterate_policies", "project_rows"} <= set(names)
     bellman = importlib.import_module("fastincentive.kernels.bellman")
-    assert set(bellman.__all__) <= set(names)
+    called = {name for name in bellman.__all__ if hasattr(getattr(bellman, name), "serial")}
+    assert called
+    assert called <= set(names)
 
 
 # The command

@@ -65,8 +65,8 @@ def test_payments_that_buy_an_action_are_its_loss(first):
         direction = np.zeros((STATES, ACTIONS))
         a = int(np.argmax(losses[0, :-1]))
         loss = losses[0, a]
-        if loss == 0.0:
-            continue
+        if loss < 1e-5 * np.abs(mdp.reward[:, :-1]).max():
+            continue  # tied up to what the sums at a state can tell
         direction[0, a] = 1.0
         regimes = fi.follower_regimes(mdp, direction, upper=2.0 * loss)
         buys = regimes.lower[regimes.policies[:, 0, a] == 1.0]

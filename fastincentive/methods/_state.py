@@ -65,16 +65,18 @@ def first_state(
 ) -> AscentState:
     """Return the state at the first iterate, with room for so many cutting planes per follower."""
     followers = problem.followers
+    theta = parameterization.parameters(policies, followers)
     best = followers.best_responses(problem.rewards(payments))
     # No start takes a penalty: its values would dwarf all that is to be found out.
     penalised = ((policies > 0.0) & ~followers.sensible(best)).any(axis=2, keepdims=True)
     if penalised.any():
         answer = followers.deterministic_policies(best.actions)
         policies = np.where(penalised, answer, policies)
+        theta = parameterization.parameters(policies, followers)
     return AscentState(
         iteration=0,
         payments=payments.copy(),
-        theta=parameterization.parameters(policies, followers),
+        theta=theta,
         multipliers=np.zeros((followers.n, planes)),
         planes=no_planes(followers.n, planes, problem.payments.reach.shape[1]),
         actions=best.actions,

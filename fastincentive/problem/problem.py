@@ -415,9 +415,10 @@ class IncentiveProblem(ProblemPart):
         if engine is not None and not hasattr(engine, "largest_shard"):
             raise invalid("engine", "engines.Local() or engines.Dask(client)", shown(engine))
         horizon, doubled = self.leader_side.gradient_horizon(checked)
-        if engine is not None:
-            return estimate_memory(engine.largest_shard(self), horizon, doubled)
-        return estimate_memory(self, horizon, doubled, answered_horizon(self))
+        part: ProblemPart = self if engine is None else engine.largest_shard(self)
+        # What follows a run is not done by the workers that share it.
+        answered = answered_horizon(self) if part.followers.n == self.n else 0
+        return estimate_memory(part, horizon, doubled, answered)
 
     # -- both levels --------------------------------------------------------------------------
 

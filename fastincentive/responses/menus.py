@@ -110,7 +110,8 @@ class Menus:
         x = payments.lower.copy()
         paid = payments.reach >= 0
         x[payments.reach[paid]] = self.spread[pick][paid]
-        return x
+        # Points on a line may miss its bounds by rounding.
+        return np.clip(x, payments.lower, payments.upper)
 
 
 def coordinate_lines(problem: IncentiveProblem, x: FloatArray) -> Lines:
