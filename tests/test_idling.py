@@ -221,10 +221,10 @@ def best_objective(problem, earned):
 
 
 @pytest.mark.filterwarnings("ignore::fastincentive.ConvergenceWarning")
-@pytest.mark.parametrize("first", [0, pytest.param(25, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("first", [0, pytest.param(10, marks=pytest.mark.slow)])
 def test_optima_are_those_of_all_responses_at_all_breakpoints(first):
     count = 0
-    for seed in range(first, 25 if first == 0 else 120):
+    for seed in range(first, 10 if first == 0 else 120):
         found = random_problem(seed)
         if found is None:
             continue
@@ -240,7 +240,7 @@ def test_optima_are_those_of_all_responses_at_all_breakpoints(first):
         mixed = (solution.policies.max(axis=2) < 1.0).any()
         assert solution.objective >= right - size
         assert mixed or solution.objective <= right + size
-    assert count > 10
+    assert count > 4
 
 
 def test_a_job_done_at_a_loss_must_be_paid_for():
