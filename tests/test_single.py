@@ -420,7 +420,7 @@ def test_sweeps_on_small_problems(seed, discount):
 @pytest.mark.usefixtures("sweeps_only")
 def test_sweeps_refuse_what_has_no_answer():
     with pytest.raises(ImproperPolicyError, match="follower 0 has discount 1"):
-        evaluate_policy(loop_or_leave(0.0), round_trips(3))
+        evaluate_policy(loop_or_leave([[1.0, 0.0], [-1.0, 0.0]]), round_trips(3))
     with pytest.raises(InputError, match="bounded best total reward"):
         best_response(loop_or_leave([[1.0, 0.0], [-0.5, 0.0]]))
 
