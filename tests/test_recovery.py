@@ -201,6 +201,7 @@ def test_a_run_under_a_binding_budget_ends_with_a_solution():
 
 
 @pytest.mark.filterwarnings("ignore::fastincentive.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore::fastincentive.TruncationWarning")
 def test_payments_that_could_be_earned_for_ever_do_not_end_a_run_with_an_error():
     transition = np.zeros((2, 2, 2))
     transition[0, 0, 0] = transition[0, 1, 1] = 1.0
