@@ -321,7 +321,7 @@ def test_optimal_actions_are_tied_by_what_stands_at_the_state():
         assert_close(followers.units(best), [size])
         found = followers.optimal_actions(rewards, np.zeros(rewards.shape), best)
         assert found.tied[0].tolist() == [[True, True, False], [True, False, False]]
-        assert_close(found.margin, [1e-9 * size], 1e-6)
+        assert_close(found.margin / (1e-9 * size), [1.0], 1e-6)
     nothing = followers.best_responses(np.zeros(followers.shape))
     assert followers.units(nothing).tolist() == [1e-9]
 
@@ -351,4 +351,4 @@ def test_patient_followers_tell_small_differences_apart(rest):
         best = followers.best_responses(followers.rewards)
         found = followers.optimal_actions(followers.rewards, np.zeros(followers.shape), best)
         assert found.tied[0].tolist() == [[False, True], [False, True]]
-        assert_close(found.margin, [delta], 1e-7)
+        assert_close(found.margin / delta, [1.0], 1e-6)
