@@ -101,7 +101,7 @@ def evaluate_large(
 
     ``tolerance`` bounds the residuals that sweeps leave, of values and of the occupancy; 0 means
     close to rounding. At discount 1 the last array (n,) holds a state from which follower i is
-    never absorbed, -1 where all is well.
+    never absorbed and does not rest for nothing either, -1 where all is well.
     """
     n, states, _ = rewards.shape
     values = np.empty((n, states))

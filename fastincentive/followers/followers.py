@@ -11,6 +11,15 @@ from numpy.typing import NDArray
 from fastincentive._arrays import FloatArray, as_given, check_finite, check_shape, looks_finite
 from fastincentive._checks import checked
 from fastincentive.errors import ImproperPolicyError, InputError, invalid, shown
+from fastincentive.followers.argument_checks import (
+    MEANING,
+    check_actions,
+    check_answer,
+    check_mask,
+    check_policies,
+    check_rewards,
+    check_tolerance,
+)
 from fastincentive.followers.best_responses import (
     ResponseMemory,
     Sweepable,
@@ -23,15 +32,6 @@ from fastincentive.followers.best_responses import (
 from fastincentive.followers.evaluation import ROUTES, evaluate_large
 from fastincentive.followers.packed_followers import PackedFollowers
 from fastincentive.followers.policies import deterministic_policies
-from fastincentive.followers.questions import (
-    MEANING,
-    check_actions,
-    check_answer,
-    check_mask,
-    check_policies,
-    check_rewards,
-    check_tolerance,
-)
 from fastincentive.kernels import advantages, bellman, end_components, regimes
 from fastincentive.kernels.jacobi import jacobi_response
 from fastincentive.kernels.packed import DENSE_STATES, TIE
@@ -168,7 +168,8 @@ class Followers(PackedFollowers):
         InputError
             If an argument has another shape, or is not as described.
         ImproperPolicyError
-            If a follower with discount 1 is never absorbed under its policy.
+            If a follower with discount 1 is never absorbed under its policy, nor stays where
+            nothing is earned.
         """
         if route not in ROUTES:
             raise invalid("route", f"one of {ROUTES}", repr(route))
@@ -391,23 +392,12 @@ class Followers(PackedFollowers):
     @checked
     def reachable(self, i: int) -> NDArray[np.bool_]:
         """(S,) bool: states that follower i can meet from its start, whatever it does."""
-        from scipy.sparse import coo_array
-        from scipy.sparse.csgraph import breadth_first_order
-
         if not 0 <= i < self.n:
             raise invalid("i", f"a follower in 0..{self.n - 1}", i)
-        model = self.models[self.packed.model[i]]
-        origin = np.repeat(np.arange(model.row_start.size - 1), np.diff(model.row_start))
-        size = self.n_states
-        start = np.flatnonzero(self.packed.initial[i])
-        # One more node, from which every start is entered.
-        rows = np.concatenate([origin // self.n_actions, np.full(start.size, size)])
-        columns = np.concatenate([model.successor, start])
-        graph = coo_array((np.ones(rows.size), (rows, columns)), shape=(size + 1, size + 1))
-        met = breadth_first_order(graph.tocsr(), size, return_predecessors=False)
-        mask = np.zeros(size + 1, bool)
-        mask[met] = True
-        return mask[:size]
+        met, queue = np.empty(self.n_states, np.bool_), np.empty(self.n_states, np.int64)
+        every = self.packed.available[self.packed.model[i]]
+        advantages.mark_reachable(self.packed, i, every, met, queue)
+        return met
 
     def start_values(self, values: FloatArray) -> FloatArray:
         """V_i(mu_i) (n,) from values (n, S)."""

@@ -6,11 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
+from fastincentive.kernels.packed import CANCELLED
 
 __all__ = ["deterministic_policies", "net_rewards", "uniform_over"]
-
-#: Rewards and payments that cancel to less than this share of either add up to 0.
-CANCELLED = 4e-15
 
 
 def deterministic_policies(actions: NDArray[np.int64], n_actions: int) -> FloatArray:

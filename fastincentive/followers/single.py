@@ -10,10 +10,10 @@ from numpy.typing import ArrayLike
 from fastincentive._arrays import FloatArray
 from fastincentive._checks import checked
 from fastincentive.errors import invalid
+from fastincentive.followers.argument_checks import check_tolerance
 from fastincentive.followers.followers import FEW_STATES, Followers
 from fastincentive.followers.mdp import TabularMDP, as_mdp
 from fastincentive.followers.policies import deterministic_policies, uniform_over
-from fastincentive.followers.questions import check_tolerance
 from fastincentive.kernels import soft_bellman
 from fastincentive.kernels.lone_response import lone_response
 

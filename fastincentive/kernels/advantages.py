@@ -32,7 +32,6 @@ from fastincentive.kernels.policy_chain import (
 )
 
 __all__ = [
-    "PolicyScratch",
     "evaluate_actions",
     "largest_entry",
     "mark_reachable",
@@ -40,7 +39,6 @@ __all__ = [
     "reached_states",
     "settle_actions",
     "smallest_loss",
-    "tie_slack",
 ]
 
 #: Values are corrected by their residuals so many times.
@@ -231,8 +229,7 @@ def tie_slack(packed, i, actions, sizes, level, value, tie, slack):
 
 @jit
 def settle_actions(packed, i, rewards, sizes, actions, tie, scratch, value, q_values, slack):
-    """Evaluate, and improve what falls short by more than rounding; returns the level."""
-    level = 0.0
+    """Evaluate, and improve what falls short by more than rounding."""
     for _ in range(100):
         _, level = evaluate_actions(packed, i, actions, rewards, rewards, scratch, value, q_values)
         tie_slack(packed, i, actions, sizes, level, value, tie, slack)
@@ -247,7 +244,6 @@ def settle_actions(packed, i, rewards, sizes, actions, tie, scratch, value, q_va
                 changed = True
         if not changed:
             break
-    return level
 
 
 @jit

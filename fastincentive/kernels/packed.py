@@ -6,13 +6,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["DENSE_STATES", "TIE", "TINY_PIVOT", "Packed"]
+__all__ = ["CANCELLED", "DENSE_STATES", "TIE", "TINY_PIVOT", "Packed"]
 
 #: Up to this many states a policy is evaluated by dense LU factors of I - gamma P, beyond by sweeps
 #: or sparse factors.
 DENSE_STATES = 400
 #: Actions within this many units of reward (the size of values and rewards) of the best are tied.
 TIE = 2e-11
+#: Rewards and payments that cancel to less than this share of either add up to 0.
+CANCELLED = 4e-15
 #: A pivot of I - P below this belongs to a class of states that the policy never leaves.
 TINY_PIVOT = 1e-12
 

@@ -29,13 +29,12 @@ from fastincentive.kernels.advantages import (
 )
 from fastincentive.kernels.end_components import STAY, mark_resting, stay_together
 from fastincentive.kernels.jit import jit, parallel_jit
+from fastincentive.kernels.packed import CANCELLED
 
 __all__ = ["Lines", "ResponseList", "first_equals", "walk_lines"]
 
 #: Slopes below this share of the largest one count as flat.
 FLAT = 1e-12
-#: A reward is 0 where it is below this share of what it is added up from.
-CANCELLED = 4e-15
 #: Lines end where payments are worth this many times the rest: arithmetic resolves no more.
 FURTHEST = 1e6
 #: No line has this many breakpoints.

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fastincentive._arrays import FloatArray
 from fastincentive._checks import checked
 from fastincentive.errors import invalid
-from fastincentive.leader.questions import check_questions
+from fastincentive.leader.argument_checks import check_questions
 
 __all__ = ["BoundReward", "LeaderReward", "SumReward"]
 

@@ -19,10 +19,10 @@ from fastincentive._arrays import (
     looks_finite,
 )
 from fastincentive.errors import TruncationWarning, invalid
+from fastincentive.followers.argument_checks import MEANING
 from fastincentive.followers.chains import settled_states
 from fastincentive.followers.followers import Followers
 from fastincentive.followers.policies import uniform_over
-from fastincentive.followers.questions import MEANING
 from fastincentive.leader.base import BoundReward
 from fastincentive.problem import product_space
 from fastincentive.problem.doubling import MOST_TERMS

@@ -13,9 +13,9 @@ from fastincentive._arrays import FloatArray
 from fastincentive._checks import check_fields, checked
 from fastincentive._random import Rng, renamed_seed, seed_of
 from fastincentive.errors import InputError, invalid
+from fastincentive.followers.argument_checks import check_rewards
 from fastincentive.followers.followers import PolicyValues
 from fastincentive.followers.parameterization import Direct, Parameterization, Softmax
-from fastincentive.followers.questions import check_rewards
 from fastincentive.kernels import sampling as kernels
 from fastincentive.problem.part import ProblemPart
 

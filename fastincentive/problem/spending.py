@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray, as_given
+from fastincentive.followers.argument_checks import MEANING
 from fastincentive.followers.followers import Followers
-from fastincentive.followers.questions import MEANING
 from fastincentive.problem.bound_payments import BoundPayments
 from fastincentive.problem.costs import (
     Cost,
