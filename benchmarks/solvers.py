@@ -65,6 +65,28 @@ class PaperRuns:
         return self.run(start).objective
 
 
+class LargeGrid:
+    """One follower on a grid of 10,001 states with a lesser goal that can be paid."""
+
+    timeout = 120
+
+    def setup(self) -> None:
+        """Build the grid and compile."""
+        rows = [["."] * 100 for _ in range(100)]
+        rows[0][0], rows[-1][-1], rows[50][0] = "S", "G", "L"
+        layout = "\n".join("".join(row) for row in rows)
+        self.problem = fi.models.gridworld(layout, slip=0.1, discount=0.95)
+        fi.solve(self.problem)
+
+    def time_solve(self) -> None:
+        """Time of a whole run, recovery included."""
+        fi.solve(self.problem).raise_if_failed()
+
+    def track_iterations(self) -> int:
+        """Iterations to the tolerance."""
+        return fi.solve(self.problem).nit
+
+
 class Hypergradient:
     """Objective and total derivative for soft followers, beside an iteration of Algorithm 1."""
 

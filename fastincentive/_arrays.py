@@ -31,6 +31,8 @@ ANY_SIZE = float(np.finfo(float).max)
 _FLOAT = np.dtype(float)
 #: Larger numbers are refused: sums, products and squares of them would be no numbers any more.
 LARGEST = 1e100
+#: So many numbers are multiplied by one thread.
+_FEW = 10_000
 
 
 def as_numbers(argument: str, value: object) -> NDArray[Any]:
@@ -94,7 +96,10 @@ def looks_finite(array: FloatArray) -> bool:
     False may be wrong, of many large ones; then it is worth while to look at each.
     """
     flat = array.reshape(-1)
-    return float(np.vdot(flat, flat)) <= LARGEST**2  # dot would warn of overflow
+    if flat.size <= _FEW:
+        return float(np.vdot(flat, flat)) <= LARGEST**2  # dot would warn of overflow
+    # Of many numbers the product would start threads.
+    return bool(flat.min() >= -LARGEST and flat.max() <= LARGEST)
 
 
 def as_integers(argument: str, value: object, expected: str = "integers") -> NDArray[np.int64]:

@@ -247,3 +247,6 @@ def test_one_look_tells_whether_all_numbers_are_finite():
     assert _arrays.looks_finite(np.full(1000, 1e50))
     for entry in (np.inf, -np.inf, np.nan, 1e101):
         assert not _arrays.looks_finite(np.array([[1.0, entry]]))
+        assert not _arrays.looks_finite(np.append(np.full(20_000, 1e99), entry))
+    assert _arrays.looks_finite(np.full((2, 10_000), -1e99))
+    assert _arrays.looks_finite(np.empty(0))

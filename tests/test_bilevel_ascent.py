@@ -9,6 +9,7 @@ from twin import label_table
 
 import fastincentive as fi
 from fastincentive.kernels import ascent_direction as kernels
+from fastincentive.methods import _step_control as step_control
 from fastincentive.methods._cutting_planes import add_planes, no_planes
 from fastincentive.methods.bilevel_ascent import BilevelAscent
 
@@ -204,6 +205,36 @@ def test_pieces_replace_the_least_recent_and_know_their_equals():
         assert fresh.sum() == (0 if k == 2 else 1)
     assert sorted(pieces.constant[0]) == [0.0, 2.0]
     assert_close(np.sort(pieces.at(np.array([[3.0]]))[0]), [2.0, 3.0])
+
+
+def run_controller(points, gap=0.0):
+    """Walk through payments (T, 1); returns the factors, and whether the run stalled."""
+    none = np.zeros((1, 1, 1))
+    controller, last = step_control.first_controller(points[0], none), points[0]
+    factors, stalls = [], False
+    for k, x in enumerate(points):
+        step, travelled = np.abs(x - last).sum(), np.abs(x - controller.anchor).sum()
+        controller, stalled = step_control.controlled(
+            controller, k, 1.0, gap, step, travelled, x, none
+        )
+        last, stalls = x, stalls or stalled
+        factors.append(controller.factor)
+    return factors, stalls
+
+
+def test_steps_grow_with_straight_stretches_and_shrink_where_iterates_go_to_and_fro():
+    straight = np.linspace(0.0, 1.0, 30)[:, None]
+    factors, stalls = run_controller(straight)
+    assert factors[3] == 1.0
+    assert factors[4::5] == [2.0, 4.0, 8.0, 16.0, 16.0, 16.0]
+    assert not stalls
+    bent = np.cumsum(np.where(np.arange(50) % 5 == 4, -0.05, 0.1))[:, None]
+    assert run_controller(bent)[0] == [1.0] * 50  # neither straight nor to and fro
+    assert max(run_controller(straight, gap=1e-3)[0]) == 1.0  # gaps must close first
+    to_and_fro = np.arange(400.0)[:, None] % 2
+    factors, stalls = run_controller(to_and_fro)
+    assert factors[-1] == step_control.SHORTEST
+    assert stalls
 
 
 @pytest.mark.parametrize("seed", range(100))

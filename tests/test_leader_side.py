@@ -27,8 +27,20 @@ from fastincentive import (
     occupancy_measure,
 )
 from fastincentive.kernels.packed import DENSE_STATES
-from fastincentive.models import grid_mdp, random_problem
+from fastincentive.methods._starts import leader_optimal_policies
+from fastincentive.models import grid_mdp, gridworld, random_problem
 from fastincentive.problem import product_space
+from fastincentive.problem.lone_pass import LonePass
+
+
+def random_grid_problem(discount):
+    """One follower on a grid of more than ``DENSE_STATES`` states."""
+    side = 21
+    rows = [["."] * side for _ in range(side)]
+    rows[0][0], rows[-1][-1], rows[side // 2][0] = "S", "G", "L"
+    layout = "\n".join("".join(row) for row in rows)
+    return gridworld(layout, slip=0.1, discount=0.95, leader_discount=discount)
+
 
 # n, S, A, leader's discount, actions seen, size of the closed class
 CASES = [
@@ -177,6 +189,53 @@ def test_one_follower_is_an_mdp(discount, by_action):
     assert_close(problem.joint_occupancy(game.policies), visits)
     slope = visits[:, None] * np.where(each.available, q_values, 0.0)  # policy gradient theorem
     assert_close(problem.leader_gradient(game.policies)[0], slope)
+
+
+@pytest.mark.parametrize("discount", [0.0, 0.5, 0.95, 1.0])
+@pytest.mark.parametrize("by_action", [False, True])
+def test_one_follower_is_evaluated_or_summed_over_time(discount, by_action):
+    rng = np.random.default_rng([4, by_action])
+    for _ in range(10):
+        game = random_game(rng, 1, 7, 3, discount, by_action)
+        problem = game.problem()
+        found = LonePass(problem.followers, problem.leader).run(game.policies, True, discount)
+        summed = problem.leader_pass(game.policies)
+        assert_close(found.value, summed.value, SWEEPS)
+        assert_close(found.gradient, summed.gradient, GRADIENT)
+
+
+def test_one_follower_that_waits_for_ever_is_summed_over_time():
+    grid = random_grid_problem(1.0)
+    lone = LonePass(grid.followers, grid.leader)
+    going = grid.followers.deterministic_policies(
+        grid.followers.best_responses(grid.rewards(np.zeros(1))).actions
+    )
+    assert lone.run(going, True, 1.0) is not None
+    waiting = np.zeros_like(going)
+    waiting[:, :, 0] = 1.0  # against a wall
+    assert lone.run(waiting, True, 1.0) is None
+    assert lone.run(waiting, True, 0.99) is not None
+    assert lone.run(going.astype(np.float32), True, 0.99) is None
+
+
+@pytest.mark.parametrize("discount", [0.95, 1.0])
+def test_one_follower_of_many_states_starts_from_the_leaders_optimum(discount):
+    problem = random_grid_problem(discount)
+    assert problem.leader_side.lone is not None
+    start = leader_optimal_policies(problem)
+    values = problem.leader_value(start)
+    own = problem.followers.discounted(min(discount, 0.99))
+    rewards = problem.leader.label_table()[problem.leader.labels]
+    best = own.best_responses(np.ascontiguousarray(np.broadcast_to(rewards, own.shape)))
+    if discount < 1.0:
+        assert_close(values, own.start_values(best.values)[0], SWEEPS)
+    other = random_policy(np.random.default_rng(0), problem.followers.available)
+    step = 1e-6
+    moved = (1.0 - step) * start + step * other
+    here = problem.leader_gradient(moved)
+    ahead = problem.leader_value((1.0 - 2.0 * step) * start + 2.0 * step * other)
+    difference = (ahead - values) / (2.0 * step)
+    assert_close((here * (other - start)).sum(), difference, 1e-5)
 
 
 @pytest.mark.parametrize("order", [(1, 0, 2), (2, 0, 1)])

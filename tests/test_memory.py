@@ -188,7 +188,7 @@ def test_many_states_remember_responses():
 
 
 def test_the_table_of_an_estimate():
-    text = str(memory.MemoryEstimate(7, 2**31, *[2**20] * 4, 0, 3 * 2**20, *[0] * 4, 2**19, 0))
+    text = str(memory.MemoryEstimate(7, 2**31, *[2**20] * 4, 0, 3 * 2**20, *[0] * 5, 2**19, 0))
     assert [re.split("  +", line) for line in text.splitlines()] == [
         ["T = 7", "memory"],
         ["models", "2.00 GiB"],

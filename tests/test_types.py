@@ -85,13 +85,13 @@ def test_both_levels(cost):
 @pytest.mark.parametrize("cost", [None, fi.ExpectedSpend()])
 def test_solutions_hold_for_the_followers_one_by_one(cost):
     types, alone, each, _ = both(cost=cost)
-    solution = fi.solve(types)
+    solution = fi.solve(types, initial_payments=1.0)
     assert solution.success
     assert solution.refinement is None
     evaluation = alone.evaluate(solution.payments, solution.policies[each])
     assert evaluation.objective == pytest.approx(solution.objective)
     assert np.abs(evaluation.follower_gaps).max() < 1e-9
-    listed = fi.solve(alone, refine=False)
+    listed = fi.solve(alone, initial_payments=1.0, refine=False)
     assert solution.objective == pytest.approx(listed.objective, rel=1e-6)
     assert_close(solution.payments, listed.payments, 1e-5)
     assert solution.ascent.stationarity == pytest.approx(listed.ascent.stationarity, abs=1e-4)

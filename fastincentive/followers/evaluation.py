@@ -35,6 +35,8 @@ __all__ = [
     "ended_where",
     "evaluate_follower",
     "evaluate_large",
+    "is_absorbed",
+    "likely_fill",
 ]
 
 #: How a policy may be evaluated: by a measured rule, by sweeps, or by factors.
@@ -69,14 +71,20 @@ def constant_lengths(actions: int, width: int) -> tuple[tuple[int, ...], tuple[i
     return (0,) * actions, (0,) * width
 
 
+def likely_fill(states: int, breadth: int) -> float:
+    """Guess the entries of the factors; for the breadth see ``direct_cost``."""
+    size = max(states, breadth**2 / 6.0)
+    return 10.0 * size * math.log2(size + 2.0)
+
+
 def direct_cost(states: int, breadth: int) -> float:
     """Guess the cost of factors in row entries swept; inf where they would not fit.
 
     ``breadth`` is the widest level of the breadth-first order, the size of a separator.
     """
-    size = max(states, breadth**2 / 6.0)
-    if 10.0 * size * math.log2(size + 2.0) > MOST_FILL:
+    if likely_fill(states, breadth) > MOST_FILL:
         return math.inf
+    size = max(states, breadth**2 / 6.0)
     return DIRECT_START + DIRECT_COST * size**1.5
 
 
@@ -180,6 +188,14 @@ def evaluate_follower(
             repr(route),
         )
     return int(multifrontal.evaluate_fronts(layout, packed, i, rewards, policy, *out))
+
+
+def is_absorbed(packed: Packed, i: int, policy: FloatArray) -> bool:
+    """Whether follower i is absorbed under its policy (S, A), from every state."""
+    ended = packed._replace(discount=np.ones(packed.discount.size))
+    never = np.empty(policy.shape[0], np.bool_)
+    absorbing = packed.absorbing[packed.model[i]]
+    return not policy_chain.mark_never_absorbed(*_merged_rows(ended, i, policy), absorbing, never)
 
 
 def ended_where(packed: Packed, i: int, ended: NDArray[np.bool_]) -> Packed:

@@ -131,6 +131,14 @@ class PackedFollowers:
         other.counts, other.rewards = np.ones(first.size, np.int64), self.rewards[first]
         return other
 
+    def discounted(self, discount: float) -> Self:
+        """Return the same followers with another discount, the same for all."""
+        packed = self.packed
+        other = type(self).__new__(type(self))
+        other._hold(self.models, packed._replace(discount=np.full(self.n, float(discount))))
+        other.counts, other.rewards = self.counts, self.rewards
+        return other
+
     @property
     def n(self) -> int:
         """Number of followers."""

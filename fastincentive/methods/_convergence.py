@@ -15,7 +15,7 @@ from fastincentive.methods._step_control import (
     StepController,
     controlled,
     distance,
-    ends_window,
+    ends_stretch,
 )
 from fastincentive.problem.part import ProblemPart
 from fastincentive.problem.queries import Query, Summary
@@ -60,7 +60,7 @@ def progress_steps(
     unit_paid = np.where(problem.payments.counted, np.maximum(payment_unit, 1e-300), np.inf)
     before = (controller.last, controller.last_policies)
     lengths = [distance(here, before, unit_paid, visited)]
-    if ends_window(state.iteration):
+    if ends_stretch(state.iteration):
         start = (controller.anchor, controller.policy_anchor)
         lengths.append(distance(here, start, unit_paid, visited))
     largest, summed, cost = yield Summary(

@@ -39,8 +39,9 @@ def leader_optimal_policies(problem: ProblemPart, rounds: int = 80) -> FloatArra
 
     From the uniform policies, mixes in the greedy policies of the leader's gradient (a
     conditional-gradient ascent), then takes the greedy ones if they are no worse. A local
-    optimum: the leader's value is not concave. A discount of at most 0.99 stands in for the
-    leader's, so that followers do not wait for ever where the leader would not mind.
+    optimum: the leader's value is not concave. Of one follower with many states they are the
+    leader's optimum. A discount of at most 0.99 stands in for the leader's, so that followers do
+    not wait for ever where the leader would not mind.
     """
     return run_single(leader_optimal_steps(problem, rounds), problem)
 
@@ -51,6 +52,11 @@ def leader_optimal_steps(
     """As ``leader_optimal_policies``, for a shard that asks what it must know of all followers."""
     discount = min(problem.leader_discount, 0.99)
     followers = problem.followers
+    lone = problem.leader_side.lone
+    if lone is not None:
+        optimum = lone.optimum(discount)
+        if followers.is_proper(optimum):
+            return optimum
     uniform = uniform_policies(followers)
     # Without discount a follower must come out of every loop before its costs grow too large.
     least = 0.01 if problem.undiscounted else 0.0

@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
 
-__all__ = ["StepController", "controlled", "distance", "ends_window", "first_controller"]
+__all__ = ["StepController", "controlled", "distance", "ends_stretch", "first_controller"]
 
-#: Progress is judged over this many iterations.
-WINDOW = 25
+#: Progress is judged over this many iterations, and whether the path is straight over so many.
+WINDOW, STRETCH = 25, 5
+#: A path is straight whose ends are at least this share of its length apart.
+STRAIGHT = 0.99
 #: Bounds of the factor on the steps.
 SHORTEST, LONGEST = 2.0**-12, 16.0
 #: Gaps below this, in units of reward, are small; larger ones must shrink from window to window.
@@ -55,9 +57,9 @@ def distance(
     return np.abs(first[0] - second[0]) / unit, np.where(visited, rows, 0.0).sum(axis=1)
 
 
-def ends_window(iteration: int) -> bool:
-    """Whether progress is judged at this iteration."""
-    return (iteration + 1) % WINDOW == 0
+def ends_stretch(iteration: int) -> bool:
+    """Whether progress is judged at this iteration, or whether the path is straight."""
+    return (iteration + 1) % STRETCH == 0
 
 
 def controlled(
@@ -72,8 +74,9 @@ def controlled(
 ) -> tuple[StepController, bool]:
     """Record an iterate; at the end of a window set the factor, and say whether the run stalled.
 
-    ``gap`` is the largest gap in units of reward, ``step`` the distance from the last iterate and,
-    at the end of a window, ``travelled`` that from its start.
+    On a straight path a window ends with its first stretch. ``gap`` is the largest gap in units of
+    reward, ``step`` the distance from the last iterate and, at the end of a stretch, ``travelled``
+    that from the window's start.
     """
     path = controller.path + step
     best = min(controller.window_merit, merit)
@@ -81,9 +84,10 @@ def controlled(
     controller = controller._replace(
         last=payments, last_policies=policies, path=path, window_merit=best, window_gap=worst
     )
-    if not ends_window(iteration):
-        return controller, False
     factor, stalled = controller.factor, False
+    straight = worst <= SMALL_GAP and travelled >= STRAIGHT * path > 0.0
+    if (iteration + 1) % WINDOW and not (ends_stretch(iteration) and straight):
+        return controller, False
     oscillates = best > 0.7 * controller.merit and travelled <= 0.3 * path
     circles = worst > SMALL_GAP and worst > 0.5 * controller.gap and iteration > 8 * WINDOW
     if oscillates or circles:

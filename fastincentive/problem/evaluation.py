@@ -26,7 +26,8 @@ class Evaluation:
     feasibility : float
         q = -sum of the gaps of all followers; 0 exactly at best responses.
     horizon : int
-        Number of time steps summed for the leader's value.
+        Number of time steps summed for the leader's value; 0 where it was solved for instead, as
+        with one follower that has many states.
     truncation : float
         Bound on what the leader's value leaves out beyond the horizon.
     """

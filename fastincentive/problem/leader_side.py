@@ -26,6 +26,7 @@ from fastincentive.followers.policies import uniform_over
 from fastincentive.leader.base import BoundReward
 from fastincentive.problem import product_space
 from fastincentive.problem.doubling import MOST_TERMS
+from fastincentive.problem.lone_pass import LonePass
 from fastincentive.problem.passes import (
     SHORT_STEPS,
     Forward,
@@ -66,6 +67,8 @@ class LeaderSide:
         Whether the leader earns nothing once every follower is absorbed.
     steps_before_doubling : float
         After so many steps doubling on the product space is cheaper; inf where it never is.
+    lone : LonePass or None
+        What takes the place of sums over time where there is one follower only.
 
     Raises
     ------
@@ -101,6 +104,7 @@ class LeaderSide:
                 "Use leader_discount below 1, or give the followers a sink where the leader "
                 "earns nothing.",
             )
+        self.lone = LonePass.of(followers, leader)
         self.steps_before_doubling = np.inf
         if leader.labels.shape[2] == 1 and followers.population == followers.n:
             self.steps_before_doubling = max(
@@ -175,6 +179,10 @@ class LeaderSide:
         policies = self._as_kernels_take(policies)
         stopping = self._stopping(gradient, discount, self._first_limit)
         gamma, limit = stopping.discount, stopping.limit
+        if self.lone is not None:
+            alone = self.lone.run(policies, gradient, gamma)
+            if alone is not None:
+                return alone
         short = self.passes.short(policies, stopping, gradient)
         if short is not None and short.horizon > 0:
             return short

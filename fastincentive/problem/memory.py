@@ -6,13 +6,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
+from numba import get_num_threads
 
 from fastincentive._checks import checked
 from fastincentive._machine import check_memory, text_size
 from fastincentive._tables import text_table
 from fastincentive.errors import InputError
 from fastincentive.followers.best_responses import recall_bytes
+from fastincentive.followers.evaluation import MOST_FILL, likely_fill
+from fastincentive.kernels.packed import DENSE_STATES
 from fastincentive.problem.part import ProblemPart
+from fastincentive.problem.pass_memory import Footprint
 
 __all__ = ["REFINED_STATES", "MemoryEstimate", "answered_horizon", "estimate_memory"]
 
@@ -52,6 +56,8 @@ class MemoryEstimate:
         comes later.
     gradient : int
         dV/dpi (n, S, A).
+    factors : int
+        LU factors of followers with many states, of as many as are evaluated at once.
     product_space : int
         Tables over joint states (S,)*n, where doubling takes over.
     response : int
@@ -80,6 +86,7 @@ class MemoryEstimate:
     conditional: int
     joining: int
     gradient: int
+    factors: int
     product_space: int
     response: int
     ascent: int
@@ -96,6 +103,8 @@ class MemoryEstimate:
     def leader_pass(self) -> int:
         """What ``problem.leader_gradient`` takes at most at once, on top of ``held``."""
         solve = self.response + self.ascent + self.stationarity + self.search
+        if self.conditional:  # or the leader's value is solved for
+            solve += self.factors
         return self.total + self.sooner - self.held - solve
 
     @property
@@ -145,6 +154,18 @@ def answered_horizon(problem: ProblemPart) -> int:
     return problem.leader_side.gradient_horizon(policies)[0]
 
 
+def _factor_bytes(problem: ProblemPart) -> int:
+    """Guess what factors take, 0 where sweeps take their place."""
+    followers = problem.followers
+    if followers.n_states <= DENSE_STATES:
+        return 0
+    entries = max(
+        likely_fill(model.sweep_order[0].size, model.sweep_order[1]) for model in followers.models
+    )
+    at_once = min(followers.n, get_num_threads())
+    return int(8 * entries * at_once) if entries <= MOST_FILL else 0
+
+
 def _search_bytes(problem: ProblemPart, horizon: int) -> int:
     """Guess what a search over regimes takes, 0 where it is not run."""
     _, states, actions = problem.followers.shape
@@ -165,13 +186,16 @@ def estimate_memory(
     """
     followers, passes, payments = problem.followers, problem.passes, problem.payments
     n, states, _ = followers.shape
-    size = passes.footprint(horizon, gradient=True)
+    alone = problem.leader_side.lone is not None
+    size = Footprint(0, 0, 0, 0) if alone else passes.footprint(horizon, gradient=True)
     between = horizon
     if answered:
         between = min(horizon, int(answered ** (1.0 - RANDOM) * horizon**RANDOM))
-    sooner = passes.footprint(between, gradient=True)
+    sooner = size if alone else passes.footprint(between, gradient=True)
     # Values take less time than gradients: a guess taken from them is too short.
-    longest = passes.footprint(between, gradient=True, guess=max(between - 1, 1))
+    longest = sooner
+    if not alone:
+        longest = passes.footprint(between, gradient=True, guess=max(between - 1, 1))
     table = followers.rewards.nbytes
     chains = n * (8 * passes.pattern.largest + 17 * states)
     joint = 8 * (JOINT_TABLES * states**n + JOINT_CHAINS * n * states**2) if doubled else 0
@@ -192,6 +216,7 @@ def estimate_memory(
         conditional=0 if doubled else size.conditional,
         joining=size.joining,
         gradient=table,
+        factors=_factor_bytes(problem),
         product_space=joint,
         response=0 if known is None else int(recall_bytes(n, known)),
         ascent=ASCENT_ARRAYS * table + max(sum(longest) - sum(sooner), 0),
