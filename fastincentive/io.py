@@ -87,6 +87,8 @@ def _solution_of(values: dict[str, Any], arrays: dict[str, Any]) -> Solution:
         for name in ("follower_gaps", "multipliers", "margins"):
             if getattr(part, name, None) is not None:
                 check_shape(name, getattr(part, name), shape[:1], "one per follower")
+    if solution.mixed is not None:
+        check_shape("mixed", solution.mixed, shape[:2], "one per follower and state")
     for name, column in solution.history.arrays().items():
         wanted = (len(solution.history),)
         if name == "payments" and wanted[0]:

@@ -7,12 +7,13 @@ from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
 from fastincentive._tables import name_value_list
 from fastincentive.errors import NotConvergedError
 
-__all__ = ["Ascent", "Ending", "History", "Refinement", "Solution", "Status"]
+__all__ = ["Ascent", "Ending", "History", "Refinement", "Solution", "Status", "lots"]
 
 
 class Status(IntEnum):
@@ -143,7 +144,7 @@ class Solution:
     side_payments : array (n, S, A)
         The same as x(i, s, a).
     policies : array (n, S, A)
-        Exact best responses, ties broken for the leader.
+        Exact best responses, ties broken for the leader, by lot where that is best: see ``mixed``.
     leader_value, cost, objective : float
         V, C, and V - w C at this point.
     nominal_spend, expected_spend : float
@@ -167,13 +168,17 @@ class Solution:
     refinement : Refinement or None
         What the search over regimes added; None with ``refine=False``.
     upper_bound : float
-        No payments have a larger objective; inf unless ``solve(..., certify=True)``.
+        No payments have a larger objective, whatever best responses followers take, by lot or
+        not; inf unless ``solve(..., certify=True)``.
     evaluations : int
         How often ``ZerothOrder`` evaluated the objective; 0 for methods that do not count.
     margins : array (n,) or None
         How close the nearest non-tie is: the least that each follower loses by an action that is
         not optimal, in a state that optimal actions lead to; inf if there is none. Actions that
         differ by less than about 2e-11 of what is added up at the state count as tied.
+    mixed : bool array (n, S) or None
+        States that followers visit and in which ``policies`` draw lots between tied actions. The
+        leader's value depends on it, so these followers must be told how to break their ties.
     """
 
     payments: FloatArray
@@ -199,6 +204,7 @@ class Solution:
     upper_bound: float = np.inf
     evaluations: int = 0
     margins: FloatArray | None = None
+    mixed: NDArray[np.bool_] | None = None
 
     @property
     def optimality_gap(self) -> float:
@@ -225,6 +231,8 @@ class Solution:
         ]
         if self.margins is not None:
             rows.append(("nearest non-tie", f"{self.margins.min():.3e}"))
+        if self.mixed is not None and self.mixed.any():
+            rows.append(("followers to be told", lots(self.policies, self.mixed)))
         if self.upper_bound < np.inf:
             rows.append(("upper bound", f"{self.upper_bound:.6f}"))
         if self.refinement is not None:
@@ -235,3 +243,19 @@ class Solution:
                 ("stationarity K", f"{self.ascent.stationarity:.3e}"),
             ]
         return name_value_list(rows)
+
+
+#: States that are written out where lots are drawn.
+_SHOWN = 4
+
+
+def lots(policies: FloatArray, mixed: NDArray[np.bool_]) -> str:
+    """Say with what probabilities followers draw lots in the states that are ``mixed`` (n, S)."""
+    where = np.argwhere(mixed)
+    texts = []
+    for i, s in where[:_SHOWN].tolist():
+        chances = (f"{a} with {policies[i, s, a]:.6g}" for a in np.flatnonzero(policies[i, s] > 0))
+        texts.append(f"follower {i} in state {s} takes action " + ", ".join(chances))
+    if len(where) > _SHOWN:
+        texts.append(f"and {len(where) - _SHOWN} more")
+    return "; ".join(texts)

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastincentive import __version__
 from fastincentive._arrays import FloatArray
@@ -13,7 +14,7 @@ from fastincentive._tables import name_value_list, small, text_table
 from fastincentive.certificates.optimum import GlobalOptimum
 from fastincentive.problem.costs import ExpectedSpend
 from fastincentive.problem.problem import IncentiveProblem
-from fastincentive.solution import Solution
+from fastincentive.solution import Solution, lots
 from fastincentive.studies.pareto_front import ParetoFront
 
 __all__ = ["as_table", "found", "front_found", "optimum_found", "optimum_table"]
@@ -78,6 +79,7 @@ def found(
         "pessimistic_cost": problem.cost_at(x, worst),
         "pessimistic_objective": solution.pessimistic_objective,
         "pessimistic_expected_spend": problem.expected_spend(x, worst),
+        "mixed": lots(solution.policies, _mixed(solution)),
         "upper_bound": solution.upper_bound,
         "optimality_gap": solution.optimality_gap,
         "refinement": None
@@ -108,6 +110,12 @@ def found(
         },
         "version": __version__,
     }
+
+
+def _mixed(solution: Solution) -> NDArray[np.bool_]:
+    """Return where lots are drawn (n, S)."""
+    none = np.zeros(solution.policies.shape[:2], bool)
+    return none if solution.mixed is None else solution.mixed
 
 
 def _cost_of(problem: IncentiveProblem, payments: FloatArray) -> dict[str, float]:
@@ -162,6 +170,8 @@ def as_table(found: dict[str, Any]) -> str:
                 f"{search['entries']} responses priced",
             )
         )
+    if found["mixed"]:
+        head.append(("followers to be told", found["mixed"]))
     if found["upper_bound"] < math.inf:
         head.append(
             ("upper bound", f"{found['upper_bound']:.6f}, gap {found['optimality_gap']:.6f}")

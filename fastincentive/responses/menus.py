@@ -35,6 +35,8 @@ __all__ = [
     "join",
     "label_marginals",
     "merge",
+    "policy_marginals",
+    "price",
     "side_payments",
     "with_payments",
 ]
@@ -186,7 +188,7 @@ def collect(problem: IncentiveProblem, lines: Lines) -> Menus:
     ends = np.isfinite(found.upper)
     near = base + found.lower[:, None] * direction
     far = base + np.where(ends, found.upper, 0.0)[:, None] * direction
-    falls = ends & (_price(problem, owner, far) < _price(problem, owner, near))
+    falls = ends & (price(problem, owner, far) < price(problem, owner, near))
     spread = np.where(falls[:, None], far, near)
     # The responses on one line are different ones.
     once = np.unique(lines.owner).size == lines.owner.size
@@ -205,7 +207,7 @@ def collect(problem: IncentiveProblem, lines: Lines) -> Menus:
 def _unseen(problem: IncentiveProblem, lines: Lines, found: Responses) -> float:
     short = found.ends < _ends(problem, lines)
     furthest = lines.base[short] + found.ends[short, None] * lines.direction[short]
-    return float(_price(problem, lines.owner[short], furthest).min(initial=np.inf))
+    return float(price(problem, lines.owner[short], furthest).min(initial=np.inf))
 
 
 def merge(problem: IncentiveProblem, first: Menus, second: Menus) -> Menus:
@@ -232,7 +234,7 @@ def _cheapest(
     laws: NDArray[np.int64],
 ) -> NDArray[np.int64]:
     """Of each follower's equal responses the cheapest, sorted by follower and price."""
-    order = np.lexsort((_price(problem, owner, spread), owner))
+    order = np.lexsort((price(problem, owner, spread), owner))
     _, kept = np.unique(np.column_stack([owner, laws])[order], axis=0, return_index=True)
     return order[np.sort(kept)]
 
@@ -243,7 +245,7 @@ def with_payments(
     """Buy entries, one of each of some followers, at payments x where these cost less."""
     reach = problem.payments.reach[menus.owner[entries]]
     other = np.where(reach >= 0, x[reach], 0.0)
-    cheaper = _price(problem, menus.owner[entries], other) < _price(
+    cheaper = price(problem, menus.owner[entries], other) < price(
         problem, menus.owner[entries], menus.spread[entries]
     )
     spread = menus.spread.copy()
@@ -251,7 +253,7 @@ def with_payments(
     return replace(menus, spread=spread)
 
 
-def _price(problem: IncentiveProblem, owner: NDArray[np.int64], spread: FloatArray) -> FloatArray:
+def price(problem: IncentiveProblem, owner: NDArray[np.int64], spread: FloatArray) -> FloatArray:
     """Cost of payments (m, K), or their sum, to rank them for one response."""
     payments = problem.payments
     reach = payments.reach[owner]
@@ -318,10 +320,20 @@ def label_marginals(
     first: NDArray[np.int64],
 ) -> tuple[FloatArray, float]:
     """Label marginals (T, C, L) of every entry, and a bound on what lies beyond T."""
+    policies = problem.followers.deterministic_policies(actions)
+    return policy_marginals(problem, owner, policies, first)
+
+
+def policy_marginals(
+    problem: IncentiveProblem,
+    owner: NDArray[np.int64],
+    policies: FloatArray,
+    first: NDArray[np.int64],
+) -> tuple[FloatArray, float]:
+    """As ``label_marginals``, of policies (C, S, A)."""
     followers, leader = problem.followers, problem.leader
     gamma = problem.leader_discount
     packed = repeat(followers.packed, owner)
-    policies = followers.deterministic_policies(actions)
     labels = np.ascontiguousarray(leader.labels[owner])
     pattern = problem.passes.pattern
     chains = room(packed, pattern)

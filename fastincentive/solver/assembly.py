@@ -17,6 +17,7 @@ __all__ = ["recovered_fields", "warn_unless_done"]
 def recovered_fields(problem: IncentiveProblem, point: Recovered) -> dict[str, Any]:
     """Return the fields of a Solution that say what the leader really gets."""
     evaluation, worst = point.evaluation, point.pessimistic
+    taken = point.policies > 0.0
     return {
         "payments": point.payments,
         "side_payments": problem.payments.side_payments(point.payments),
@@ -32,6 +33,7 @@ def recovered_fields(problem: IncentiveProblem, point: Recovered) -> dict[str, A
         "pessimistic_objective": worst.objective,
         "pessimistic_policies": point.pessimistic_policies,
         "margins": problem.optimal_actions(point.payments).margin,
+        "mixed": (taken.sum(axis=2) > 1) & problem.followers.reached(taken),
     }
 
 

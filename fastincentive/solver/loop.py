@@ -160,7 +160,7 @@ def solve(
     if certify:
         from fastincentive.certificates.bounds import upper_bound
 
-        least_upper = upper_bound(problem)
+        least_upper = upper_bound(problem, mixed=True)
     return Solution(
         **recovered_fields(problem, point),
         success=end.status == Status.CONVERGED,

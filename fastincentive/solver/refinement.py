@@ -9,8 +9,10 @@ from fastincentive.methods._regime_search import SearchSettings, regime_search
 from fastincentive.methods.base import Searched
 from fastincentive.problem.memory import REFINED_STATES
 from fastincentive.problem.problem import IncentiveProblem
+from fastincentive.responses.mixtures import best_mixture
 from fastincentive.responses.recovery import Recovered, recover
 from fastincentive.responses.search import better
+from fastincentive.responses.ties import break_ties
 from fastincentive.solution import Refinement
 from fastincentive.solver.tie_breaking import StrongStackelberg, WeakStackelberg
 from fastincentive.solver.weak_stackelberg import weak_search, with_margin
@@ -75,6 +77,7 @@ def _searched(
             trial = recover(problem, strong.payments, strong.policies, polish=False)
             if trial.evaluation.objective > known:
                 after = trial
+        after = _with_lots(problem, after)
         improvement = after.evaluation.objective - known
     return after, Refinement(
         payments=before.payments,
@@ -85,4 +88,20 @@ def _searched(
         entries=entries,
         sweeps=sweeps,
         complete=complete,
+    )
+
+
+def _with_lots(problem: IncentiveProblem, point: Recovered) -> Recovered:
+    """Let followers draw lots between tied actions where the leader gains by it."""
+    objective = problem.net_objective(point.evaluation.leader_value, point.evaluation.cost)
+    found = best_mixture(problem, point.payments, point.policies, objective)
+    if found is None:
+        return point
+    worst = break_ties(problem, found.payments, -1.0, found.policies)
+    return Recovered(
+        payments=found.payments,
+        policies=found.policies,
+        evaluation=problem.evaluate(found.payments, found.policies),
+        pessimistic_policies=worst,
+        pessimistic=problem.evaluate(found.payments, worst),
     )

@@ -1,0 +1,164 @@
+"""Mixtures to begin with: of each two responses that tie at the same payments, a few shares.
+
+Between two breakpoints of a line a follower's best response is the only one, or tied as it is where
+the regime begins; so what a follower may mix, at what payments, is read off its list of responses.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastincentive._arrays import FloatArray
+from fastincentive.followers.followers import Followers
+from fastincentive.problem.costs import ExpectedSpend, LinearCost, QuadraticCost, expected_payouts
+from fastincentive.problem.problem import IncentiveProblem
+from fastincentive.responses.menus import (
+    Cut,
+    Lines,
+    cut,
+    policy_marginals,
+    price,
+    side_payments,
+)
+
+__all__ = ["Samples", "mixture_samples"]
+
+#: Shares of the second response in a mixture of two, and fewer where laws take longer.
+SHARES, FEW = np.array([0.0, 0.125, 0.5, 0.875, 1.0]), np.array([0.0, 0.5, 1.0])
+FEW_WORK = 60_000
+#: Of more responses than this that tie at the same payments, neighbours only are mixed.
+ALL_PAIRS = 4
+#: Products of samples, states and steps up to which laws are computed.
+MOST_WORK = 5_000_000
+
+
+class Samples(NamedTuple):
+    """G pairs of responses tied at the same payments, sorted by follower, in P mixtures each."""
+
+    first: NDArray[np.int64]  # (n + 1,) pairs of follower i are first[i]:first[i + 1]
+    spread: FloatArray  # (G, K) payments, in the order of the owner's ``reach``
+    policies: FloatArray  # (G, P, S, A), from one response to the other
+    marginals: FloatArray  # (T, G, P, L) label marginals
+    cost: FloatArray  # (G, P) C
+
+    def of(self, i: int) -> slice:
+        """Pairs of follower i."""
+        return slice(int(self.first[i]), int(self.first[i + 1]))
+
+
+def mixture_samples(problem: IncentiveProblem, lines: Lines) -> Samples | None:
+    """Mix responses that tie somewhere on the lines; None where that is too much to look at.
+
+    Costs must be sums over followers. A follower that has nothing to mix at some payments keeps
+    its only response there.
+    """
+    if not isinstance(problem.cost, (ExpectedSpend, LinearCost, QuadraticCost)):
+        return None
+    found = cut(problem, lines)
+    work = problem.followers.n_states * problem.passes.likely_horizon
+    if found.found.line.size * work > MOST_WORK:
+        return None
+    pairs, spread = _tied_pairs(found)
+    shares = SHARES if len(pairs) * work <= FEW_WORK else FEW
+    if len(pairs) * shares.size * work > MOST_WORK:
+        return None
+    owner = found.lines.owner[found.found.line[pairs[:, 0]]]
+    policies = _mixed(problem, found, pairs, shares)
+    if isinstance(problem.cost, ExpectedSpend):
+        many = np.repeat(owner, shares.size)
+        each = policies.reshape(-1, *problem.followers.shape[1:])
+        cost = _spent(problem, problem.cost, many, np.repeat(spread, shares.size, axis=0), each)
+    else:
+        cost = np.repeat(price(problem, owner, spread), shares.size)
+    return Samples(
+        first=np.searchsorted(owner, np.arange(problem.n + 1)),
+        spread=spread,
+        policies=policies,
+        marginals=_marginals(problem, found, pairs, owner, policies),
+        cost=cost.reshape(policies.shape[:2]),
+    )
+
+
+def _marginals(
+    problem: IncentiveProblem,
+    cut: Cut,
+    pairs: NDArray[np.int64],
+    owner: NDArray[np.int64],
+    policies: FloatArray,
+) -> FloatArray:
+    """Label marginals (T, G, P, L); those of each response are computed once."""
+    responses = problem.followers.deterministic_policies(cut.found.actions)
+    between = policies[:, 1:-1].reshape(-1, *responses.shape[1:])
+    size = policies.shape[1] - 2
+    owners = np.concatenate([cut.lines.owner[cut.found.line], np.repeat(owner, size)])
+    order = np.argsort(owners, kind="stable")
+    marginals, _ = policy_marginals(
+        problem,
+        owners[order],
+        np.concatenate([responses, between])[order],
+        np.searchsorted(owners[order], np.arange(problem.n + 1)),
+    )
+    place = np.empty(order.size, np.int64)
+    place[order] = np.arange(order.size)
+    inner = len(responses) + np.arange(len(pairs) * size).reshape(len(pairs), size)
+    which = np.concatenate([pairs[:, :1], inner, pairs[:, 1:]], axis=1)
+    return marginals[:, place[which]]
+
+
+def _tied_pairs(cut: Cut) -> tuple[NDArray[np.int64], FloatArray]:
+    """Numbers (G, 2) of responses that tie at the payments (G, K)."""
+    found, lines = cut.found, cut.lines
+    pairs: list[tuple[int, int]] = []
+    at: list[float] = []
+    for line in range(lines.owner.size):
+        own = np.flatnonzero(found.line == line)
+        lower, upper = found.lower[own], found.upper[own]
+        for t in np.unique(lower):
+            tied = own[(lower <= t) & (t <= upper)]
+            if tied.size == 1:
+                chosen = [(int(tied[0]), int(tied[0]))]
+            elif tied.size <= ALL_PAIRS:
+                chosen = list(itertools.combinations(tied.tolist(), 2))
+            else:
+                chosen = list(itertools.pairwise(tied.tolist()))
+            pairs += chosen
+            at += [float(t)] * len(chosen)
+    numbers = np.array(pairs, np.int64).reshape(-1, 2)
+    which = found.line[numbers[:, 0]]
+    return numbers, lines.base[which] + np.array(at)[:, None] * lines.direction[which]
+
+
+def _mixed(
+    problem: IncentiveProblem, cut: Cut, pairs: NDArray[np.int64], shares: FloatArray
+) -> FloatArray:
+    """Policies (G, P, S, A): lots are drawn where both responses come and differ."""
+    first, second = (cut.found.laws[pairs[:, k]] for k in (0, 1))
+    own = cut.found.actions[pairs[:, 0]]
+    one = np.where(first >= 0, first, np.where(second >= 0, second, own))
+    other = np.where(second >= 0, second, one)
+    deterministic = problem.followers.deterministic_policies
+    return np.asarray(
+        (1.0 - shares[:, None, None]) * deterministic(one)[:, None]
+        + shares[:, None, None] * deterministic(other)[:, None]
+    )
+
+
+def _spent(
+    problem: IncentiveProblem,
+    cost: ExpectedSpend,
+    owner: NDArray[np.int64],
+    spread: FloatArray,
+    policies: FloatArray,
+) -> FloatArray:
+    """Price in expectation what each policy (M, S, A) is paid."""
+    payments, followers = problem.payments, problem.followers
+    reach = payments.reach[owner]
+    prices = np.broadcast_to(cost.prices, payments.size)
+    rates = side_payments(problem, owner, np.where(reach >= 0, prices[reach], 0.0) * spread)
+    many = Followers([followers[i] for i in owner.tolist()])
+    payable = payments.index[owner] >= 0
+    return expected_payouts(many, rates, payable, policies, problem.leader_discount).values

@@ -1,0 +1,369 @@
+"""Best responses that draw lots: where the leader gains by it, and how much.
+
+A follower that is indifferent may do anything between. The leader's value is not linear in one
+follower's policy where others move at the same time, nor is what a budget on expected spend allows:
+half of what is beyond it may be within. What may be mixed is read off the followers' responses to
+their payments; a few shares of each pair are priced, and the best are climbed.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastincentive._arrays import FloatArray
+from fastincentive.followers.policies import uniform_over
+from fastincentive.problem.costs import ExpectedSpend
+from fastincentive.problem.problem import IncentiveProblem
+from fastincentive.responses.cheapest import supporting_payments
+from fastincentive.responses.menus import coordinate_lines, join, policy_marginals
+from fastincentive.responses.mixture_climb import (
+    Mixture,
+    climbed_mixture,
+    net_of_mixture,
+    tied_actions,
+)
+from fastincentive.responses.mixture_samples import Samples, mixture_samples
+from fastincentive.responses.regimes import alike, walk
+
+__all__ = ["best_mixture", "mixing_may_help"]
+
+#: Pairs of followers are mixed together with at most this many of them.
+PAIRED = 6
+#: Pairs of mixtures of two followers are priced up to this many.
+MOST_PAIRS = 2_000_000
+#: Mixtures climbed in each round, and rounds.
+CLIMBED, ROUNDS = 12, 3
+#: Products of followers, states and steps up to which a leader's pass is taken often.
+PASS_WORK = 200_000
+#: Payments shared between followers: points on their lines that are looked at.
+POINTS = 64
+#: A gain below this share of the objective is none.
+GAIN = 1e-9
+
+
+def mixing_may_help(problem: IncentiveProblem) -> bool:
+    """Whether the leader can gain by followers that draw lots.
+
+    Not where its value is a sum over followers and no budget depends on what they do: both are
+    linear in each follower's occupancy.
+    """
+    return _spend_budget(problem) < np.inf or problem.leader.additive_parts() is None
+
+
+def best_mixture(
+    problem: IncentiveProblem, payments: FloatArray, policies: FloatArray, objective: float
+) -> Mixture | None:
+    """Search for a mixture of best responses that is better than a point; None if none is found.
+
+    Parameters
+    ----------
+    problem : IncentiveProblem
+    payments : array (k,)
+    policies : array (n, S, A)
+    objective : float
+        -inf if the point is beyond the budget.
+
+    Notes
+    -----
+    At the payments of the point, and at all breakpoints of each payment, the others as there. Work
+    is bounded; types of followers with counts above 1 are not mixed.
+    """
+    if problem.has_types or not mixing_may_help(problem):
+        return None
+    found = _climbed(problem, Mixture(payments, policies, objective))
+    if not _better(found.objective, objective):
+        return None
+    return found
+
+
+def _climbed(problem: IncentiveProblem, best: Mixture) -> Mixture:
+    n, states, _ = problem.followers.shape
+    best = _at_point(problem, best, best)
+    if n * states * problem.passes.likely_horizon > PASS_WORK:
+        return best
+    if problem.payments.shared:
+        return _at_points(problem, best)
+    payments = problem.payments
+    lines = coordinate_lines(problem, best.payments)
+    if payments.reach.shape[1] > 1:
+        lines = join(lines, coordinate_lines(problem, payments.lower))
+    samples = mixture_samples(problem, lines)
+    if samples is None:
+        return best
+    for _ in range(ROUNDS if n > 2 else 1):
+        before = best.objective
+        best = _round(problem, samples, best)
+        if not _better(best.objective, before):
+            break
+    return best
+
+
+def _better(value: float, than: float) -> bool:
+    if not np.isfinite(than):
+        return value > than
+    return value > than + GAIN * max(1.0, abs(than))
+
+
+def _spend_budget(problem: IncentiveProblem) -> float:
+    """Budget on what depends on the policies, inf if there is none."""
+    if problem.budget is None or not isinstance(problem.cost, ExpectedSpend):
+        return np.inf
+    return float(problem.budget)
+
+
+def _at_point(problem: IncentiveProblem, best: Mixture, point: Mixture) -> Mixture:
+    """Climb from a point, if its slope gives a reason to."""
+    tied = tied_actions(problem, point.payments, point.policies)
+    if not (tied.sum(axis=2) > 1).any():
+        return best
+    leader = problem.leader_pass(point.policies)
+    cost = problem.cost_pass(point.payments, point.policies)
+    slope = leader.gradient
+    assert slope is not None  # for the type checker
+    if cost.policies is not None:
+        slope = slope - problem.cost_weight * cost.policies
+    here = (slope * point.policies).sum(axis=2)
+    gain = float((np.where(tied, slope, -np.inf).max(axis=2) - here).max())
+    if not gain > GAIN * max(1.0, abs(problem.net(leader.value, cost.value))):
+        return best
+    start = 0.75 * point.policies + 0.25 * uniform_over(tied)
+    return _larger(best, climbed_mixture(problem, point.payments, tied, start))
+
+
+def _larger(first: Mixture, second: Mixture) -> Mixture:
+    return second if _better(second.objective, first.objective) else first
+
+
+def _at(problem: IncentiveProblem, best: Mixture, trial: Mixture) -> Mixture:
+    """Climb from a trial point, whose objective is not looked at."""
+    if _spend_budget(problem) == np.inf and (trial.policies.max(axis=2) == 1.0).all():
+        # Without lots the slope tells whether some would help.
+        return _at_point(problem, best, trial)
+    tied = tied_actions(problem, trial.payments, trial.policies)
+    start = trial.policies
+    if _spend_budget(problem) < np.inf:
+        # Towards all that is tied, so that nothing is out of sight.
+        start = 0.9 * start + 0.1 * uniform_over(tied)
+    found = climbed_mixture(problem, trial.payments, tied, start)
+    better = _larger(best, found)
+    several = problem.payments.shared or problem.payments.reach.shape[1] > 1
+    return better if better is best or not several else _repriced(problem, better)
+
+
+def _repriced(problem: IncentiveProblem, mixture: Mixture) -> Mixture:
+    """Buy a mixture at the cheapest payments there are."""
+    x, supported = supporting_payments(problem, mixture.policies, mixture.payments)
+    if not supported.all():
+        return mixture
+    value = net_of_mixture(problem, x, mixture.policies)
+    return _larger(mixture, Mixture(x, mixture.policies, value))
+
+
+# -- payments of one follower each -----------------------------------------------------------------
+
+
+class _Cell(NamedTuple):
+    """Mixtures of one follower or two at certain payments, from which to climb."""
+
+    estimate: float  # what they may be worth
+    owners: tuple[int, ...]
+    pairs: tuple[int, ...]  # which of the samples
+    shares: tuple[int, ...]  # and with which share
+
+
+def _round(problem: IncentiveProblem, samples: Samples, best: Mixture) -> Mixture:
+    """Climb from the most promising mixtures of one follower or two, the others as they are."""
+    cells = sorted(_cells(problem, samples, best), key=lambda each: -each.estimate)
+    held = best
+    tried: dict[bytes, int] = {}
+    climbed = 0
+    for cell in cells:
+        if climbed == CLIMBED or not _better(cell.estimate, best.objective):
+            break
+        payments, policies = held.payments.copy(), held.policies.copy()
+        for i, pair, share in zip(cell.owners, cell.pairs, cell.shares, strict=True):
+            reach = problem.payments.reach[i]
+            payments[reach[reach >= 0]] = samples.spread[pair, reach >= 0]
+            policies[i] = samples.policies[pair, share]
+        payments = np.clip(payments, problem.payments.lower, problem.payments.upper)
+        key = payments.tobytes()
+        tried[key] = tried.get(key, 0) + 1
+        if tried[key] <= 4:
+            climbed += 1
+            best = _at(problem, best, Mixture(payments, policies, -np.inf))
+    return best
+
+
+def _cells(problem: IncentiveProblem, samples: Samples, held: Mixture) -> Iterator[_Cell]:
+    """Cells that may be better than the point held."""
+    n = problem.n
+    steps = len(samples.marginals)
+    budget = _spend_budget(problem)
+    every = np.arange(n)
+    marginals, _ = policy_marginals(problem, every, held.policies, np.arange(n + 1))
+    marginals = _cut_to(marginals, steps)
+    weights = problem.leader_discount ** np.arange(steps, dtype=float)
+    spent = _spent_each(problem, held)
+    weight = problem.cost_weight
+    if n != 2:
+        conditional = problem.leader.conditional(marginals) * weights[:, None, None]
+        for i in range(n):
+            own = samples.of(i)
+            values = np.einsum("tgpl,tl->gp", samples.marginals[:, own], conditional[:, i])
+            cost = samples.cost[own] + (spent.sum() - spent[i])
+            block = (values - weight * cost)[:, :, None], cost[:, :, None]
+            for pair, share, estimate in _promising(*block, budget, held.objective):
+                yield _Cell(estimate, (i,), (own.start + pair,), (share,))
+    for i, j in itertools.combinations(range(n if n <= PAIRED else 0), 2):
+        one, two = samples.of(i), samples.of(j)
+        size = (one.stop - one.start, two.stop - two.start)
+        shares = samples.cost.shape[1]
+        if size[0] * size[1] * shares**2 > MOST_PAIRS:
+            continue
+        table = problem.leader.pair(marginals, i, j) * weights[:, None, None]
+        first = samples.marginals[:, one].reshape(steps, -1, table.shape[1])
+        second = samples.marginals[:, two].reshape(steps, -1, table.shape[1])
+        seen = np.matmul(table, second.transpose(0, 2, 1)).reshape(-1, second.shape[1])
+        values = first.transpose(1, 0, 2).reshape(first.shape[1], -1) @ seen
+        cost = samples.cost[one].reshape(-1, 1) + samples.cost[two].reshape(1, -1)
+        cost += spent.sum() - spent[i] - spent[j]
+        net, cost = (
+            each.reshape(size[0], shares, size[1], shares)
+            .transpose(0, 2, 1, 3)
+            .reshape(-1, shares, shares)
+            for each in (values - weight * cost, cost)
+        )
+        for cell, share, estimate in _promising(net, cost, budget, held.objective):
+            pair = divmod(cell, size[1])
+            numbers = (one.start + pair[0], two.start + pair[1])
+            yield _Cell(estimate, (i, j), numbers, divmod(share, shares))
+
+
+def _cut_to(marginals: FloatArray, steps: int) -> FloatArray:
+    """Label marginals for so many steps; after the last one things stay as they are."""
+    short = steps - len(marginals)
+    if short > 0:
+        marginals = np.concatenate([marginals, np.repeat(marginals[-1:], short, axis=0)])
+    return np.ascontiguousarray(marginals[:steps])
+
+
+def _spent_each(problem: IncentiveProblem, held: Mixture) -> FloatArray:
+    """C (n,) of each follower at a point."""
+    payments = problem.payments
+    if isinstance(problem.cost, ExpectedSpend):
+        paid = np.array(
+            [
+                problem.cost_pass(
+                    np.where(payments.reaches[i], held.payments, 0.0), held.policies, gradient=False
+                ).value
+                for i in range(problem.n)
+            ]
+        )
+        return paid
+    each = (payments.prices + payments.curvature * held.payments) * held.payments
+    return np.asarray((payments.reaches * each).sum(axis=1))
+
+
+def _promising(
+    values: FloatArray, cost: FloatArray, budget: float, least: float
+) -> Iterator[tuple[int, int, float]]:
+    """Cells whose mixtures may be worth more than ``least``: number, best sample, estimate.
+
+    ``values`` (cells, P, P or 1) are V - w C of what one follower or two mix.
+    """
+    flat = values.reshape(len(values), -1)
+    best = flat.argmax(axis=1)
+    if budget == np.inf:
+        # Between two samples it may be worth as much more as it bends.
+        bend = np.zeros(len(values))
+        for axis in (1, 2) if values.shape[2] > 1 else (1,):
+            turned = np.moveaxis(values, axis, 1)
+            middle = turned[:, turned.shape[1] // 2] - 0.5 * (turned[:, 0] + turned[:, -1])
+            bend = np.maximum(bend, middle.max(axis=1))
+        top = flat.max(axis=1)
+        ends = values[:, :: values.shape[1] - 1, :: max(values.shape[2] - 1, 1)]
+        bend = np.maximum(bend, top - ends.reshape(len(values), -1).max(axis=1))
+        estimate = np.where(bend > 1e-12 * np.abs(top), top + bend, -np.inf)
+        starts = [(estimate, best)]
+    else:
+        starts = _within(flat, cost.reshape(len(values), -1) - budget)
+    for estimate, best in starts:
+        for cell in np.flatnonzero(estimate > least):
+            if _better(float(estimate[cell]), least):
+                yield int(cell), int(best[cell]), float(estimate[cell])
+
+
+def _within(values: FloatArray, over: FloatArray) -> list[tuple[FloatArray, NDArray[np.int64]]]:
+    """Estimate what mixtures of samples (cells, m) are worth, ``over`` the budget by so much.
+
+    As if lots were drawn between samples: the least of the Lagrangians over some multipliers. With
+    the best samples there that are beyond the budget, and those within it.
+    """
+    payable = np.isfinite(over)
+    # What is paid for ever, at a leader's discount of 1, is no part of any mixture.
+    values, over = np.where(payable, values, -np.inf), np.where(payable, over, 0.0)
+    known = values[payable]
+    unit = float(np.ptp(known)) / max(float(np.ptp(over)), 1e-9) if known.size else 0.0
+    estimate, multiplier = np.full(len(values), np.inf), np.zeros((len(values), 1))
+    for each in unit * np.concatenate([[0.0], 2.0 ** np.arange(-8.0, 13.0)]):
+        top = (values - each * over).max(axis=1)
+        multiplier[top < estimate] = each
+        estimate = np.minimum(estimate, top)
+    bounds = values - multiplier * over
+    allowed = payable & (over <= 0.0)
+    estimate = np.where(allowed.any(axis=1), estimate, -np.inf)
+    inside = np.where(allowed, bounds, -np.inf).argmax(axis=1)
+    beyond = payable & (over > 0.0)
+    outside = np.where(beyond, bounds, -np.inf).argmax(axis=1)
+    return [(estimate, inside), (np.where(beyond.any(axis=1), estimate, -np.inf), outside)]
+
+
+# -- payments shared between followers -------------------------------------------------------------
+
+
+def _at_points(problem: IncentiveProblem, best: Mixture) -> Mixture:
+    """Climb from even mixtures at breakpoints of the followers, payment by payment."""
+    trials = []
+    for payments in _breakpoints(problem, best.payments):
+        responses = problem.followers.best_responses(problem.rewards(payments))
+        tied = problem.optimal_actions(payments, responses).tied
+        tied = np.where(problem.followers.reached(tied)[:, :, None], tied, False)
+        only = problem.followers.deterministic_policies(responses.actions)
+        several = (tied.sum(axis=2) > 1)[:, :, None]
+        if several.any():
+            even = np.where(several, uniform_over(tied), only)
+            if problem.followers.is_proper(even, problem.rewards(payments)):
+                value = problem.leader_pass(even, gradient=False).value
+                cost = problem.cost_pass(payments, even, gradient=False).value
+                trials.append(Mixture(payments, even, problem.net(value, cost)))
+    trials.sort(key=lambda each: -each.objective)
+    for trial in trials[:CLIMBED]:
+        best = _at(problem, best, trial)
+    return best
+
+
+def _breakpoints(problem: IncentiveProblem, x: FloatArray) -> list[FloatArray]:
+    """Payments (k,) at which some follower's response changes, one payment moved from x."""
+    payments, followers = problem.payments, problem.followers
+    equals = alike(followers, payments.index, problem.leader.labels)
+    points: list[FloatArray] = []
+    for k in range(payments.size):
+        axis = (np.arange(payments.size) == k).astype(float)
+        base = np.where(axis > 0.0, payments.lower, x)
+        found = walk(
+            followers.packed,
+            problem.rewards(base),
+            payments.side_payments(axis),
+            equals,
+            np.full(problem.n, payments.upper[k] - payments.lower[k]),
+        )
+        points += [base + t * axis for t in np.unique(found.lower)]
+        if len(points) > POINTS:
+            break
+    nearest = np.argsort([np.abs(each - x).sum() for each in points], kind="stable")
+    return [points[k] for k in nearest[:POINTS]]
