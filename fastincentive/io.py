@@ -16,7 +16,7 @@ __all__ = ["history_arrays", "history_of", "load_solution", "save_solution"]
 
 
 #: Format of a solution's file.
-VERSION = 2
+VERSION = 3
 
 
 def history_arrays(history: History) -> dict[str, Any]:

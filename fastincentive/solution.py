@@ -47,7 +47,10 @@ class Ending(NamedTuple):
 
 @dataclass
 class History:
-    """One entry per iteration, each evaluated at that iteration's own point (x, theta)."""
+    """One entry per iteration, each evaluated at that iteration's own point (x, theta).
+
+    ``stationarity`` is K of Definition 1, NaN where ``solve`` was not asked to measure it.
+    """
 
     leader_value: list[float] = field(default_factory=list)
     objective: list[float] = field(default_factory=list)
@@ -55,6 +58,7 @@ class History:
     largest_gap: list[float] = field(default_factory=list)
     multiplier: list[float] = field(default_factory=list)
     residual: list[float] = field(default_factory=list)
+    stationarity: list[float] = field(default_factory=list)
     payments: list[FloatArray] = field(default_factory=list)
 
     def arrays(self) -> dict[str, FloatArray]:

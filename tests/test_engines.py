@@ -135,6 +135,13 @@ def test_shards_change_nothing(kind):
             assert_same(found, expected)
 
 
+def test_stationarity_is_measured_wherever_the_policies_are():
+    problem, method = counted(), fi.BilevelAscent(max_iter=12)
+    expected = solved(problem, method, stationarity_every=5)
+    assert np.isfinite(expected.history.stationarity[::5]).all()
+    assert_same(solved(problem, method, engine=Local(3), stationarity_every=5), expected)
+
+
 @pytest.mark.parametrize(
     "method",
     [

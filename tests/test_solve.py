@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from conftest import assert_close
+from conftest import assert_close, assert_identical
 
 import fastincentive as fi
+from fastincentive.certificates.stationarity import stationarity
 from fastincentive.kernels import soft_bellman
 
 STARTS = ["best-response", "leader-optimal", "third"]
@@ -114,6 +115,37 @@ def test_callback_sees_each_iteration_and_may_stop(example):
     assert not solution.success
     assert "callback" in solution.message
     assert seen == solution.history.objective
+
+
+def test_stationarity_is_recorded_where_it_is_asked_for(example, tmp_path):
+    seen = []
+    settings = {"initial_payments": FAR, "stationarity_every": 4}
+    whole = fi.solve(example, callback=seen.append, **settings)
+    known = np.array(whole.history.stationarity)
+    measured = np.arange(len(seen)) % 4 == 0
+    assert np.array_equal(~np.isnan(known), measured)
+    for report in seen[::8]:
+        k = stationarity(example, report.payments, report.policies).measure
+        assert k == known[report.iteration] == report.stationarity
+    assert np.isnan(fi.solve(example, initial_payments=FAR).history.stationarity).all()
+
+    # In files, and over an interruption.
+    fi.save_solution(tmp_path / "solution.npz", whole)
+    back = fi.load_solution(tmp_path / "solution.npz")
+    assert np.array_equal(back.history.stationarity, known, equal_nan=True)
+
+    def stop(report):
+        if report.iteration == 9:
+            raise StopIteration
+
+    kept = {"checkpoint": tmp_path / "run.npz", "checkpoint_every": 5}
+    fi.solve(example, callback=stop, **settings, **kept)
+    assert_identical(fi.solve(example, **settings, **kept).history, whole.history)
+
+    with pytest.raises(fi.InputError, match="stationarity_every: expected an integer >= 0"):
+        fi.solve(example, stationarity_every=-1)
+    with pytest.raises(fi.InputError, match="stationarity_every: expected 0 with HyperGradient"):
+        fi.solve(example, fi.HyperGradient(), stationarity_every=1)
 
 
 def test_resumed_run_equals_uninterrupted_run(example, tmp_path):

@@ -10,6 +10,7 @@ The step is called ``step_from``, for ``step`` is a setting of several methods: 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -55,6 +56,7 @@ class StepReport(NamedTuple):
     exhausted: bool = False  # whether the method's limit on iterations is reached
     evaluations: int = 0  # of the objective so far, by methods that count them
     searched: Searched | None = None  # by a method that is a search over regimes
+    stationarity: float = math.nan  # K of Definition 1, where ``solve`` was asked to measure it
 
 
 #: Is shown every iterate of a step that makes several; StopIteration asks the method to stop.

@@ -26,7 +26,7 @@ from fastincentive.solution import History
 __all__ = ["Checkpoint"]
 
 #: Format of the file.
-VERSION = 4
+VERSION = 5
 #: Parts of a state that are groups of arrays.
 _GROUPS: dict[str, Any] = {"planes": CuttingPlanes, "controller": StepController}
 #: What to do about a file that is of no use.
@@ -230,7 +230,8 @@ class Checkpoint:
             shape = (*rows, self.problem.payments.size) if name == "payments" else rows
             if rows == (0,) and name == "payments":
                 continue  # without a row their number is not known to the file
-            span = _Span(float, shape, -np.inf, np.inf)
+            unknown = name == "stationarity"  # where it was not measured
+            span = _Span(float, shape, -np.inf, np.inf, unknown)
             columns[name] = self._array(arrays, f"history_{name}", span)
         return columns
 
@@ -241,7 +242,7 @@ class Checkpoint:
         self._require(array.dtype == kind, name, f"numbers of type {kind}", array.dtype)
         self._require(array.shape == span.shape, name, f"shape {span.shape}", array.shape)
         if array.dtype.kind != "b":
-            good = (array >= span.low) & (array <= span.high)
+            good = (array >= span.low) & (array <= span.high) | (span.unknown & np.isnan(array))
             expected = f"numbers from {span.low:g} to {span.high:g}, not NaN"
             self._require(bool(good.all()), name, expected, "others")
         return array.copy(order="C")
@@ -265,6 +266,7 @@ class _Span(NamedTuple):
     shape: tuple[int, ...]
     low: float = -_LARGEST
     high: float = _LARGEST
+    unknown: bool = False  # whether NaN may stand for some
 
 
 def _digest(array: FloatArray) -> str:

@@ -52,6 +52,7 @@ def solve(
     progress: bool = False,
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 200,
+    stationarity_every: int = 0,
     objective: StrongStackelberg | WeakStackelberg | None = None,
 ) -> Solution:
     """Solve an incentive design problem and report what the leader really gets.
@@ -105,6 +106,10 @@ def solve(
         result equals that of an uninterrupted run. The file is of one problem, method, start and
         parameterization; ``max_iter`` may be raised to go on.
     checkpoint_every : int
+    stationarity_every : int
+        Measure K of Definition 1 (``certificates.stationarity``) at every so many iterates, for
+        ``solution.history.stationarity``; 0 for never: on the paper's grid a measure takes as long
+        as five iterations.
     objective : StrongStackelberg or WeakStackelberg
         Old name of ``tie_breaking``, with a warning.
 
@@ -139,6 +144,7 @@ def solve(
         engine=engine,
         checkpoint=checkpoint,
         checkpoint_every=checkpoint_every,
+        stationarity_every=stationarity_every,
     )
     payments, policies = asked.start(initial_payments, initial_policies)
     history = History()
@@ -206,7 +212,7 @@ def _iterated(
                 checkpoint.begin(run.state())
         watch.begin(run.iteration)
         try:
-            report, status = _stepped(asked.method, checkpoint, watch, run)
+            report, status = _stepped(asked, checkpoint, watch, run)
             if checkpoint is not None:
                 checkpoint.save(run.state(), watch.history)
             theta, found = run.point()
@@ -220,7 +226,7 @@ def _iterated(
 
 
 def _stepped(
-    method: Method, checkpoint: Checkpoint | None, watch: Watch, run: Run
+    asked: Request, checkpoint: Checkpoint | None, watch: Watch, run: Run
 ) -> tuple[StepReport, Status]:
     """Step until the method says that it is done, or the callback that it should be."""
     report = None
@@ -234,9 +240,11 @@ def _stepped(
             run.back()
             return report, Status.STALLED
         report = latest
+        if asked.measure_every and report.iteration % asked.measure_every == 0:
+            report = _measured(asked, run, report)
         with suppress(StopIteration):
             watch.see(report)
-        status = method.terminate(report)
+        status = asked.method.terminate(report)
         if watch.stopped and status in (None, Status.MAX_ITER):
             status = Status.STOPPED
         if status is not None:
@@ -244,3 +252,10 @@ def _stepped(
         run.advance()
         if checkpoint is not None and run.iteration % checkpoint.every == 0:
             checkpoint.save(run.state(), watch.history)
+
+
+def _measured(asked: Request, run: Run, report: StepReport) -> StepReport:
+    """Return the report with K of Definition 1, wherever the policies are."""
+    policies = run.point()[1] if report.policies is None else report.policies
+    found = stationarity(asked.problem, report.payments, policies, asked.parameterization)
+    return report._replace(stationarity=found.measure)

@@ -43,6 +43,8 @@ class Request:
     #: Where the state is kept, or None, and after how many iterations.
     path: Path | None
     every: int
+    #: After how many iterations K is measured; 0 for never.
+    measure_every: int = 0
 
     def start(
         self, payments: ArrayLike, policies: str | ArrayLike
@@ -105,6 +107,7 @@ def request_of(
     engine: Engine | None,
     checkpoint: str | Path | None,
     checkpoint_every: int,
+    stationarity_every: int,
 ) -> Request:
     """Fill in the defaults of ``solve``, and refuse what does not fit together.
 
@@ -123,6 +126,7 @@ def request_of(
     _check(parameterization, "parameterization", (Direct, Softmax), "Direct() or Softmax(tau)")
     if checkpoint_every < 1:
         raise invalid("checkpoint_every", "a positive integer", checkpoint_every)
+    _check_measures(method, stationarity_every)
     tie_breaking = StrongStackelberg() if tie_breaking is None else tie_breaking
     kinds = (StrongStackelberg, WeakStackelberg)
     _check(tie_breaking, "tie_breaking", kinds, "StrongStackelberg() or WeakStackelberg()")
@@ -143,13 +147,35 @@ def request_of(
         path = Path(checkpoint)
         check_writable(path, "checkpoint")
     return Request(
-        problem, method, parameterization, tie_breaking, refiner, engine, path, checkpoint_every
+        problem=problem,
+        method=method,
+        parameterization=parameterization,
+        tie_breaking=tie_breaking,
+        refiner=refiner,
+        engine=engine,
+        path=path,
+        every=checkpoint_every,
+        measure_every=stationarity_every,
     )
 
 
 def _check(value: object, argument: str, kinds: type | tuple[type, ...], expected: str) -> None:
     if not isinstance(value, kinds):
         raise InputError(f"{argument}: expected {expected}, got {type(value).__name__}")
+
+
+def _check_measures(method: Method, every: int) -> None:
+    if every < 0:
+        raise invalid("stationarity_every", "an integer >= 0", every)
+    if every and not method.capabilities.uses_policies:
+        raise invalid(
+            "stationarity_every",
+            f"0 with {type(method).__name__}",
+            every,
+            None,
+            "K of Definition 1 is a measure of payments and policies; this method has no policies "
+            "of its own.",
+        )
 
 
 def _drawing_from(

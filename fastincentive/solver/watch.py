@@ -78,6 +78,7 @@ class Watch:
         history.largest_gap.append(float(evaluation.follower_gaps.max()))
         history.multiplier.append(float(report.multipliers.max()))
         history.residual.append(report.residual)
+        history.stationarity.append(report.stationarity)
         history.payments.append(report.payments.copy())
 
     def close(self) -> None:
