@@ -74,7 +74,9 @@ def _lines(path: Path) -> list[str]:
         return []
 
 
-def check_memory(what: str, need: float, available: float | None = None) -> None:
+def check_memory(
+    what: str, need: float, available: float | None = None, remedy: str = REMEDY
+) -> None:
     """Raise if ``need`` bytes are more than available, by default to this process.
 
     Raises
@@ -86,14 +88,14 @@ def check_memory(what: str, need: float, available: float | None = None) -> None
     if need > left:
         raise MemoryLimitError(
             f"{what} needs {text_size(need)} of memory, more than the {text_size(left)} available. "
-            f"{REMEDY}"
+            f"{remedy}"
         )
 
 
-def check_large(what: str, need: float) -> None:
+def check_large(what: str, need: float, remedy: str = REMEDY) -> None:
     """As ``check_memory``, of what is mostly small: the machine is asked from a GiB on."""
     if need >= UNGUARDED:
-        check_memory(what, need)
+        check_memory(what, need, remedy=remedy)
 
 
 def text_size(size: float) -> str:

@@ -15,6 +15,8 @@ from fastincentive.certificates.optimum import global_optimum
 from fastincentive.methods._regime_search import regime_search
 from fastincentive.methods.regime_ascent import RegimeAscent
 from fastincentive.models.grid import Grid, grid_mdp, lesser_goal_reward
+from fastincentive.responses.menus import collect, coordinate_lines
+from fastincentive.responses.search import Search
 from fastincentive.responses.ties import break_ties, broken_ties
 
 TOP = 40.0
@@ -704,6 +706,21 @@ def test_several_payments_next_to_none_and_payments_without_room():
             x = rng.uniform(0.0, high) * (rng.random(high.size) < 0.7)
             policies = fi.best_response_policies(problem, x)
             assert problem.evaluate(x, policies).objective <= optimum.bound + 1e-9
+
+
+def test_payments_everywhere_are_searched_along_lines():
+    base = fi.models.random_problem(1, n_states=8, n_actions=2, rng=0)
+    problem = fi.IncentiveProblem(
+        base.followers,
+        fi.AdditiveReward(np.random.default_rng(0).random(8)),
+        fi.Payments.from_index(np.arange(16).reshape(1, 8, 2), upper=2.0),
+        leader_discount=0.9,
+        cost_weight=0.05,
+    )
+    found = global_optimum(problem)
+    assert not found.complete
+    lines = Search(problem, collect(problem, coordinate_lines(problem, np.zeros(16))))
+    assert found.objective >= lines.single_values().max() - 1e-9
 
 
 def test_a_cost_that_falls_leaves_the_certificate_incomplete():

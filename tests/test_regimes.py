@@ -2,12 +2,16 @@
 
 import itertools
 
+import numba
 import numpy as np
 import pytest
 import reference
 from conftest import EXACT, SWEEPS, Arrays, assert_close, random_arrays
 
 import fastincentive as fi
+from fastincentive import _machine
+from fastincentive.kernels.regimes import LISTED, SINGLES_BYTES
+from fastincentive.responses.menus import coordinate_lines, cut
 from fastincentive.responses.regimes import follower_regimes
 
 UPPER = 30.0
@@ -382,6 +386,73 @@ def test_more_ties_than_can_be_listed():
     assert_close(regimes.slopes, np.ones(len(regimes.slopes)))
     assert len(regimes.lower) >= 8
     assert_close(regimes.value(1.5), 1.5)
+
+
+def way(states):
+    """States in a row, two ways through each, and nothing to tell them apart: all is tied."""
+    row = np.arange(states)
+    successors = np.minimum(row[:, None, None] + [[[1], [2]]], states - 1)
+    return fi.TabularMDP.from_successors(
+        successors, np.ones(successors.shape), np.zeros((states, 2)), discount=0.9, initial=0
+    )
+
+
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="minutes without compiled kernels")
+def test_ties_of_many_states_are_listed_as_far_as_a_list_may_grow():
+    states = 3000
+    found = follower_regimes(way(states), 0, 2.0)
+    assert not found.complete
+    # All 12,000 single changes would take 570 MB.
+    assert LISTED < len(found.lower) <= 1.01 * SINGLES_BYTES / (16 * states)
+    assert_close(found.slopes, np.ones(len(found.slopes)))
+
+
+@pytest.mark.parametrize("room", [1, 3, 1000])
+def test_walks_that_stop_for_want_of_room_go_on_where_they_stopped(room, monkeypatch):
+    rng = np.random.default_rng(5)
+    problem = fi.models.random_problem(4, n_states=8, rng=rng, n_payments=3)
+    lines = coordinate_lines(problem, problem.payments.lower)
+    expected = cut(problem, lines).found
+    assert len(np.unique(np.bincount(expected.line))) > 2  # lines stop after different times
+    monkeypatch.setattr("fastincentive.responses.regimes.FIRST_ROOM", room)
+    for found, told in zip(cut(problem, lines).found, expected, strict=True):
+        np.testing.assert_array_equal(found, told)
+
+
+def test_lists_without_room_are_refused_before_they_grow(monkeypatch):
+    problem = fi.models.random_problem(2, n_states=6, rng=0, n_payments=1)
+    certified = fi.upper_bound(problem)
+    fi.solve(problem)
+    monkeypatch.setattr(_machine, "UNGUARDED", 0)
+    monkeypatch.setattr("fastincentive.responses.regimes.FIRST_ROOM", 1)
+    asked = []
+    monkeypatch.setattr(_machine, "available_memory", lambda: asked.append(1) or 2e4)
+    refused = pytest.raises(
+        fi.MemoryLimitError, match=r"best responses.* needs .* MiB .*Upper bounds"
+    )
+    for search in (
+        lambda: fi.solve(problem, fi.RegimeAscent()),
+        lambda: fi.global_optimum(problem),
+        lambda: follower_regimes(way(20), np.arange(20) == 0, 2.0),
+    ):
+        with refused:
+            search()
+    assert asked
+    assert fi.upper_bound(problem) >= certified - 1e-9
+
+
+def test_a_solve_that_finds_no_room_to_refine_keeps_what_it_has(monkeypatch):
+    problem = fi.models.random_problem(2, n_states=6, rng=0, n_payments=1)
+    expected = fi.solve(problem, refine=False)
+
+    def refuse(*_):
+        raise fi.MemoryLimitError("no room")
+
+    monkeypatch.setattr("fastincentive.solver.refinement.regime_search", refuse)
+    with pytest.warns(fi.ConvergenceWarning, match="not refined: no room"):
+        found = fi.solve(problem)
+    assert found.refinement is None
+    assert_close(found.payments, expected.payments)
 
 
 def test_payments_that_can_be_earned_for_ever():

@@ -121,12 +121,13 @@ def test_threads_write_into_the_arrays_of_tuples(problem):
     assert memory.known.all()
 
     listed = regimes.ResponseList(
-        np.full((n, 8), np.nan),
-        np.full((n, 8), np.nan),
-        np.full((n, 8, states), -9),
-        np.full((n, 8, states), -9),
+        np.full((n, 64), np.nan),
+        np.full((n, 64), np.nan),
+        np.full((n, 64, states), -9),
+        np.full((n, 64, states), -9),
+        np.zeros((n, 2)),
     )
-    found = np.zeros((n, 5), np.int64)
+    found = np.zeros((n, 6), np.int64)
     equals = np.broadcast_to(np.arange(followers.shape[2]), followers.shape).copy()
     lines = regimes.Lines(
         rewards, np.zeros(followers.shape), equals, np.full(followers.shape[:2], -1), np.ones(n)

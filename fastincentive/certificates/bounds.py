@@ -14,7 +14,7 @@ from fastincentive.certificates.joint_control import (
     find_losses,
     lasting_pairs,
 )
-from fastincentive.errors import InputError
+from fastincentive.errors import InputError, MemoryLimitError
 from fastincentive.followers.followers import Followers
 from fastincentive.followers.mdp import TabularMDP
 from fastincentive.followers.policies import uniform_over
@@ -265,7 +265,10 @@ def _bound_by_lists(problem: IncentiveProblem) -> float:
     known = isinstance(problem.cost, (ExpectedSpend, LinearCost, QuadraticCost))
     if problem.payments.shared or problem.payments.reach.shape[1] > 1 or not known:
         return np.inf
-    menus = collect(problem, coordinate_lines(problem, problem.payments.lower))
+    try:
+        menus = collect(problem, coordinate_lines(problem, problem.payments.lower))
+    except MemoryLimitError:
+        return np.inf
     far = bound_beyond(problem, menus)
     if not menus.complete or far == np.inf:
         return np.inf

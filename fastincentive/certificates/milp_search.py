@@ -22,8 +22,8 @@ from fastincentive.certificates.milp_data import (
 )
 from fastincentive.certificates.milp_programme import CLOSE, build_programme
 from fastincentive.errors import InfeasiblePolicyError
+from fastincentive.followers.evaluation import evaluate_packed
 from fastincentive.kernels import advantages as kernels
-from fastincentive.kernels import bellman
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.responses.cheapest import cheapest_payments
 from fastincentive.responses.regimes import repeat
@@ -175,18 +175,14 @@ class Search:
     def _leader_values(self, policies: FloatArray) -> FloatArray:
         """Leader's values (m,) of policies (m, S, A), at discount 1 with a discount near it."""
         problem = self.problem
-        count, states, _ = policies.shape
+        count = len(policies)
         packed = repeat(problem.followers.packed, np.zeros(count, np.int64))
         discount = min(problem.leader_discount, 0.999)
-        values = np.empty((count, states))
-        bellman.evaluate_policies(
+        values, *_ = evaluate_packed(
+            problem.followers.models,
             packed._replace(discount=np.full(count, discount)),
             np.repeat(self.pairs.leader_table[None], count, axis=0),
             policies,
-            values,
-            np.empty(policies.shape),
-            np.empty((count, states)),
-            np.empty(count, np.int64),
         )
         return from_start(problem, values)
 

@@ -134,7 +134,8 @@ def global_optimum(
         At how many of the best combinations mixing between tied actions is searched.
     most_responses : int
         With several payments per follower: if one has more responses than about this many the
-        list, and with it the certificate, is left incomplete.
+        list, and with it the certificate, is left incomplete. So it is for a follower with more
+        than ten payments: only lines along each of them, and along all together, are searched.
 
     Raises
     ------
@@ -142,6 +143,8 @@ def global_optimum(
         If payments are shared between followers; if there are several per follower and the cost is
         not linear, or a payment that neither an upper bound nor a budget limits costs nothing; with
         more than two followers, if the cost is not a sum over payments.
+    MemoryLimitError
+        If the lists of responses, or of pairs of them, find no room.
     """
     check_unshared(problem, "problem")
     problem.refuse_types("global_optimum")

@@ -16,6 +16,7 @@ from scipy.spatial import HalfspaceIntersection, QhullError
 
 from fastincentive._arrays import FloatArray
 from fastincentive.errors import InputError
+from fastincentive.followers.evaluation import evaluate_packed
 from fastincentive.kernels import bellman
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.responses.menus import Lines, side_payments
@@ -27,6 +28,10 @@ __all__ = ["vertex_lines"]
 RESOLUTION = 1e-10
 #: Where more steps count than this, rounding may move a vertex to where nothing ties any more.
 LONGEST = 2e4
+#: Of more payments to one follower the vertices are too many: of two for each alone there are 2^K.
+MOST_PAYMENTS = 10
+#: So many payments are answered at once, to bound the memory that this takes.
+AT_ONCE = 4096
 #: Vertices are found up to this share of the box.
 DIGITS = 1e-13
 
@@ -36,6 +41,9 @@ def vertex_lines(
 ) -> tuple[Lines, bool]:
     """Lines of no length at every vertex of every follower's optimal value, and whether all.
 
+    A follower with more than ``MOST_PAYMENTS`` gets a line along each of them instead, and one
+    along all together.
+
     Parameters
     ----------
     problem : IncentiveProblem
@@ -44,21 +52,26 @@ def vertex_lines(
     most_pieces : int
         A follower with more pieces than this is left incomplete.
     """
-    owners = []
-    points = []
+    owners: list[NDArray[np.int64]] = []
+    bases: list[FloatArray] = []
+    directions: list[FloatArray] = []
     complete = True
     for i in range(problem.n):
         reach = problem.payments.reach[i]
         paid = reach[reach >= 0]
         low, high = problem.payments.lower[paid], upper[paid]
-        found, whole = _vertices(problem, i, low, high, most_pieces)
+        if (high > low).sum() > MOST_PAYMENTS:
+            along = np.vstack([np.diag(high - low), high - low])
+            found, whole = np.tile(low, (len(along), 1)), False
+        else:
+            found, whole = _vertices(problem, i, low, high, most_pieces)
+            along = np.zeros(found.shape)
         complete = complete and whole
-        spread = np.zeros((len(found), reach.size))
-        spread[:, : paid.size] = found
-        points.append(spread)
         owners.append(np.full(len(found), i))
-    base = np.concatenate(points)
-    return Lines(np.concatenate(owners), base, np.zeros(base.shape)), complete
+        for parts, columns in ((bases, found), (directions, along)):
+            parts.append(np.pad(columns, ((0, 0), (0, reach.size - paid.size))))
+    lines = Lines(np.concatenate(owners), np.concatenate(bases), np.concatenate(directions))
+    return lines, complete
 
 
 def _vertices(
@@ -81,24 +94,27 @@ def _vertices(
     constants = np.empty(0)
     longest = 0.0
     while True:
-        # In shares of the box, so that payments have no scale of their own.
-        values, slope, constant, steps = _responses(problem, i, spread(points))
-        longest = max(longest, steps)
-        slope = (slope * (high - low))[:, free]
-        known = (slopes @ points.T + constants[:, None]).max(axis=0, initial=-np.inf)
-        above = values > known + RESOLUTION * np.maximum(np.abs(values), np.abs(constant))
-        if not above.any():
+        count, unit = slopes.shape[0], 1e-300
+        new_slopes, new_constants = [slopes], [constants]
+        for first in range(0, len(points), AT_ONCE):
+            part = points[first : first + AT_ONCE]
+            # In shares of the box, so that payments have no scale of their own.
+            values, slope, constant, steps = _responses(problem, i, spread(part))
+            longest, unit = max(longest, steps), max(unit, float(np.abs(values).max()))
+            slope = (slope * (high - low))[:, free]
+            known = (slopes @ part.T + constants[:, None]).max(axis=0, initial=-np.inf)
+            above = values > known + RESOLUTION * np.maximum(np.abs(values), np.abs(constant))
+            new_slopes.append(slope[above])
+            new_constants.append(constant[above])
+        slopes, constants = np.concatenate(new_slopes), np.concatenate(new_constants)
+        if slopes.shape[0] == count:
             exact = np.array([_polished(each, slopes, constants) for each in points])
             return spread(exact), longest <= LONGEST
-        count = slopes.shape[0]
-        slopes = np.concatenate([slopes, slope[above]])
-        constants = np.concatenate([constants, constant[above]])
         kept = _different(slopes, constants)
         slopes, constants = slopes[kept], constants[kept]
         # Where no piece is new, rounding hides what there is to find.
         if not count < kept.size <= most:
             return spread(points), False
-        unit = max(float(np.abs(values).max()), 1e-300)
         try:
             points = _envelope_vertices(slopes / unit, constants / unit)
         except QhullError:
@@ -167,10 +183,7 @@ def _responses(
             "that can; set smaller upper bounds"
         )
     policies = followers.deterministic_policies(best)
-    visits = np.empty((count, states))
-    bellman.evaluate_policies(
-        packed, rewards, policies, values, q_values, visits, np.empty(count, np.int64)
-    )
+    values, _, visits, _ = evaluate_packed(followers.models, packed, rewards, policies)
     occupancy = (visits[:, :, None] * policies).reshape(count, -1)
     index = payments.index[i].reshape(-1)
     slope = np.stack(

@@ -26,7 +26,7 @@ from fastincentive.kernels import (
     sweeps,
     symbolic_factorization,
 )
-from fastincentive.kernels.packed import Packed
+from fastincentive.kernels.packed import DENSE_STATES, Packed
 
 __all__ = [
     "ROUTES",
@@ -34,7 +34,7 @@ __all__ = [
     "direct_cost",
     "ended_where",
     "evaluate_follower",
-    "evaluate_large",
+    "evaluate_packed",
     "is_absorbed",
     "likely_fill",
 ]
@@ -97,7 +97,7 @@ def sweeps_cost(model: TransitionModel, gamma: float) -> float:
     return 2.0 * expected * (entries + 3.0 * order.size)
 
 
-def evaluate_large(
+def evaluate_packed(
     models: Sequence[TransitionModel],
     packed: Packed,
     rewards: FloatArray,
@@ -105,17 +105,21 @@ def evaluate_large(
     route: str = "auto",
     tolerance: float = 0.0,
 ) -> tuple[FloatArray, FloatArray, FloatArray, NDArray[np.int64]]:
-    """V (n,S), Q (n,S,A) and occupancy (n,S) of policies (n,S,A).
+    """V (n,S), Q (n,S,A) and occupancy (n,S) of policies (n,S,A), by the way that suits the size.
 
-    ``tolerance`` bounds the residuals that sweeps leave, of values and of the occupancy; 0 means
-    close to rounding. At discount 1 the last array (n,) holds a state from which follower i is
-    never absorbed and does not rest for nothing either, -1 where all is well.
+    Of more than ``DENSE_STATES`` states ``tolerance`` bounds the residuals that sweeps leave, of
+    values and of the occupancy; 0 means close to rounding. At discount 1 the last array (n,) holds
+    a state from which follower i is never absorbed and does not rest for nothing either, -1 where
+    all is well.
     """
     n, states, _ = rewards.shape
     values = np.empty((n, states))
     q_values = np.empty(rewards.shape)
     visits = np.empty((n, states))
     singular = np.empty(n, np.int64)
+    if states <= DENSE_STATES:
+        bellman.evaluate_policies(packed, rewards, policies, values, q_values, visits, singular)
+        return values, q_values, visits, singular
 
     def evaluate(i: int) -> None:
         singular[i] = evaluate_follower(
@@ -152,7 +156,7 @@ def evaluate_follower(
     route: str,
     tolerance: float,
 ) -> int:
-    """Write V (S,), Q (S,A) and occupancy (S,) of follower i; returns as ``evaluate_large``."""
+    """Write V (S,), Q (S,A) and occupancy (S,) of follower i; returns as ``evaluate_packed``."""
     gamma = float(packed.discount[i])
     task = _Task(model, packed, i, rewards, policy, out, tolerance)
     rows = None

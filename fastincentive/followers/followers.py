@@ -29,7 +29,7 @@ from fastincentive.followers.best_responses import (
     respond_large,
     sweepable,
 )
-from fastincentive.followers.evaluation import ROUTES, evaluate_large
+from fastincentive.followers.evaluation import ROUTES, evaluate_packed
 from fastincentive.followers.packed_followers import PackedFollowers
 from fastincentive.followers.policies import deterministic_policies
 from fastincentive.kernels import advantages, bellman, end_components, regimes
@@ -180,22 +180,11 @@ class Followers(PackedFollowers):
             policies = self.check_policies(policies)
             rewards = check_rewards(rewards, self.shape, self.packed)
         tolerance = check_tolerance(tolerance)
-        n, states, _ = self.shape
-        if states > DENSE_STATES:
-            *found, singular = evaluate_large(
-                self.models, self.packed, rewards, policies, route, tolerance
-            )
-            self._check_absorbed(singular)
-            return PolicyValues(*found)
-        values = np.empty((n, states))
-        q_values = np.empty(rewards.shape)
-        visits = np.empty((n, states))
-        singular = np.empty(n, np.int64)
-        bellman.evaluate_policies(
-            self.packed, rewards, policies, values, q_values, visits, singular
+        *found, singular = evaluate_packed(
+            self.models, self.packed, rewards, policies, route, tolerance
         )
         self._check_absorbed(singular)
-        return PolicyValues(values, q_values, visits)
+        return PolicyValues(*found)
 
     def occupancy_from(self, sources: FloatArray, policies: FloatArray) -> FloatArray:
         """Unnormalised state occupancies (n, S) of policies from ``sources`` (n, S) of any sign.
@@ -211,14 +200,7 @@ class Followers(PackedFollowers):
         scale = np.where(mass > 0.0, mass, 1.0)
         packed = self.packed._replace(initial=sources / scale)
         nothing = np.zeros(self.shape)
-        if self.n_states > DENSE_STATES:
-            visits = evaluate_large(self.models, packed, nothing, policies)[2]
-        else:
-            visits = np.empty(sources.shape)
-            values, q_values = np.empty(sources.shape), np.empty(self.shape)
-            singular = np.empty(self.n, np.int64)
-            bellman.evaluate_policies(packed, nothing, policies, values, q_values, visits, singular)
-        return visits * scale
+        return evaluate_packed(self.models, packed, nothing, policies)[2] * scale
 
     def _check_absorbed(self, singular: NDArray[np.int64]) -> None:
         """Raise if some follower has a state (-1: none) from which it is never absorbed."""
@@ -331,8 +313,8 @@ class Followers(PackedFollowers):
             tied,
             margin,
             TIE,
-            regimes.ResponseList(points, points, laws, laws),
-            np.empty((n, 5), np.int64),
+            regimes.ResponseList(points, points, laws, laws, points),
+            np.zeros((n, 6), np.int64),
         )
         return OptimalActions(tied, margin)
 

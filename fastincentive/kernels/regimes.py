@@ -31,7 +31,7 @@ from fastincentive.kernels.end_components import STAY, mark_resting, stay_togeth
 from fastincentive.kernels.jit import jit, parallel_jit
 from fastincentive.kernels.packed import CANCELLED
 
-__all__ = ["Lines", "ResponseList", "first_equals", "walk_lines"]
+__all__ = ["Lines", "ResponseList", "walk_lines"]
 
 #: Slopes below this share of the largest one count as flat.
 FLAT = 1e-12
@@ -39,8 +39,9 @@ FLAT = 1e-12
 FURTHEST = 1e6
 #: No line has this many breakpoints.
 MOST_BREAKS = 10_000
-#: All choices among tied actions are listed up to this many, beyond only single changes.
-LISTED = 64
+#: All choices among tied actions are listed up to this many, beyond only single changes, and these
+#: as long as a list takes no more than so many bytes.
+LISTED, SINGLES_BYTES = 64, 2**26
 
 
 class Lines(NamedTuple):
@@ -48,7 +49,7 @@ class Lines(NamedTuple):
 
     base: np.ndarray  # (n, S, A) float64
     direction: np.ndarray  # (n, S, A) float64
-    equals: np.ndarray  # (n, S, A) int64, see ``first_equals``
+    equals: np.ndarray  # (n, S, A) int64, see ``equal_actions.first_equals``
     idle: np.ndarray  # (n, S) int64, see ``mark_idle``: where base and direction are 0
     upper: np.ndarray  # (n,) float64
 
@@ -63,6 +64,7 @@ class ResponseList(NamedTuple):
     upper: np.ndarray  # (n, C) float64
     visited: np.ndarray  # (n, C, S) int64, its actions in the states that it visits, -1 elsewhere
     full: np.ndarray  # (n, C, S) int64, with optimal actions elsewhere
+    stop: np.ndarray  # (n, 2) float64, where a walk for want of room stopped, and its unit
 
 
 class SearchScratch(NamedTuple):
@@ -71,51 +73,6 @@ class SearchScratch(NamedTuple):
     choice: np.ndarray  # (S, A) bool
     queue: np.ndarray  # (S,) int64
     mark: np.ndarray  # (S,) bool
-
-
-@jit
-def equal_rows(packed, first, second, scratch):
-    """Whether two rows of the transition lists are the same law; ``scratch`` (S,) holds zeros."""
-    for e in range(packed.row_start[first], packed.row_start[first + 1]):
-        scratch[packed.successor[e]] += packed.probability[e]
-    for e in range(packed.row_start[second], packed.row_start[second + 1]):
-        scratch[packed.successor[e]] -= packed.probability[e]
-    equal = True
-    for row in (first, second):
-        for e in range(packed.row_start[row], packed.row_start[row + 1]):
-            c = packed.successor[e]
-            equal = equal and abs(scratch[c]) <= 1e-14
-            scratch[c] = 0.0
-    return equal
-
-
-@parallel_jit
-def first_equals(packed, rewards, index, labels, out):
-    """First action (n,S,A) that is equivalent to each: same law, reward, payment and label.
-
-    ``labels`` is (n,S,1) or (n,S,A). Unavailable actions get -1.
-    """
-    n, states, actions = rewards.shape
-    for i in numba.prange(n):
-        m = packed.model[i]
-        scratch = np.zeros(states)
-        for s in range(states):
-            for a in range(actions):
-                out[i, s, a] = -1
-                if not packed.available[m, s, a]:
-                    continue
-                out[i, s, a] = a
-                for b in range(a):
-                    if out[i, s, b] != b or rewards[i, s, a] != rewards[i, s, b]:
-                        continue
-                    if index[i, s, a] != index[i, s, b]:
-                        continue
-                    if labels.shape[2] > 1 and labels[i, s, a] != labels[i, s, b]:
-                        continue
-                    row = (m * states + s) * actions
-                    if equal_rows(packed, row + a, row + b, scratch):
-                        out[i, s, a] = b
-                        break
 
 
 @jit
@@ -218,6 +175,7 @@ def list_tied(packed, i, tied, sides, point, count, listed, scratch):
     ``sides``: optimal actions (S,) just before the point and just after it.
     """
     left, right = sides
+    capacity = listed.lower.shape[0]
     mark = scratch.mark
     states, actions = tied.shape
     mark_reachable(packed, i, tied, mark, scratch.queue)
@@ -253,9 +211,12 @@ def list_tied(packed, i, tied, sides, point, count, listed, scratch):
             if k == spots:
                 return count, True
     for origin in (left, right):
+        count = list_response(packed, i, origin, right, point, count, listed, scratch)
+    for origin in (left, right):
         pick[:] = origin
-        count = list_response(packed, i, pick, right, point, count, listed, scratch)
         for k in range(spots):
+            if count > capacity or 16 * states * count > SINGLES_BYTES:
+                return count, False
             s = where[k]
             for a in range(actions):
                 if tied[s, a] and a != origin[s]:
@@ -348,11 +309,8 @@ def walk_one(packed, i, lines, actions, value, tied, tie, listed, found):
         for a in range(width):
             moving[s, a] = abs(base[s, a]) + abs(direction[s, a])
     left = actions.copy()
-    count = 0
-    breaks = 0
-    complete = True
-    t = 0.0 if upper >= 0.0 else 1.0
-    unit = 0.0
+    count, breaks, complete = found[0], found[1], found[3] != 0
+    t, unit = (1.0, 0.0) if upper < 0.0 else (listed.stop[0], listed.stop[1])
     flat = 0.0
     proper = True
     while True:
@@ -384,6 +342,11 @@ def walk_one(packed, i, lines, actions, value, tied, tie, listed, found):
             )
             point = (t, rewards, value, slack)
             count, every = list_tied(packed, i, tied, (left, actions), point, count, listed, search)
+            if count > listed.lower.shape[0]:
+                actions[:] = left
+                found[0], found[1], found[3] = listed.lower.shape[0], breaks, complete
+                listed.stop[0], listed.stop[1] = t, unit
+                return math.inf
             complete = complete and every
             if not proper:
                 break
@@ -404,11 +367,9 @@ def walk_one(packed, i, lines, actions, value, tied, tie, listed, found):
         left[:] = actions
         if step == math.inf or t + step > upper:
             break
-        if breaks == MOST_BREAKS:
-            complete = False
-            break
-        if (t + step) * largest_entry(q_slopes) > FURTHEST * unit:
-            # There is more, but so far that rounding would hide it.
+        complete = complete and breaks < MOST_BREAKS
+        if breaks == MOST_BREAKS or (t + step) * largest_entry(q_slopes) > FURTHEST * unit:
+            # There is more, but too much, or so far that rounding would hide it.
             upper = t + step
             found[4] = 1
             break
@@ -416,12 +377,9 @@ def walk_one(packed, i, lines, actions, value, tied, tie, listed, found):
         breaks += 1
     # What is optimal just after the last breakpoint stays optimal to the end of the line.
     if found[2] == 0:
-        known = min(count, listed.lower.shape[0])
         slopes = (slope, q_slopes)
-        mark_lasting(packed, i, slopes, moving, flat, tied, listed, known, t, upper)
-    found[0] = count
-    found[1] = breaks
-    found[3] = complete
+        mark_lasting(packed, i, slopes, moving, flat, tied, listed, count, t, upper)
+    found[0], found[1], found[3], found[5] = count, breaks, complete, 1
     return math.inf
 
 
@@ -431,12 +389,13 @@ def walk_lines(packed, lines, actions, values, tied, margin, tie, listed, found)
 
     Follower i (n of them; the same one may be given with several lines) starts from the best
     response ``actions`` (n,S) at t = 0, optimal up to rounding, of which ``values`` (n,S) are a
-    guess; both are overwritten. ``listed`` and ``found`` are written. ``found`` (n,5) int64: number
-    of responses (those for which ``listed`` has no room are not stored), number of breakpoints,
-    whether the line ended early because payments could be earned for ever at discount 1, whether
-    all combinations of tied actions are listed, and whether the line ended early because the next
-    breakpoint is too far to be resolved. Actions whose values differ by less than ``tie`` of what
-    is added up at the state are tied.
+    guess; both are overwritten. ``listed`` and ``found`` are written. ``found`` (n,6) int64: number
+    of responses, number of breakpoints, whether the line ended early because payments could be
+    earned for ever at discount 1, whether all combinations of tied actions are listed, whether the
+    line ended early because the next breakpoint is too far to be resolved, and whether the walk is
+    done. One for which ``listed`` has no room stops: called again with all arrays and more room it
+    goes on. At first all are 0, but ``found[:, 3]`` 1. Actions whose values differ by less than
+    ``tie`` of what is added up at the state are tied.
 
     Where ``lines.upper`` is negative only the point t = 1 is looked at: ``tied`` (n,S,A) marks all
     optimal actions there, and ``margin`` (n,) is the smallest loss by any other in a state that
@@ -444,6 +403,9 @@ def walk_lines(packed, lines, actions, values, tied, margin, tie, listed, found)
     """
     # Names of their own for what threads write, as in ``sweeps.large_responses``.
     lower, upper, visited, full = listed.lower, listed.upper, listed.visited, listed.full
+    stop = listed.stop
     for i in numba.prange(packed.model.shape[0]):
-        own = ResponseList(lower[i], upper[i], visited[i], full[i])
+        if found[i, 5] != 0:
+            continue
+        own = ResponseList(lower[i], upper[i], visited[i], full[i], stop[i])
         margin[i] = walk_one(packed, i, lines, actions[i], values[i], tied[i], tie, own, found[i])

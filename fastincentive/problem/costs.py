@@ -12,11 +12,10 @@ from fastincentive._arrays import LARGEST, FloatArray, as_floats
 from fastincentive._checks import checked, number
 from fastincentive.errors import invalid
 from fastincentive.followers.chains import settled_states
-from fastincentive.followers.evaluation import evaluate_large
+from fastincentive.followers.evaluation import evaluate_packed
 from fastincentive.followers.followers import Followers
 from fastincentive.followers.transition import TransitionModel
-from fastincentive.kernels import bellman
-from fastincentive.kernels.packed import DENSE_STATES, TINY_PIVOT, Packed
+from fastincentive.kernels.packed import TINY_PIVOT, Packed
 
 __all__ = [
     "Cost",
@@ -268,11 +267,5 @@ def expected_payouts(
 def _evaluate(
     models: Sequence[TransitionModel], packed: Packed, rates: FloatArray, policies: FloatArray
 ) -> Payouts:
-    n, states, _ = rates.shape
-    if states > DENSE_STATES:
-        values, q_values, visits, _ = evaluate_large(models, packed, rates, policies)
-    else:
-        values, visits = np.empty((n, states)), np.empty((n, states))
-        q_values, singular = np.empty(rates.shape), np.empty(n, np.int64)
-        bellman.evaluate_policies(packed, rates, policies, values, q_values, visits, singular)
+    values, q_values, visits, _ = evaluate_packed(models, packed, rates, policies)
     return Payouts(np.einsum("is,is->i", packed.initial, values), visits, q_values)

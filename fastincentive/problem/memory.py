@@ -18,7 +18,13 @@ from fastincentive.kernels.packed import DENSE_STATES
 from fastincentive.problem.part import ProblemPart
 from fastincentive.problem.pass_memory import Footprint
 
-__all__ = ["REFINED_STATES", "MemoryEstimate", "answered_horizon", "estimate_memory"]
+__all__ = [
+    "REFINED_STATES",
+    "MemoryEstimate",
+    "answered_horizon",
+    "estimate_memory",
+    "response_bytes",
+]
 
 #: Arrays (n, S, A) that the ascent holds at once beside a leader pass, or after it (measured).
 ASCENT_ARRAYS = 12
@@ -173,7 +179,12 @@ def _search_bytes(problem: ProblemPart, horizon: int) -> int:
         return 0
     entries = ENTRIES * states * problem.payments.owners.size
     marginals = MARGINALS * 8 * horizon * problem.leader.n_labels
-    return int(entries * (states * (130 + 6 * actions) + marginals))
+    return int(entries * (response_bytes(states, actions) + marginals))
+
+
+def response_bytes(states: int, actions: int) -> int:
+    """Bytes that one best response of a list takes, with what is computed of it (measured)."""
+    return states * (130 + 6 * actions)
 
 
 def estimate_memory(

@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
+from fastincentive._machine import check_large
 from fastincentive.errors import InputError
 from fastincentive.followers.chains import room
 from fastincentive.followers.policies import net_rewards
 from fastincentive.kernels import marginals as kernels
+from fastincentive.problem.memory import response_bytes
 from fastincentive.problem.problem import IncentiveProblem
-from fastincentive.responses.regimes import Responses, alike, repeat, walk
+from fastincentive.responses.regimes import LIST_REMEDY, Responses, alike, repeat, walk
 
 __all__ = [
     "END",
@@ -41,8 +43,9 @@ __all__ = [
     "with_payments",
 ]
 
-#: Label marginals of all entries may take this many bytes; the horizon is cut to keep it.
-MOST_BYTES = 2**30
+#: Label marginals of all entries may take this many bytes; the horizon is cut to keep it, but not
+#: below so many times.
+MOST_BYTES, LEAST_TIMES = 2**30, 64
 #: What lies beyond the horizon is negligible up to this share of the objective.
 NEGLIGIBLE = 1e-7
 #: Lines are followed this much past their end: a response that begins there may do so by rounding.
@@ -333,6 +336,12 @@ def policy_marginals(
     """As ``label_marginals``, of policies (C, S, A)."""
     followers, leader = problem.followers, problem.leader
     gamma = problem.leader_discount
+    count, size = owner.size, response_bytes(*followers.shape[1:])
+    check_large(
+        f"What {count} best responses show to the leader over time",
+        count * (8.0 * 2 * LEAST_TIMES * leader.n_labels + size),
+        LIST_REMEDY,
+    )
     packed = repeat(followers.packed, owner)
     labels = np.ascontiguousarray(leader.labels[owner])
     pattern = problem.passes.pattern
@@ -342,15 +351,15 @@ def policy_marginals(
     stage = kernels.SETTLE if settles else kernels.WEIGH
     kernels.forward_laws(packed, pattern, policies, labels, gamma, stage, chains, none, none)
     certified = _weigh_by_time(problem, owner, chains, settles)
-    per_step = owner.size * leader.n_labels * 8
-    limit = int(np.clip(MOST_BYTES // per_step, 64, problem.max_horizon))
+    per_step = count * leader.n_labels * 8
+    limit = int(np.clip(MOST_BYTES // per_step, LEAST_TIMES, problem.max_horizon))
     tolerance = problem.tail_tolerance
     blocks: list[FloatArray] = []
     done, block = 0, 128
     while True:
         block = min(block, limit - done)
-        marginals = np.empty((block, owner.size, leader.n_labels))
-        chains = chains._replace(remainder=np.empty((block, owner.size)))
+        marginals = np.empty((block, count, leader.n_labels))
+        chains = chains._replace(remainder=np.empty((block, count)))
         kernels.forward_laws(
             packed, pattern, policies, labels, gamma, kernels.STEP, chains, none, marginals
         )

@@ -10,15 +10,25 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastincentive._arrays import FloatArray
 from fastincentive._checks import checked
+from fastincentive._machine import check_large
 from fastincentive.errors import invalid
+from fastincentive.followers.evaluation import evaluate_packed
 from fastincentive.followers.followers import Followers
 from fastincentive.followers.mdp import TabularMDP, as_mdp
 from fastincentive.followers.policies import net_rewards
-from fastincentive.kernels import bellman, end_components
+from fastincentive.kernels import bellman, end_components, equal_actions
 from fastincentive.kernels import regimes as kernels
 from fastincentive.kernels.packed import TIE, Packed
+from fastincentive.problem.memory import response_bytes
 
-__all__ = ["Regimes", "Responses", "alike", "follower_regimes", "repeat", "walk"]
+__all__ = ["LIST_REMEDY", "Regimes", "Responses", "alike", "follower_regimes", "repeat", "walk"]
+
+#: Lists have room for so many responses on each line at first.
+FIRST_ROOM = 32
+LIST_REMEDY = (
+    "Upper bounds on payments make lists shorter; methods that list nothing, such as "
+    "BilevelAscent() with refine=False, serve more states."
+)
 
 
 class Responses(NamedTuple):
@@ -49,7 +59,7 @@ def alike(
 ) -> NDArray[np.int64]:
     """First action (n, S, A) that is the same as each in law, reward, payment and label."""
     out = np.empty(followers.shape, np.int64)
-    kernels.first_equals(followers.packed, followers.rewards, index, labels, out)
+    equal_actions.first_equals(followers.packed, followers.rewards, index, labels, out)
     return out
 
 
@@ -153,42 +163,65 @@ def _walk(
     idle = np.full((lines, states), -1)
     for i in np.flatnonzero(packed.discount == 1.0).tolist():
         end_components.mark_idle(packed, i, np.abs(base[i]) + np.abs(direction[i]), idle[i])
-    capacity = 32
+    along = kernels.Lines(base, direction, equals, idle, upper)
+    written = (actions.copy(), values.copy(), np.empty(base.shape, np.bool_), np.empty(lines))
+    found = np.zeros((lines, 6), np.int64)
+    found[:, 3] = 1
+    room, going = FIRST_ROOM, np.arange(lines)
+    listed = _room(lines, room, base.shape[1:], lines)
+    ended, parts = found.copy(), []
     while True:
-        listed = kernels.ResponseList(
-            np.empty((lines, capacity)),
-            np.empty((lines, capacity)),
-            np.empty((lines, capacity, states), np.int64),
-            np.empty((lines, capacity, states), np.int64),
+        kernels.walk_lines.sized(max(along.base.size, listed.full.size))(
+            packed, along, *written, TIE, listed, found
         )
-        found = np.zeros((lines, 5), np.int64)
-        kernels.walk_lines.sized(max(base.size, listed.full.size))(
-            packed,
-            kernels.Lines(base, direction, equals, idle, upper),
-            actions.copy(),
-            values.copy(),
-            np.empty(base.shape, np.bool_),
-            np.empty(lines),
-            TIE,
-            listed,
-            found,
-        )
-        most = int(found[:, 0].max())
-        if most <= capacity:
+        ended[going] = found
+        held = (np.arange(room) < found[:, :1]) & (found[:, 5:] == 1)
+        parts.append((going[np.nonzero(held)[0]], *(each[held] for each in listed[:4])))
+        full = np.flatnonzero(found[:, 5] == 0)
+        if full.size == 0:
             break
-        capacity = most
-    held = np.arange(capacity) < found[:, :1]
-    furthest = np.where(held, listed.upper, -np.inf).max(axis=1)
+        # These lines go on with twice the room.
+        going, found, packed = going[full], found[full], repeat(packed, full)
+        along = kernels.Lines(*(each[full] for each in along))
+        written = (written[0][full], written[1][full], written[2][full], written[3][full])
+        more = _room(full.size, 2 * room, base.shape[1:], int(ended[:, 0].sum()))
+        for new, old in zip(more[:4], listed[:4], strict=True):
+            new[:, :room] = old[full]
+        listed, room = more._replace(stop=listed.stop[full]), 2 * room
+    which, first, last, laws, taken = (np.concatenate(each) for each in zip(*parts, strict=True))
+    order = np.argsort(which, kind="stable")
+    furthest = np.zeros(lines)
+    np.maximum.at(furthest, which, last)
     return Responses(
-        line=np.nonzero(held)[0],
-        lower=listed.lower[held],
-        upper=listed.upper[held],
-        laws=listed.visited[held],
-        actions=listed.full[held],
-        complete=found[:, 3] != 0,
-        bounded=found[:, 2] == 0,
-        ends=np.where(found[:, 4] != 0, furthest, upper),
-        breaks=found[:, 1],
+        line=which[order],
+        lower=first[order],
+        upper=last[order],
+        laws=laws[order],
+        actions=taken[order],
+        complete=ended[:, 3] != 0,
+        bounded=ended[:, 2] == 0,
+        ends=np.where(ended[:, 4] != 0, furthest, upper),
+        breaks=ended[:, 1],
+    )
+
+
+def _room(lines: int, room: int, shape: tuple[int, int], count: int) -> kernels.ResponseList:
+    """Empty lists with room for so many responses on each line, if the machine has it.
+
+    So many responses of followers of a shape (S, A) are listed already, or will be at least.
+    """
+    states, actions = shape
+    check_large(
+        f"A list of more than {count} best responses of {states} states",
+        16.0 * lines * room * states + float(response_bytes(states, actions)) * count,
+        LIST_REMEDY,
+    )
+    return kernels.ResponseList(
+        np.empty((lines, room)),
+        np.empty((lines, room)),
+        np.empty((lines, room, states), np.int64),
+        np.empty((lines, room, states), np.int64),
+        np.zeros((lines, 2)),
     )
 
 
@@ -269,6 +302,8 @@ def follower_regimes(mdp: TabularMDP, direction: ArrayLike, upper: float = np.in
     InputError
         If the direction has the wrong shape, pays for unavailable actions or, at discount 1, in
         absorbing states.
+    MemoryLimitError
+        If the regimes find no room.
 
     References
     ----------
@@ -305,21 +340,12 @@ def follower_regimes(mdp: TabularMDP, direction: ArrayLike, upper: float = np.in
     # Without a leader every action is a label of its own: only exact copies count as one.
     equals = alike(followers, kinds.reshape(1, states, actions), np.zeros((1, states, 1), int))
     found = walk(followers.packed, followers.rewards, line[None], equals, np.array([upper]))
-    policies = followers.deterministic_policies(found.actions)
-    many = repeat(followers.packed, np.zeros(found.line.size, np.int64))
-    rewards = followers.rewards + found.lower[:, None, None] * line
     count = found.line.size
-    values = np.empty((count, states))
-    visits = np.empty((count, states))
-    bellman.evaluate_policies(
-        many,
-        rewards,
-        policies,
-        values,
-        np.empty((count, states, actions)),
-        visits,
-        np.empty(count, np.int64),
-    )
+    check_large(f"{count} regimes of {states} states", 32.0 * count * line.size, LIST_REMEDY)
+    policies = followers.deterministic_policies(found.actions)
+    many = repeat(followers.packed, np.zeros(count, np.int64))
+    rewards = followers.rewards + found.lower[:, None, None] * line
+    values, _, visits, _ = evaluate_packed(followers.models, many, rewards, policies)
     occupancies = visits[:, :, None] * policies
     return Regimes(
         lower=found.lower,

@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
+from fastincentive._machine import check_large
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.responses.menu_costs import menu_costs
 from fastincentive.responses.menus import Menus
+from fastincentive.responses.regimes import LIST_REMEDY
 
 __all__ = ["RegimePoint", "Search", "better"]
 
@@ -142,6 +144,12 @@ class Search:
     def pair_values(self, pick: NDArray[np.int64], i: int, j: int) -> FloatArray:
         """V - w C of every pair of entries (C_i, C_j) of two followers, the others as in pick."""
         menus = self.menus
+        sizes = np.diff(menus.first)[[i, j]]
+        check_large(
+            f"Pricing all pairs of {sizes[0]} and {sizes[1]} best responses",
+            24.0 * float(sizes[0]) * float(sizes[1]),
+            LIST_REMEDY,
+        )
         table = self.problem.leader.pair(self.marginals(pick), i, j)
         table *= self.weights[:, None, None]
         second = np.matmul(table, menus.marginals[:, menus.of(j)].transpose(0, 2, 1))

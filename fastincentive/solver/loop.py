@@ -120,7 +120,8 @@ def solve(
     Warns
     -----
     ConvergenceWarning
-        If the ascent did not converge; ``solution.message`` says why.
+        If the ascent did not converge; ``solution.message`` says why. If there is no room for the
+        lists of the search that refines: its answer is then left as it is.
     CheckpointWarning
         If the checkpoint could not be written during the run, which goes on.
 
@@ -132,7 +133,8 @@ def solve(
     EngineError
         If the workers of an engine, or its scheduler, are gone or do not answer.
     MemoryLimitError
-        If a large run needs more memory than there is, before it begins.
+        If a large run needs more memory than there is, before it begins; or the lists of a method
+        that searches regimes do, on its way.
     """
     asked = request_of(
         problem=problem,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 
+from fastincentive.errors import ConvergenceWarning, MemoryLimitError
 from fastincentive.methods import Method, RegimeAscent, StepReport
 from fastincentive.methods._regime_search import SearchSettings, regime_search
 from fastincentive.methods.base import Searched
@@ -41,15 +44,19 @@ def refined(
 ) -> tuple[Recovered, Refinement | None]:
     """Recover exact best responses from a method's last point, and search on from there.
 
-    With ``polish`` payments are moved to the cheapest ones that support the responses.
+    With ``polish`` payments are moved to the cheapest ones that support the responses. A search
+    that finds no room for its lists is left out, with a warning.
     """
     if report.searched is not None:
         return _searched(problem, tie_breaking, report.searched)
     assert report.policies is not None  # for the type checker
     before = recover(problem, report.payments, report.policies, polish)
     if refiner is not None:
-        strong = regime_search(problem, refiner, before.payments, before.policies)
-        return _searched(problem, tie_breaking, Searched(refiner, before, strong))
+        try:
+            strong = regime_search(problem, refiner, before.payments, before.policies)
+            return _searched(problem, tie_breaking, Searched(refiner, before, strong))
+        except MemoryLimitError as error:
+            warnings.warn(f"not refined: {error}", ConvergenceWarning, stacklevel=4)
     if isinstance(tie_breaking, WeakStackelberg):
         before = with_margin(problem, before, tie_breaking.margin)
     return before, None
