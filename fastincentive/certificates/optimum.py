@@ -134,8 +134,8 @@ def global_optimum(
         At how many of the best combinations mixing between tied actions is searched.
     most_responses : int
         With several payments per follower: if one has more responses than about this many the
-        list, and with it the certificate, is left incomplete. So it is for a follower with more
-        than ten payments: only lines along each of them, and along all together, are searched.
+        list, and with it the certificate, is left incomplete. So it is where one has more than ten
+        payments: only lines along each, and along all together, are searched.
 
     Raises
     ------
@@ -169,8 +169,6 @@ def global_optimum(
     best = [pick for _, pick in tree.best]
     payments, policies = search.payments(best[0]), search.policies(best[0])
     evaluation = problem.evaluate(payments, policies)
-    best_value = evaluation.objective
-    second = tree.best[1] if len(tree.best) > 1 else None
     return GlobalOptimum(
         payments=payments,
         policies=policies,
@@ -181,7 +179,7 @@ def global_optimum(
         combinations=int(np.prod(np.diff(menus.first).astype(object))),
         evaluated=tree.evaluated,
         responses=np.diff(menus.first),
-        runner_up=None if second is None else RunnerUp(search.payments(second[1]), second[0]),
+        runner_up=_runner_up(search, tree.best),
         mixing=search_mixing(
             problem,
             (payments, policies),
@@ -190,14 +188,18 @@ def global_optimum(
         ),
         complete=(
             listed
-            and certain(problem, menus.complete, menus.tail, best_value)
+            and certain(problem, menus.complete, menus.tail, evaluation.objective)
             and tree.done
             and _cost_grows(problem, menus)
-            and bound_beyond(problem, menus) < best_value
+            and bound_beyond(problem, menus) < evaluation.objective
         ),
         seconds=time.perf_counter() - began,
         margins=problem.optimal_actions(payments).margin,
     )
+
+
+def _runner_up(search: Search, best: list[tuple[float, NDArray[np.int64]]]) -> RunnerUp | None:
+    return RunnerUp(search.payments(best[1][1]), best[1][0]) if len(best) > 1 else None
 
 
 def _cost_grows(problem: IncentiveProblem, menus: Menus) -> bool:
