@@ -161,11 +161,11 @@ class Solution:
         The same payments, ties broken against the leader.
     pessimistic_policies : array (n, S, A)
     success : bool
-        Whether the ascent converged.
+        Whether the method converged.
     status : Status
     message : str
     nit : int
-        Iterations of the ascent.
+        Iterations of the method.
     history : History
     ascent : Ascent or None
         The ascent's own last iterate, before recovery; None for methods without one.
@@ -183,6 +183,8 @@ class Solution:
     mixed : bool array (n, S) or None
         States that followers visit and in which ``policies`` draw lots between tied actions. The
         leader's value depends on it, so these followers must be told how to break their ties.
+    plan : str
+        What ``solve`` did, by name, and why where it chose.
     """
 
     payments: FloatArray
@@ -209,6 +211,7 @@ class Solution:
     evaluations: int = 0
     margins: FloatArray | None = None
     mixed: NDArray[np.bool_] | None = None
+    plan: str = ""
 
     @property
     def optimality_gap(self) -> float:
@@ -224,6 +227,7 @@ class Solution:
     def __str__(self) -> str:
         """Return a short table."""
         rows = [
+            ("plan", self.plan),
             ("status", self.message),
             ("iterations", self.nit),
             ("payments", np.array2string(self.payments, precision=6, threshold=8)),
@@ -246,7 +250,7 @@ class Solution:
                 ("largest gap at theta", f"{self.ascent.follower_gaps.max():.3e}"),
                 ("stationarity K", f"{self.ascent.stationarity:.3e}"),
             ]
-        return name_value_list(rows)
+        return name_value_list(rows if self.plan else rows[1:])
 
 
 #: States that are written out where lots are drawn.

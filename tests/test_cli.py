@@ -193,7 +193,8 @@ def test_solve_without_refinement(capsys):
 def test_solve_by_regimes(capsys):
     status, out, err = run(capsys, "solve", "--model", "example1", "--method", "regime-ascent")
     assert (status, err) == (0, "")
-    assert "regime-ascent, best-response start" in out
+    assert "plan" in out
+    assert "RegimeAscent" in out
     assert "ascent's last iterate" not in out
     args = ["--model", "example1", "--method", "regime-ascent", "--json"]
     found = json.loads(run(capsys, "solve", *args)[1])
@@ -337,14 +338,17 @@ def test_settings_arrive(seen, monkeypatch, capsys):
     assert first["policy"] == fi.Softmax(0.2)
     assert first["method"] == fi.BilevelAscent(max_iter=7)
     assert first["initial_payments"] == 3.0
-    assert first["initial_policies"] == "leader-optimal"
+    assert "initial_policies" not in first
     assert first["progress"] is True
     assert second["policy"] == fi.Softmax()
-    assert second["method"] == fi.BilevelAscent()
+    assert second["method"] is None
     assert second["progress"] is False
     assert (second["refine"], second["certify"]) == (True, False)
-    run(capsys, "solve", "--model", "example1", "--no-refine", "--certify")
+    args = "--no-refine --certify --method bilevel-ascent --start best-response"
+    run(capsys, "solve", "--model", "example1", *args.split())
     assert (seen[2]["refine"], seen[2]["certify"]) == (False, True)
+    assert seen[2]["method"] == fi.BilevelAscent()
+    assert seen[2]["initial_policies"] == "best-response"
 
 
 def test_installed():

@@ -19,7 +19,7 @@ def example():
 
 
 def test_solution_round_trip(example, tmp_path):
-    solution = fi.solve(example)
+    solution = fi.solve(example, fi.BilevelAscent())
     path = tmp_path / "deep" / "solution.npz"
     fi.save_solution(path, solution)
     back = fi.load_solution(path)
@@ -83,7 +83,7 @@ def test_names_that_no_file_has_are_refused(example, path):
 
 def test_a_solution_from_a_damaged_file_is_refused(example, tmp_path):
     """Cut, with bytes changed, or with other arrays than those of a solution."""
-    solution = fi.solve(example)
+    solution = fi.solve(example, fi.BilevelAscent())
     path = tmp_path / "solution.npz"
     fi.save_solution(path, solution)
     content = path.read_bytes()

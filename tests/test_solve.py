@@ -66,7 +66,7 @@ def test_example1_reaches_a_stationary_point():
     assert_close(solution.objective, 3.0, 1e-9)
     assert_close(solution.pessimistic_objective, -3.0, 1e-9)
     # The search over regimes goes on to the best of the four.
-    refined = fi.solve(problem, initial_payments=[1.5, 2.5])
+    refined = fi.solve(problem, fi.BilevelAscent(), initial_payments=[1.5, 2.5])
     assert_close(refined.payments, [1.0, 0.0], 1e-9)
     assert_close(refined.objective, 4.0, 1e-9)
     assert_close(refined.refinement.objective, 3.0, 1e-9)
@@ -110,7 +110,7 @@ def test_callback_sees_each_iteration_and_may_stop(example):
         if len(seen) == 4:
             raise StopIteration
 
-    solution = fi.solve(example, callback=callback)
+    solution = fi.solve(example, fi.BilevelAscent(), callback=callback)
     assert solution.status == fi.Status.STOPPED
     assert not solution.success
     assert "callback" in solution.message
@@ -127,7 +127,9 @@ def test_stationarity_is_recorded_where_it_is_asked_for(example, tmp_path):
     for report in seen[::8]:
         k = stationarity(example, report.payments, report.policies).measure
         assert k == known[report.iteration] == report.stationarity
-    assert np.isnan(fi.solve(example, initial_payments=FAR).history.stationarity).all()
+    assert np.isnan(
+        fi.solve(example, fi.BilevelAscent(), initial_payments=FAR).history.stationarity
+    ).all()
 
     # In files, and over an interruption.
     fi.save_solution(tmp_path / "solution.npz", whole)
@@ -149,7 +151,7 @@ def test_stationarity_is_recorded_where_it_is_asked_for(example, tmp_path):
 
 
 def test_resumed_run_equals_uninterrupted_run(example, tmp_path):
-    whole = fi.solve(example, initial_payments=FAR)
+    whole = fi.solve(example, fi.BilevelAscent(), initial_payments=FAR)
     path = tmp_path / "run.npz"
 
     def stop_later(report, count=[0]):  # noqa: B006
@@ -173,7 +175,7 @@ def test_resumed_run_equals_uninterrupted_run(example, tmp_path):
 
 def test_an_interrupted_run_goes_on_where_it_was(example, tmp_path):
     path = tmp_path / "run.npz"
-    whole = fi.solve(example, initial_payments=FAR)
+    whole = fi.solve(example, fi.BilevelAscent(), initial_payments=FAR)
 
     def interrupt(report, count=[0]):  # noqa: B006
         count[0] += 1
@@ -253,7 +255,7 @@ def test_soft_responses_are_used_where_asked():
 
 def test_large_problems_are_refined_only_on_request(monkeypatch):
     problem = fi.models.example1()
-    monkeypatch.setattr("fastincentive.solver.refinement.REFINED_STATES", 2)
+    monkeypatch.setattr("fastincentive.solver.plan.REFINED_STATES", 2)
     assert fi.solve(problem).refinement is None
     assert fi.solve(problem, refine=fi.RegimeAscent()).refinement is not None
 

@@ -100,9 +100,9 @@ def _add_solve(commands: Any) -> None:
     _model_arguments(part)
     part.add_argument(
         "--method",
-        choices=("bilevel-ascent", "regime-ascent"),
-        default="bilevel-ascent",
-        help="the paper's ascent, or a search over regimes (default: %(default)s)",
+        choices=("auto", "bilevel-ascent", "regime-ascent"),
+        default="auto",
+        help="the paper's ascent, a search over regimes, or the quickest (default: %(default)s)",
     )
     part.add_argument(
         "--parameterization",
@@ -113,7 +113,7 @@ def _add_solve(commands: Any) -> None:
     part.add_argument(
         "--start",
         choices=("leader-optimal", "best-response"),
-        help="first policies (default: leader-optimal; of regime-ascent: best-response)",
+        help="first policies of the ascent (default: leader-optimal)",
     )
     part.add_argument(
         "--payments",

@@ -61,6 +61,7 @@ def solve_model(args: argparse.Namespace) -> int:
     from fastincentive.followers.parameterization import Direct, Softmax
     from fastincentive.methods import BilevelAscent, RegimeAscent
     from fastincentive.reports import solve_report as report
+    from fastincentive.solver.request import DEFAULT_POLICIES
 
     by_regimes = args.method == "regime-ascent"
     if by_regimes:
@@ -68,15 +69,19 @@ def solve_model(args: argparse.Namespace) -> int:
     if args.temperature is not None and args.parameterization != "softmax":
         raise InputError("--temperature needs --parameterization softmax")
     problem = _build_problem(args)
-    method: BilevelAscent | RegimeAscent
+    method: BilevelAscent | RegimeAscent | None = None
     if by_regimes:
         method = RegimeAscent()
-    else:
-        method = BilevelAscent() if args.max_iter is None else BilevelAscent(max_iter=args.max_iter)
-    start = args.start or ("best-response" if by_regimes else "leader-optimal")
-    parameterization: Direct | Softmax = Direct()
+    elif args.max_iter is not None:
+        method = BilevelAscent(max_iter=args.max_iter)
+    elif args.method == "bilevel-ascent":
+        method = BilevelAscent()
+    parameterization: Direct | Softmax | None = None
     if args.parameterization == "softmax":
         parameterization = Softmax() if args.temperature is None else Softmax(args.temperature)
+    elif args.parameterization == "direct":
+        parameterization = Direct()
+    given = {} if args.start is None else {"initial_policies": args.start}
     began = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -85,17 +90,18 @@ def solve_model(args: argparse.Namespace) -> int:
             method,
             parameterization,
             initial_payments=args.payments[0] if len(args.payments) == 1 else args.payments,
-            initial_policies=start,
             refine=not args.no_refine,
             certify=args.certify,
             progress=args.progress and terminal.on_terminal(),
+            **given,
         )
     seconds = time.perf_counter() - began
     _print_warnings(args, caught)
+    ascends = solution.ascent is not None
     settings = {
-        "method": args.method,
-        "parameterization": None if by_regimes else args.parameterization or "direct",
-        "start": start,
+        "plan": solution.plan,
+        "parameterization": args.parameterization or "direct" if ascends else None,
+        "start": args.start or DEFAULT_POLICIES if ascends else None,
     }
     found = report.found(args.model, settings, problem, solution, seconds)
     print(json_text(found) if args.json else report.as_table(found))
@@ -107,7 +113,7 @@ def _only_for_the_ascent(args: argparse.Namespace) -> None:
     given = {
         "--parameterization": args.parameterization is not None,
         "--temperature": args.temperature is not None,
-        "--start leader-optimal": args.start == "leader-optimal",
+        "--start": args.start is not None,
         "--max-iter": args.max_iter is not None,
         "--no-refine": args.no_refine,
     }

@@ -8,7 +8,6 @@ from fastincentive.methods.value_penalty import ValuePenalty
 from fastincentive.methods.zeroth_order import ZerothOrder
 
 __all__ = [
-    "DEFAULT_METHOD",
     "BilevelAscent",
     "Capabilities",
     "HyperGradient",
@@ -18,6 +17,3 @@ __all__ = [
     "ValuePenalty",
     "ZerothOrder",
 ]
-
-#: What ``solve`` does unless it is told otherwise: Algorithm 1, with settings for every problem.
-DEFAULT_METHOD: Method = BilevelAscent()

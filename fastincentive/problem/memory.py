@@ -24,6 +24,7 @@ __all__ = [
     "answered_horizon",
     "estimate_memory",
     "response_bytes",
+    "search_bytes",
 ]
 
 #: Arrays (n, S, A) that the ascent holds at once beside a leader pass, or after it (measured).
@@ -172,7 +173,7 @@ def _factor_bytes(problem: ProblemPart) -> int:
     return int(8 * entries * at_once) if entries <= MOST_FILL else 0
 
 
-def _search_bytes(problem: ProblemPart, horizon: int) -> int:
+def search_bytes(problem: ProblemPart, horizon: int) -> int:
     """Guess what a search over regimes takes, 0 where it is not run."""
     _, states, actions = problem.followers.shape
     if states > REFINED_STATES or problem.has_types:
@@ -234,7 +235,7 @@ def estimate_memory(
         stationarity=STATIONARITY_ROWS * together * (together * table // n + 8 * payments.size),
         sooner=max(sum(size) - sum(sooner), 0),
     )
-    searched = _search_bytes(problem, answered) if answered else 0
+    searched = search_bytes(problem, answered) if answered else 0
     return replace(found, search=max(searched - (found.total - found.held), 0))
 
 

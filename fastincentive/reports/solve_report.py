@@ -42,7 +42,7 @@ def found(
     model : str
         Name of the model.
     settings : dict
-        ``method``, ``parameterization`` and ``start``, by name; None where the method has none.
+        ``plan``, and ``parameterization`` and ``start`` of the ascent, None where there is none.
     problem : IncentiveProblem
     solution : Solution
     seconds : float
@@ -151,13 +151,11 @@ def _listed(problem: IncentiveProblem, columns: dict[str, FloatArray]) -> list[d
 def as_table(found: dict[str, Any]) -> str:
     """Lay out what ``solve`` found."""
     settings = found["settings"]
-    way = [settings["method"]]
+    head = [("model", _model_line(found)), ("plan", settings["plan"])]
     if settings["parameterization"] is not None:
-        way.append(f"{settings['parameterization']} parameterization")
-    way.append(f"{settings['start']} start")
-    head = [
-        ("model", _model_line(found)),
-        ("method", ", ".join(way)),
+        way = f"{settings['parameterization']} parameterization, {settings['start']} start"
+        head.append(("ascent", way))
+    head += [
         ("status", found["message"]),
         ("iterations", f"{found['iterations']} in {found['seconds']:.1f} s"),
     ]

@@ -336,7 +336,7 @@ def _at_points(problem: IncentiveProblem, best: Mixture) -> Mixture:
         only = problem.followers.deterministic_policies(responses.actions)
         several = (tied.sum(axis=2) > 1)[:, :, None]
         if several.any():
-            even = np.where(several, uniform_over(tied), only)
+            even = uniform_over(np.where(several, tied, only > 0.0))
             if problem.followers.is_proper(even, problem.rewards(payments)):
                 value = problem.leader_pass(even, gradient=False).value
                 cost = problem.cost_pass(payments, even, gradient=False).value

@@ -185,8 +185,12 @@ class Search:
         policies: FloatArray | None,
         trace: list[float],
     ) -> tuple[NDArray[np.int64], float]:
-        """Climb from the entries nearest to a point, the cheapest ones, and random ones."""
-        starts = [self.nearest(payments, policies), self._least(self.menus.spread.sum(axis=1))]
+        """Climb from the entries nearest to a point, the cheapest and dearest, and random ones.
+
+        The dearest are for leaders who earn only when all followers do as they are paid to.
+        """
+        paid = self.menus.spread.sum(axis=1)
+        starts = [self.nearest(payments, policies), self._least(paid), self._least(-paid)]
         # With up to two followers one climb compares every combination.
         if pairs and self.problem.n <= 2:
             del starts[1:]

@@ -27,7 +27,7 @@ from fastincentive.solution import History, Solution, Status
 from fastincentive.solver.assembly import recovered_fields, warn_unless_done
 from fastincentive.solver.checkpoints import Checkpoint
 from fastincentive.solver.refinement import refined
-from fastincentive.solver.request import Request, request_of
+from fastincentive.solver.request import DEFAULT_POLICIES, Request, request_of
 from fastincentive.solver.tie_breaking import StrongStackelberg, WeakStackelberg, renamed_objective
 from fastincentive.solver.watch import Watch
 
@@ -40,7 +40,7 @@ def solve(
     method: Method | None = None,
     parameterization: Parameterization | None = None,
     initial_payments: ArrayLike = 2.0,
-    initial_policies: str | ArrayLike = "leader-optimal",
+    initial_policies: str | ArrayLike = DEFAULT_POLICIES,
     *,
     tie_breaking: StrongStackelberg | WeakStackelberg | None = None,
     rng: Rng = None,
@@ -61,10 +61,13 @@ def solve(
     ----------
     problem : IncentiveProblem
     method : Method, optional
-        By default ``BilevelAscent()``: Algorithm 1 with settings that need no tuning.
-        ``HyperGradient()`` is for followers that answer smoothly. ``RegimeAscent()`` searches over
-        regimes alone. Both start from the initial payments, and so does the baseline
-        ``ZerothOrder()``; the baseline ``ValuePenalty()`` starts where ``BilevelAscent()`` does.
+        By default what is quickest for the problem, see ``solution.plan``: ``RegimeAscent()``, a
+        search over all best responses, where each follower has one payment at most; elsewhere, and
+        where other arguments are for it alone (``parameterization``, ``initial_policies``,
+        ``engine``, ``checkpoint``, ``stationarity_every``, ``refine=False``), ``BilevelAscent()``:
+        Algorithm 1 with settings that need no tuning. ``HyperGradient()`` is for followers that
+        answer smoothly; it, ``RegimeAscent()`` and the baseline ``ZerothOrder()`` start from the
+        initial payments, the baseline ``ValuePenalty()`` where ``BilevelAscent()`` does.
     parameterization : Direct or Softmax, optional
         By default ``Direct()``.
     initial_payments : float or array (k,)
@@ -140,6 +143,7 @@ def solve(
         problem=problem,
         method=method,
         parameterization=parameterization,
+        policies=initial_policies,
         tie_breaking=renamed_objective(tie_breaking, objective),
         refine=refine,
         rng=rng,
@@ -174,6 +178,7 @@ def solve(
         success=end.status == Status.CONVERGED,
         status=end.status,
         message=message,
+        plan=asked.plan,
         nit=end.iterations,
         history=history,
         ascent=ascent,

@@ -7,10 +7,9 @@ import warnings
 import numpy as np
 
 from fastincentive.errors import ConvergenceWarning, MemoryLimitError
-from fastincentive.methods import Method, RegimeAscent, StepReport
+from fastincentive.methods import StepReport
 from fastincentive.methods._regime_search import SearchSettings, regime_search
 from fastincentive.methods.base import Searched
-from fastincentive.problem.memory import REFINED_STATES
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.responses.mixtures import best_mixture
 from fastincentive.responses.recovery import Recovered, recover
@@ -20,19 +19,7 @@ from fastincentive.solution import Refinement
 from fastincentive.solver.tie_breaking import StrongStackelberg, WeakStackelberg
 from fastincentive.solver.weak_stackelberg import weak_search, with_margin
 
-__all__ = ["default_refiner", "refined"]
-
-
-def default_refiner(
-    problem: IncentiveProblem, method: Method, refine: bool | RegimeAscent
-) -> RegimeAscent | None:
-    """Return the search that ``refine`` asks for; a method that is one itself has its own."""
-    if isinstance(refine, RegimeAscent):
-        return refine
-    small = problem.followers.n_states <= REFINED_STATES and not problem.has_types
-    if method.capabilities.searches_regimes or not (refine and small):
-        return None
-    return RegimeAscent()
+__all__ = ["refined"]
 
 
 def refined(

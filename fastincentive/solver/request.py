@@ -17,15 +17,17 @@ from fastincentive._random import Rng, check_rng
 from fastincentive.engines import Engine
 from fastincentive.errors import InputError, invalid
 from fastincentive.followers.parameterization import Direct, Parameterization, Softmax
-from fastincentive.methods import DEFAULT_METHOD, Method, RegimeAscent
+from fastincentive.methods import Method, RegimeAscent
 from fastincentive.problem.memory import ASCENT_ARRAYS
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.solver.checkpoints import Checkpoint
-from fastincentive.solver.refinement import default_refiner
+from fastincentive.solver.plan import plan_of
 from fastincentive.solver.tie_breaking import StrongStackelberg, WeakStackelberg
 
-__all__ = ["Request", "request_of"]
+__all__ = ["DEFAULT_POLICIES", "Request", "request_of"]
 
+#: Where Algorithm 1 starts by default.
+DEFAULT_POLICIES = "leader-optimal"
 #: Where less of the payments than this is still too much, the start is at their lower bounds.
 SMALLEST_SHARE = 1e-6
 
@@ -39,6 +41,8 @@ class Request:
     parameterization: Parameterization
     tie_breaking: StrongStackelberg | WeakStackelberg
     refiner: RegimeAscent | None
+    #: What the method and the refiner are, and why.
+    plan: str
     engine: Engine | None
     #: Where the state is kept, or None, and after how many iterations.
     path: Path | None
@@ -62,7 +66,7 @@ class Request:
             return x, None
         if not isinstance(policies, str):
             return x, self.problem.followers.check_policies(policies, "initial_policies")
-        if policies not in ("leader-optimal", "best-response"):
+        if policies not in (DEFAULT_POLICIES, "best-response"):
             raise invalid(
                 "initial_policies", '"leader-optimal", "best-response" or an array', repr(policies)
             )
@@ -101,6 +105,7 @@ def request_of(
     problem: IncentiveProblem,
     method: Method | None,
     parameterization: Parameterization | None,
+    policies: str | ArrayLike,
     tie_breaking: StrongStackelberg | WeakStackelberg | None,
     refine: bool | RegimeAscent,
     rng: Rng,
@@ -119,9 +124,20 @@ def request_of(
         If a large run needs more memory than there is.
     """
     _check(problem, "problem", IncentiveProblem, "an IncentiveProblem")
-    method = DEFAULT_METHOD if method is None else method
-    _check(method, "method", Method, "a method such as BilevelAscent()")
+    if method is not None:
+        _check(method, "method", Method, "a method such as BilevelAscent()")
     _check(refine, "refine", (bool, RegimeAscent), "a bool or a RegimeAscent")
+    plan = plan_of(
+        problem,
+        method,
+        refine,
+        ascent_asked=parameterization is not None
+        or not (isinstance(policies, str) and policies == DEFAULT_POLICIES)
+        or engine is not None
+        or checkpoint is not None
+        or stationarity_every != 0,
+    )
+    method, refiner = plan.method, plan.refiner
     parameterization = Direct() if parameterization is None else parameterization
     _check(parameterization, "parameterization", (Direct, Softmax), "Direct() or Softmax(tau)")
     if checkpoint_every < 1:
@@ -137,7 +153,6 @@ def request_of(
     here = engine is None or engine.here
     if here and ASCENT_ARRAYS * problem.followers.rewards.nbytes > UNGUARDED:
         problem.memory_estimate().raise_if_too_large()
-    refiner = default_refiner(problem, method, refine)
     check_rng(rng)
     if rng is not None:
         method, refiner = _drawing_from(rng, method, refiner)
@@ -152,6 +167,7 @@ def request_of(
         parameterization=parameterization,
         tie_breaking=tie_breaking,
         refiner=refiner,
+        plan=plan.text,
         engine=engine,
         path=path,
         every=checkpoint_every,

@@ -1,0 +1,77 @@
+"""What ``solve`` does by default, and why: measured rules, stated in ``solution.plan``."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fastincentive.methods import BilevelAscent, Method, RegimeAscent
+from fastincentive.problem.memory import REFINED_STATES, search_bytes
+from fastincentive.problem.problem import IncentiveProblem
+
+__all__ = ["Plan", "plan_of"]
+
+#: A search over regimes goes first where its lists take at most so many bytes.
+MOST_BYTES = 2**30
+
+
+class Plan(NamedTuple):
+    """A method, the search over regimes that follows it, if any, and what to say of both."""
+
+    method: Method
+    refiner: RegimeAscent | None
+    text: str
+
+
+def plan_of(
+    problem: IncentiveProblem,
+    method: Method | None,
+    refine: bool | RegimeAscent,
+    ascent_asked: bool,
+) -> Plan:
+    """Choose how a problem is solved, where no method is given.
+
+    Where each follower has one payment at most, all of its best responses are listed on one line,
+    and the search over these lists finds what Algorithm 1 and a search from its end find together,
+    some ten times sooner (measured). ``ascent_asked`` tells that other arguments are for
+    Algorithm 1 only.
+    """
+    if method is None:
+        listed = _lists_all(problem) and refine is not False and not ascent_asked
+        if listed:
+            search = refine if isinstance(refine, RegimeAscent) else RegimeAscent()
+            why = "each follower has one payment at most, and all responses to it are listed"
+            return Plan(search, None, f"{_name(search)}: {why}")
+        method = BilevelAscent()
+    refiner, why = _refiner(problem, method, refine)
+    then = f"{_name(method)}, then {_name(refiner)}" if refiner is not None else _name(method)
+    return Plan(method, refiner, then + (f": {why}" if why else ""))
+
+
+def _lists_all(problem: IncentiveProblem) -> bool:
+    """Whether the best responses to all payments are found on one short line per follower."""
+    return (
+        not problem.payments.shared
+        and problem.payments.reach.shape[1] <= 1
+        and not problem.has_types
+        and problem.followers.n_states <= REFINED_STATES
+        and search_bytes(problem, problem.passes.likely_horizon) <= MOST_BYTES
+    )
+
+
+def _refiner(
+    problem: IncentiveProblem, method: Method, refine: bool | RegimeAscent
+) -> tuple[RegimeAscent | None, str]:
+    """Return the search over regimes that follows a method, and why there is none."""
+    if isinstance(refine, RegimeAscent):
+        return refine, ""
+    if method.capabilities.searches_regimes or not refine:
+        return None, ""
+    if problem.has_types:
+        return None, "types of followers are not searched by regimes"
+    if problem.followers.n_states > REFINED_STATES:
+        return None, f"more than {REFINED_STATES} states are not searched by regimes"
+    return RegimeAscent(), ""
+
+
+def _name(method: Method) -> str:
+    return type(method).__name__

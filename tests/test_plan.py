@@ -1,0 +1,112 @@
+"""What ``solve`` chooses to do, and that the quick way is as good as the long one."""
+
+import warnings
+
+import numpy as np
+import pytest
+from conftest import assert_close
+from mixed_problems import COSTS, FORMS, mixed_problem
+
+import fastincentive as fi
+from fastincentive.engines import Local
+
+ONE_SITE = [seed for seed in range(200) if FORMS[seed % len(FORMS)] == "one site"]
+LISTED = "RegimeAscent: each follower has one payment at most, and all responses to it are listed"
+
+
+@pytest.fixture
+def example():
+    return fi.models.example1()
+
+
+def test_one_payment_each_is_searched_at_once(example):
+    found = fi.solve(example)
+    assert found.plan == LISTED
+    assert found.ascent is None
+    assert str(found).splitlines()[0].split(None, 1) == ["plan", LISTED]
+    assert fi.solve(example, refine=fi.RegimeAscent(starts=0)).plan == LISTED
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"parameterization": fi.Direct()},
+        {"initial_policies": "best-response"},
+        {"engine": Local()},
+        {"refine": False},
+        {"stationarity_every": 5},
+        {"method": fi.BilevelAscent()},
+    ],
+    ids=lambda given: next(iter(given)),
+)
+def test_what_is_for_algorithm_1_alone_asks_for_it(example, given):
+    found = fi.solve(example, **given)
+    assert found.ascent is not None
+    then = "" if "refine" in given else ", then RegimeAscent"
+    assert found.plan == "BilevelAscent" + then
+
+
+def test_a_checkpoint_is_one_of_algorithm_1(example, tmp_path):
+    assert fi.solve(example, checkpoint=tmp_path / "run.npz").ascent is not None
+
+
+def test_what_is_not_listed_is_climbed(monkeypatch):
+    several = fi.models.random_problem(2, 6, rng=0, n_payments=2)
+    assert fi.solve(several).plan == "BilevelAscent, then RegimeAscent"
+    types = several.replace(followers=several.followers)
+    types = fi.IncentiveProblem(
+        fi.Followers(list(several.followers), [2, 3]),
+        fi.AdditiveReward(np.arange(6.0)),
+        fi.Payments.at_states([[0], [1]]),
+        0.9,
+        0.2,
+    )
+    expected = "BilevelAscent: types of followers are not searched by regimes"
+    assert fi.solve(types).plan == expected
+    monkeypatch.setattr("fastincentive.solver.plan.REFINED_STATES", 2)
+    expected = "BilevelAscent: more than 2 states are not searched by regimes"
+    assert fi.solve(fi.models.example1()).plan == expected
+
+
+def test_long_lists_are_not_made_first(example, monkeypatch):
+    monkeypatch.setattr("fastincentive.solver.plan.MOST_BYTES", 0)
+    assert fi.solve(example).plan == "BilevelAscent, then RegimeAscent"
+
+
+@pytest.mark.parametrize("seed", ONE_SITE[:7])
+def test_the_quick_way_is_as_good_as_the_long_one(seed):
+    problem = mixed_problem(seed).problem
+    quick = fi.solve(problem)
+    assert quick.plan == LISTED
+    assert quick.success
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", fi.ConvergenceWarning)
+        long = fi.solve(problem, fi.BilevelAscent(max_iter=200))
+    assert quick.objective >= long.objective - 1e-9 * max(1.0, abs(long.objective))
+    assert_close(quick.feasibility, 0.0)
+
+
+def test_a_leader_who_earns_only_when_all_are_paid_finds_it():
+    """Twelve followers, none of whom is worth a payment by itself."""
+    mdps, states = [], []
+    for _ in range(12):
+        transition = np.zeros((3, 2, 3))
+        transition[0, 0, 2] = transition[0, 1, 1] = transition[1, :, 2] = transition[2, :, 2] = 1.0
+        reward = np.array([[0.5, 0.0], [0.0, 0.0], [0.0, 0.0]])
+        mdps.append(fi.TabularMDP(transition, reward, 1.0, 0))
+        states.append([1])
+    problem = fi.IncentiveProblem(
+        mdps, fi.ProductReward([[0.0, 1.0, 0.0]], [100.0]), fi.Payments.at_states(states), 0.9, 1.0
+    )
+    found = fi.solve(problem)
+    assert_close(found.objective, 0.9 * 100.0 - 12 * 0.5)
+
+
+def test_mixed_problems_are_of_every_kind():
+    drawn = [mixed_problem(seed) for seed in range(len(FORMS) * len(COSTS))]
+    kinds = [each.kind for each in drawn]
+    for name in (*FORMS, *COSTS, "budget", "discount 1"):
+        assert any(name in kind for kind in kinds), name
+    assert {type(each.parameterization) for each in drawn} == {fi.Direct, fi.Softmax}
+    again = mixed_problem(3).problem
+    assert again.fingerprint() == drawn[3].problem.fingerprint()
