@@ -100,6 +100,50 @@ def test_ties_against_the_leader_are_not_mixed_for_it():
     assert_close(solution.pessimistic_objective, 0.0, 1e-9)
 
 
+# -- bounds that cover lots ------------------------------------------------------------------------
+
+
+def test_lots_are_certified():
+    solution = fi.solve(meeting(), method=fi.RegimeAscent(), certify=True)
+    assert 0.0 <= solution.optimality_gap <= 1e-6
+    # Over deterministic responses the bound is what these bring.
+    assert_close(fi.upper_bound(meeting()), 0.0, 1e-9)
+    solution = fi.solve(worker(0.5), certify=True)
+    assert 0.0 <= solution.optimality_gap <= 1e-6
+
+
+@pytest.mark.parametrize("waiters", [1, 2])
+def test_lots_of_several_are_certified(waiters):
+    # Follower i comes to the meeting at time 2 by waiting a step with chance 1/2.
+    transition = np.zeros((3, 2, 3))
+    transition[0, 0, 0] = transition[0, 1, 1] = 1.0
+    transition[1:, :, 2] = 1.0
+    waiter = fi.TabularMDP(transition, np.zeros((3, 2)), 0.9, 0)
+    clock = np.zeros((3, 2, 3))
+    clock[[0, 1, 2], :, [1, 2, 2]] = 1.0
+    # The clock is at 2 from time 2 on, but those that came before have left by then.
+    table = np.zeros((3,) * (waiters + 1))
+    table[(1,) * waiters + (2,)] = 1.0
+    problem = fi.IncentiveProblem(
+        [waiter] * waiters + [fi.TabularMDP(clock, np.zeros((3, 2)), 0.9, 0)],
+        fi.JointReward(table),
+        fi.Payments.at_states([[2]] * (waiters + 1), upper=0.0),
+        0.9,
+    )
+    solution = fi.solve(problem, method=fi.RegimeAscent(), certify=True)
+    shares = np.linspace(0.0, 1.0, 10_001)
+    times = np.arange(2, 200)[:, None]
+    arrival = (1 - shares) ** (times - 1) * shares
+    best = (0.9**times * arrival**waiters).sum(axis=0).max()
+    assert_close(solution.objective, best, 1e-7)
+    assert 0.0 <= solution.optimality_gap <= 1e-6
+
+
+def test_the_bound_on_the_papers_grid_covers_lots():
+    problem = fi.models.paper_gridworld()
+    assert_close(fi.upper_bound(problem, mixed=True), fi.global_optimum(problem).bound, 1e-6)
+
+
 # -- budgets on what is spent ----------------------------------------------------------------------
 
 
@@ -204,6 +248,7 @@ def test_one_follower_beside_linear_programmes():
         if problem is not None:
             solution = fi.solve(problem, method=fi.RegimeAscent())
             assert_close(solution.objective, best, 1e-6, f"{seed}")
+            assert_close(fi.upper_bound(problem, mixed=True), best, 1e-6, f"{seed}")
             assert problem.within_budget(solution.payments, solution.policies)
             assert np.abs(solution.follower_gaps).max() <= 1e-9
             helped += bool(solution.mixed.any())
@@ -275,6 +320,9 @@ def test_two_followers_beside_a_grid_of_mixtures(spend):
         if problem is not None:
             solution = fi.solve(problem, method=fi.RegimeAscent())
             least = grid_search(problem, paid)
+            bound = fi.upper_bound(problem, mixed=True)
+            assert bound >= max(least, solution.objective) - 1e-9, seed
+            assert bound <= solution.objective + 1e-6 * max(1.0, abs(bound)), seed
             assert solution.objective >= least - 1e-6 * max(1.0, abs(least)), seed
             assert np.abs(solution.follower_gaps).max() <= 1e-9
             assert problem.within_budget(solution.payments, solution.policies)

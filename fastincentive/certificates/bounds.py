@@ -14,6 +14,7 @@ from fastincentive.certificates.joint_control import (
     find_losses,
     lasting_pairs,
 )
+from fastincentive.certificates.mixture_bound import bound_with_lots, in_reach, programmes_of_one
 from fastincentive.errors import InputError, MemoryLimitError
 from fastincentive.followers.followers import Followers
 from fastincentive.followers.mdp import TabularMDP
@@ -21,6 +22,7 @@ from fastincentive.followers.policies import uniform_over
 from fastincentive.problem.costs import ExpectedSpend, LinearCost, QuadraticCost
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.responses.menus import Menus, collect, coordinate_lines
+from fastincentive.responses.mixtures import best_mixture, mixing_may_help
 from fastincentive.responses.search import Search
 from fastincentive.responses.ties import broken_ties
 
@@ -99,8 +101,12 @@ def upper_bound(problem: IncentiveProblem, *, mixed: bool = False) -> float:
         least = _bound_jointly(problem, losses, allowed, multipliers)
     else:
         least = _bound_separately(problem, losses, allowed, multipliers)
-    if not mixed:
+    alike = not mixing_may_help(problem)
+    if alike or not mixed:
         least = min(least, _bound_by_lists(problem))
+    # The lists are exact for two followers.
+    if not alike and (mixed or problem.n > 2):
+        least = min(least, _bound_with_lots(problem, least))
     return least
 
 
@@ -280,6 +286,32 @@ def _bound_by_lists(problem: IncentiveProblem) -> float:
     else:
         near = _bound_relaxed(search, menus)
     return max(near, far)
+
+
+def _bound_with_lots(problem: IncentiveProblem, most: float) -> float:
+    """Bound by branch and bound over mixtures, inf where that is too much."""
+    payments = problem.payments
+    if payments.shared or payments.reach.shape[1] > 1:
+        return np.inf
+    if problem.n == 1:
+        return programmes_of_one(problem)
+    if not in_reach(problem):
+        return np.inf
+    try:
+        menus = collect(problem, coordinate_lines(problem, payments.lower))
+    except MemoryLimitError:
+        return np.inf
+    far = bound_beyond(problem, menus)
+    if not menus.complete or far == np.inf:
+        return np.inf
+    search = Search(problem, menus)
+    first = menus.first[:-1]
+    pick, _ = search.climb(first, True, [])
+    x, policies = search.payments(pick), search.policies(pick)
+    known = problem.evaluate(x, policies).objective
+    found = best_mixture(problem, x, policies, known)
+    known = known if found is None else found.objective
+    return max(bound_with_lots(problem, known, most), far)
 
 
 def _bound_relaxed(search: Search, menus: Menus) -> float:

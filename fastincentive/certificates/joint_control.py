@@ -135,6 +135,11 @@ class Control:
         totals = [float(first @ each @ second) for each in lost]
         return float(first @ value @ second), np.array(totals[: self._count])
 
+    def values(self) -> FloatArray:
+        """Bound what can be earned from each joint state, at no losses: (S_1, S_2) or (S, 1)."""
+        outcome, value, _ = self._ending(np.zeros(2))
+        return np.full(value.shape, np.inf) if outcome == kernels.UNBOUNDED else value
+
     def _ending(self, weights: FloatArray) -> tuple[int, FloatArray, FloatArray]:
         """Bound what can be earned for ever, with the losses of followers as patient as the leader.
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
+from fastincentive.errors import MemoryLimitError
 from fastincentive.followers.followers import Followers
 from fastincentive.problem.costs import ExpectedSpend, LinearCost, QuadraticCost, expected_payouts
 from fastincentive.problem.problem import IncentiveProblem
@@ -58,7 +59,10 @@ def mixture_samples(problem: IncentiveProblem, lines: Lines) -> Samples | None:
     """
     if not isinstance(problem.cost, (ExpectedSpend, LinearCost, QuadraticCost)):
         return None
-    found = cut(problem, lines)
+    try:
+        found = cut(problem, lines)
+    except MemoryLimitError:
+        return None
     work = problem.followers.n_states * problem.passes.likely_horizon
     if found.found.line.size * work > MOST_WORK:
         return None

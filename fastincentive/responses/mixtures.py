@@ -331,9 +331,8 @@ def _at_points(problem: IncentiveProblem, best: Mixture) -> Mixture:
     trials = []
     for payments in _breakpoints(problem, best.payments):
         responses = problem.followers.best_responses(problem.rewards(payments))
-        tied = problem.optimal_actions(payments, responses).tied
-        tied = np.where(problem.followers.reached(tied)[:, :, None], tied, False)
         only = problem.followers.deterministic_policies(responses.actions)
+        tied = tied_actions(problem, payments, only)
         several = (tied.sum(axis=2) > 1)[:, :, None]
         if several.any():
             even = uniform_over(np.where(several, tied, only > 0.0))
