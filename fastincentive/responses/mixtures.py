@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
+from fastincentive.errors import MemoryLimitError
 from fastincentive.followers.policies import uniform_over
 from fastincentive.problem.costs import ExpectedSpend
 from fastincentive.problem.problem import IncentiveProblem
@@ -329,7 +330,11 @@ def _within(values: FloatArray, over: FloatArray) -> list[tuple[FloatArray, NDAr
 def _at_points(problem: IncentiveProblem, best: Mixture) -> Mixture:
     """Climb from even mixtures at breakpoints of the followers, payment by payment."""
     trials = []
-    for payments in _breakpoints(problem, best.payments):
+    try:
+        points = _breakpoints(problem, best.payments)
+    except MemoryLimitError:
+        return best
+    for payments in points:
         responses = problem.followers.best_responses(problem.rewards(payments))
         only = problem.followers.deterministic_policies(responses.actions)
         tied = tied_actions(problem, payments, only)
