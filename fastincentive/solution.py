@@ -49,7 +49,7 @@ class Ending(NamedTuple):
 class History:
     """One entry per iteration, each evaluated at that iteration's own point (x, theta).
 
-    ``stationarity`` is K of Definition 1, NaN where ``solve`` was not asked to measure it.
+    ``stationarity`` is K of Definition 1, inf where ``solve`` was not asked to measure it.
     """
 
     leader_value: list[float] = field(default_factory=list)

@@ -67,7 +67,7 @@ def calls(folder) -> list[Call]:
     followers, mdp = problem.followers, problem.followers[0]
     payments = np.full(problem.payments.size, 0.5)
     policies = fi.best_response_policies(problem, payments)
-    even = followers.available / followers.available.sum(axis=2, keepdims=True)
+    even = _even(followers)
     rewards = problem.rewards(payments)
     _models(add, mdp, followers, rewards, even)
     _leaders(add)
@@ -452,6 +452,11 @@ def _studies(add, problem, payments, policies, even):
     add("solve_estimated", fi.solve_estimated, **drawn, margins=[0.01], method=ascent)
 
 
+def _even(followers):
+    """Uniform policies."""
+    return followers.available / followers.available.sum(axis=2, keepdims=True)
+
+
 def _generators(add, problem):
     add("models.random_problem", models.random_problem, n=2, n_states=4, n_actions=2, branching=2,
         rng=0, discounts=(0.5, 0.9), leader_discount=0.9, action_dependent=False,
@@ -482,6 +487,9 @@ def _generators(add, problem):
         reward_bound=1.0)  # fmt: skip
     add("theory.smoothness_softmax", theory.smoothness_softmax, discount=0.9, temperature=0.5,
         reward_bound=1.0)  # fmt: skip
+    add("theory.pl_constant", theory.pl_constant, problem=problem, payments=0.5,
+        policies=_even(problem.followers),
+        parameterization=fi.Direct(), source="derived")  # fmt: skip
     add("theory.step_bound", theory.step_bound, problem=problem, parameterization=fi.Direct(),
         payment_bound=5.0, cost_smoothness=0.0)  # fmt: skip
 

@@ -27,6 +27,7 @@ from fastincentive.reports import environment
 from fastincentive.reproduce import report as reproduce_report
 from fastincentive.reproduce.example1 import stationary_points
 from fastincentive.reproduce.experiment import INITIALISATIONS, PAPER_TABLE_1, reproduce
+from fastincentive.reproduce.rate import BARRIERS, STEPS
 
 needs_matplotlib = pytest.mark.skipif(
     importlib.util.find_spec("matplotlib") is None, reason="needs the plot extra"
@@ -596,7 +597,8 @@ def short(tmp_path_factory):
     out = tmp_path_factory.mktemp("new") / "results"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fastincentive.reproduce.experiment.paper_gridworld", small_grid)
-        return out, reproduce(out, ["direct"], method=fi.BilevelAscent(max_iter=3))
+        few = {"replications": 2, "rate_iterations": 20}
+        return out, reproduce(out, ["direct"], method=fi.BilevelAscent(max_iter=3), **few)
 
 
 def check_report(out, result, names):
@@ -623,10 +625,35 @@ def check_report(out, result, names):
         assert run["refined"]["objective"] >= run["recovered"]["objective"] - 1e-9
         assert run["refined"]["objective"] <= result["optimum"]["bound"] + 1e-9
     best = result["optimum"]
+    check_replications(result, names)
+    check_rate(result)
     assert best["complete"]
     assert f"| optimum |  | {best['payments'][0]:.4f} | {best['payments'][1]:.4f} |" in report
     assert f"the best of {best['combinations']} pairs of best responses" in report
     return report
+
+
+def check_replications(result, names):
+    """Bands are of the runs, and runs are not all the same."""
+    assert list(result["replications"]) == names
+    for found in result["replications"].values():
+        for column in found["ends"].values():
+            assert len(column["runs"]) == found["count"]
+            assert np.isclose(column["mean"], np.mean(column["runs"]))
+            assert min(column["runs"]) <= column["quantiles"][0] <= column["quantiles"][1]
+        assert len(set(found["ends"]["objective"]["runs"])) > 1
+
+
+def check_rate(result):
+    """Least K falls, under the bound with its own constant."""
+    assert {(row["barrier"], row["step"]) for row in result["rate"]} == {
+        (barrier, step) for barrier in BARRIERS for step in STEPS
+    }
+    for row in result["rate"]:
+        k, least = np.array(row["iterations"], float), np.array(row["least"])
+        assert (np.diff(least) <= 0.0).all()
+        bound = row["constant"] * (np.sqrt(row["step"]) + 1.0 / np.sqrt(row["step"] * k))
+        assert (least <= bound * (1.0 + 1e-12)).all()
 
 
 @needs_matplotlib
@@ -658,7 +685,8 @@ def test_reproduce_prints_the_table(short, monkeypatch, capsys, tmp_path):
     assert str(tmp_path / "report.md") in out
     assert "After the search over regimes" in out
     assert max(map(len, reproduce_report.summary(result).splitlines())) <= 110
-    assert calls == [((str(tmp_path), ("softmax",)), {"progress": False})]
+    numbers = {"replications": 10, "rate_iterations": 600}
+    assert calls == [((str(tmp_path), ("softmax",)), {**numbers, "progress": False})]
     # On a terminal there is a bar, but not without tqdm, nor when it is not wanted.
     monkeypatch.setattr(terminal, "on_terminal", lambda: True)
     monkeypatch.setattr(terminal, "installed", lambda name: True)
@@ -685,10 +713,13 @@ def test_reproduce_shows_a_bar(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(tqdm, "tqdm", Bar)
     monkeypatch.setattr("fastincentive.reproduce.experiment.paper_gridworld", small_grid)
     method = fi.BilevelAscent(max_iter=20, tolerance=1e-12)
-    reproduce(tmp_path, ["softmax"], method=method, progress=True)
+    few = {"replications": 1, "rate_iterations": 20}
+    reproduce(tmp_path, ["softmax"], method=method, progress=True, **few)
     capsys.readouterr()
     assert parts[0].startswith("compiling")
     assert "softmax, initialisation 3" in parts
+    assert "softmax, replication 1" in parts
+    assert "rate, gap barrier, step 0.1" in parts
     assert parts[-1] == "report"
     assert any(note.startswith("iteration 20, objective") for note in notes)
 
@@ -698,6 +729,10 @@ def test_reproduce_checks_its_arguments(tmp_path, monkeypatch, capsys):
     for names in ([], ["direct", "hard"]):
         with pytest.raises(InputError, match="parameterizations: expected some of direct, softmax"):
             reproduce(tmp_path, names)
+    with pytest.raises(InputError, match="replications: expected a positive integer"):
+        reproduce(tmp_path, replications=0)
+    with pytest.raises(InputError, match="rate_iterations: expected an integer of at least 20"):
+        reproduce(tmp_path, rate_iterations=10)
     file = tmp_path / "file"
     file.write_text("")
     status, out, err = run(capsys, "reproduce", "--out", file)
@@ -728,3 +763,7 @@ def test_reproduce_all(tmp_path, capsys):
         assert found["status"] in out
         assert found["success"] == (found["status"] == "converged")
     assert result["seconds"]["runs"] + result["seconds"]["figures"] < 60.0
+    # Once K has begun to fall it falls as fast as the theorem says, where phi follows the gap.
+    slopes = {(row["barrier"], row["step"]): row["slope"] for row in result["rate"]}
+    assert max(slopes["gap", step] for step in (0.003, 0.01)) <= -0.5
+    assert max(row["constant"] for row in result["rate"]) < 20.0

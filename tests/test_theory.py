@@ -5,13 +5,17 @@ import pytest
 
 from fastincentive.certificates.theory import (
     leader_smoothness,
+    pl_constant,
     policy_constants,
     smoothness_direct,
     smoothness_softmax,
     step_bound,
 )
 from fastincentive.errors import InputError
+from fastincentive.followers.followers import Followers
+from fastincentive.followers.mdp import TabularMDP
 from fastincentive.followers.parameterization import Direct, Softmax
+from fastincentive.leader.counts import CountReward
 from fastincentive.leader.tables import JointReward
 from fastincentive.models import example1, paper_gridworld, random_problem
 from fastincentive.problem.payments import Payments
@@ -212,15 +216,58 @@ def test_step_bound_counts_the_cost():
         step_bound(problem, Direct(), cost_smoothness=-1.0)
 
 
-def test_no_bound_without_discounting():
-    with pytest.raises(InputError, match=r"leader_discount.*does not exist"):
-        step_bound(paper_gridworld(), Direct())
-    followers = example1().followers
-    problem = IncentiveProblem(
-        followers, JointReward(np.zeros((4, 4))), Payments.at_states([[2], [1]], upper=1.0), 0.9
+def doomed_problem(leader_discount=1.0):
+    """Two followers that do not discount, and are absorbed whatever they do."""
+    rng = np.random.default_rng(0)
+    transition = np.zeros((4, 2, 4))
+    transition[:3] = rng.dirichlet(np.ones(4), size=(3, 2))
+    transition[3, :, 3] = 1.0
+    mdps = [
+        TabularMDP(transition, np.vstack([rng.random((3, 2)), np.zeros((1, 2))]), 1.0, 0)
+        for _ in range(2)
+    ]
+    table = np.zeros((4, 2, 4, 2))
+    table[:3, :, :3] = rng.random((3, 2, 3, 2))
+    return IncentiveProblem(
+        mdps, JointReward(table), Payments.at_states([[1], [2]], upper=2.0), leader_discount
     )
+
+
+@pytest.mark.parametrize("parameterization", [Direct(), Softmax(0.5)])
+def test_bounds_hold_without_discounting(parameterization):
+    """Steps until absorption stand for 1 / (1 - discount)."""
+    for leader_discount in (1.0, 0.9):
+        problem = doomed_problem(leader_discount)
+        rng = np.random.default_rng(1)
+        policies = rng.dirichlet(np.ones(2), size=problem.followers.shape[:2])
+        theta = parameterization.parameters(policies, problem.followers)
+        point = np.concatenate([rng.uniform(0.0, 2.0, 2), theta.ravel()])
+        bound = 1.0 / step_bound(problem, parameterization)
+        for function in gradients(problem, parameterization):
+            assert 0.0 < norm_of_jacobian(function, point, 1e-5) <= bound
+    # An end that is certain after two steps: T = 2 for each follower, 4 for both.
+    first, second = policy_constants(2, 2)
+    largest = 6.0 * (second * 4**2 + 2.0 * first**2 * 4**3)
+    assert step_bound(example1(), Direct(), payment_bound=0.0) == pytest.approx(1.0 / largest)
+
+
+def test_no_bound_where_a_follower_may_wander_for_ever():
+    with pytest.raises(InputError, match=r"leader_discount.*does not exist: follower 0 can stay"):
+        step_bound(paper_gridworld(), Direct())
+    followers = paper_gridworld().followers
+    mdps = [mdp.replace(discount=1.0) for mdp in followers]
+    payments = Payments.at_states([[10], [29]], upper=1.0)
+    problem = IncentiveProblem(mdps, JointReward(np.zeros((37, 37))), payments, 0.9)
     with pytest.raises(InputError, match=r"discount of follower 0.*does not exist"):
         step_bound(problem, Softmax(0.05))
+    types = IncentiveProblem(
+        Followers(list(random_problem(2, rng=0).followers), [2, 1]),
+        CountReward(np.arange(10) % 2, np.arange(4.0)),
+        Payments.at_states([[1], [2]], upper=1.0),
+        0.9,
+    )
+    with pytest.raises(InputError, match="expected counts of 1 for a step bound"):
+        step_bound(types, Direct())
     for call in (
         lambda: smoothness_direct(1.0, 4),
         lambda: smoothness_softmax(1.0),
@@ -228,6 +275,103 @@ def test_no_bound_without_discounting():
     ):
         with pytest.raises(InputError, match=r"^discount: .*does not exist"):
             call()
+
+
+# The PL inequality
+
+
+def tangent_square(slopes, policies, available):
+    """|T slopes|^2, T the projection on the tangent cone of the policies, written out by rows."""
+    actions = slopes.shape[-1]
+    rows = (each.reshape(-1, actions) for each in (slopes, policies, available))
+    total = 0.0
+    for row, pi, there in zip(*rows, strict=True):
+        # Of the faces that it lies in, the projection is the longest one that stays in the cone.
+        at_zero = np.flatnonzero(there & (pi == 0.0))
+        longest = 0.0
+        for kept in range(2**at_zero.size):
+            free = there.copy()
+            free[at_zero] = kept >> np.arange(at_zero.size) & 1
+            moved = np.where(free, row - row[free].mean(), 0.0)
+            if (moved[at_zero] >= 0.0).all():
+                longest = max(longest, float(moved @ moved))
+        total += longest
+    return total
+
+
+def raw_slopes(problem, x, policies):
+    """The gradient of g by direct policies (n, S, A)."""
+    result = problem.followers.evaluate(problem.rewards(x), policies, checked=True)
+    return result.visits[:, :, None] * result.q_values
+
+
+def pl_sides(problem, x, policies, parameterization):
+    """|grad_theta g|^2, on the tangent cone for direct policies, and g* - g."""
+    slopes = raw_slopes(problem, x, policies)
+    gap = -problem.evaluate(x, policies).feasibility
+    if isinstance(parameterization, Direct):
+        return tangent_square(slopes, policies, problem.followers.available), gap
+    return float((parameterization.gradient(slopes, policies) ** 2).sum()), gap
+
+
+def drawn_policies(rng, shape, least):
+    """From nearly uniform to nearly, or quite, deterministic ones; no entry below ``least``."""
+    policies = rng.gamma(rng.choice([0.05, 0.5, 5.0]), size=shape) + 1e-300
+    policies /= policies.sum(axis=2, keepdims=True)
+    if rng.random() < 0.3:
+        policies = np.eye(shape[2])[policies.argmax(axis=2)]
+    policies = np.maximum(policies, least)
+    return policies / policies.sum(axis=2, keepdims=True)
+
+
+@pytest.mark.parametrize("parameterization", [Direct(), Softmax(0.3, floor=1e-12)])
+@pytest.mark.parametrize("discount", [0.8, 1.0])
+def test_the_pl_inequality_holds(parameterization, discount):
+    rng = np.random.default_rng(7)
+    least = 0.0 if isinstance(parameterization, Direct) else 1e-9
+    shares = []
+    for seed in range(12):
+        problem = doomed_problem() if discount == 1.0 else small_problem(2, seed)
+        for _ in range(5):
+            x = rng.uniform(0.0, 2.0, problem.payments.size)
+            policies = drawn_policies(rng, problem.followers.shape, least)
+            square, gap = pl_sides(problem, x, policies, parameterization)
+            if gap < 1e-9:
+                continue
+            kappa = pl_constant(problem, x, policies, parameterization)
+            shares.append(kappa * gap / square if kappa else 0.0)
+            # The printed constant is one for the raw gradient.
+            raw = parameterization.gradient(raw_slopes(problem, x, policies), policies)
+            printed = pl_constant(problem, x, policies, parameterization, source="paper")
+            assert printed * gap <= (raw**2).sum() * (1.0 + 1e-9)
+    assert len(shares) > 40
+    assert 0.1 < max(shares) <= 1.0 + 1e-9  # and no empty promise
+
+
+def test_no_pl_constant_holds_everywhere():
+    problem, even = example1(), np.full((2, 4, 2), 0.5)
+    best = np.eye(2)[[[0, 0, 0, 0], [1, 0, 0, 0]]]
+    # At best responses both sides are 0.
+    assert pl_constant(problem, 0.0, best) == np.inf
+    # Payments that all but make both followers indifferent.
+    for m in (1e-1, 1e-3, 1e-5):
+        x = [1.0 - m, 2.0 - m]
+        square, gap = pl_sides(problem, x, even, Direct())
+        assert pl_constant(problem, x, even) * gap == pytest.approx(square)
+        assert square / gap == pytest.approx(m)
+    # Softmax, nearer and nearer to the best responses.
+    tail = [
+        pl_constant(problem, 0.0, (1.0 - m) * best + m * even, Softmax(1.0))
+        for m in (1e-1, 1e-3, 1e-5)
+    ]
+    assert tail[0] > 50.0 * tail[1] > 2500.0 * tail[2] > 0.0
+    # A follower that never comes where it would have to change.
+    transition = np.zeros((3, 2, 3))
+    transition[0, 0, 1] = transition[0, 1, 2] = 1.0
+    transition[1:, :, 2] = 1.0
+    mdp = TabularMDP(transition, [[-1.0, 0.0], [5.0, -5.0], [0.0, 0.0]], 0.9, 0)
+    lost = IncentiveProblem([mdp], JointReward(np.zeros(3)), Payments.at_states([[1]]), 0.9)
+    assert pl_constant(lost, 0.0, np.eye(2)[[[1, 1, 0]]]) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -241,6 +385,7 @@ def test_no_bound_without_discounting():
         (lambda: leader_smoothness(0.9, 0, 4), "n: "),
         (lambda: leader_smoothness(0.9, 2, 4, "soft"), "parameterization"),
         (lambda: policy_constants(2, 4, source="book"), "source"),
+        (lambda: pl_constant(example1(), 0.0, np.full((2, 4, 2), 0.5), source="book"), "source"),
     ],
 )
 def test_errors_name_the_argument(call, words):

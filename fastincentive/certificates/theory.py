@@ -1,14 +1,16 @@
-"""Smoothness constants and the step bound of the paper's convergence theorem.
+"""Constants of the paper's convergence theorem: smoothness, step bound, and Corollary 3's kappa.
 
-Everything rests on Proposition 3 of the paper (Lemma 53 of Agarwal, Kakade, Lee & Mahajan, 2021, On
-the theory of policy gradient methods, JMLR 22(98)). Let pi_alpha be the policy at theta + alpha u
-with |u| = 1. If in every state
+Smoothness rests on Proposition 3 of the paper (Lemma 53 of Agarwal, Kakade, Lee & Mahajan, 2021,
+On the theory of policy gradient methods, JMLR 22(98)). Let pi_alpha be the policy at
+theta + alpha u with |u| = 1. If in every state
 
     sum_a |d pi_alpha(a|s) / d alpha| <= C1   and   sum_a |d^2 pi_alpha(a|s) / d alpha^2| <= C2,
 
 then |d^2 V / d alpha^2| <= B (C2 / (1 - gamma)^2 + 2 gamma C1^2 / (1 - gamma)^3) for every first
 state, B being a bound on |R(s, a)|; the paper has B = 1. The gradient of V is then Lipschitz in
-theta with that constant. All of this needs gamma < 1: at 1 the constants are infinite.
+theta with that constant. At gamma = 1 it is infinite, unless a follower is absorbed whatever it
+does: then the most steps T that it can take on average stand for 1 / (1 - gamma), for |Q| <= B T,
+|V'| <= C1 B T^2 and |V''| <= T (C2 B T + 2 gamma C1 |V'|).
 
 C1 and C2 of n followers with |A| actions each, temperature tau
 ----------------------------------------------------------------
@@ -44,13 +46,16 @@ import numpy as np
 
 from fastincentive._arrays import LARGEST
 from fastincentive._checks import checked
-from fastincentive.errors import invalid
+from fastincentive.certificates.pl_inequality import pl_constant
+from fastincentive.errors import InputError, invalid
 from fastincentive.followers.parameterization import Parameterization, Softmax
+from fastincentive.followers.single import best_response
 from fastincentive.problem.costs import LinearCost, QuadraticCost
 from fastincentive.problem.problem import IncentiveProblem
 
 __all__ = [
     "leader_smoothness",
+    "pl_constant",
     "policy_constants",
     "smoothness_direct",
     "smoothness_softmax",
@@ -205,10 +210,16 @@ def leader_smoothness(
         If the discount is 1, where no bound exists, or an argument is not as described.
     """
     gamma = _checked_discount("discount", discount)
-    first, second = policy_constants(n, n_actions, parameterization, temperature, source)
-    reach = 1.0 / (1.0 - gamma)
-    most = _checked_reward_bound(reward_bound)
-    return most * (second * reach**2 + 2.0 * gamma * first**2 * reach**3)
+    constants = policy_constants(n, n_actions, parameterization, temperature, source)
+    return _smoothness(constants, gamma, 1.0 / (1.0 - gamma), _checked_reward_bound(reward_bound))
+
+
+def _smoothness(
+    constants: tuple[float, float], gamma: float, reach: float, reward_bound: float
+) -> float:
+    """Proposition 3 with C1 and C2, and at most ``reach`` discounted steps."""
+    first, second = constants
+    return reward_bound * (second * reach**2 + 2.0 * gamma * first**2 * reach**3)
 
 
 @checked
@@ -224,7 +235,7 @@ def step_bound(
     Parameters
     ----------
     problem : IncentiveProblem
-        Every discount below 1.
+        Every discount below 1; or 1 where followers are absorbed whatever they do.
     parameterization : Direct or Softmax
     payment_bound : float, optional
         Largest payment that the run will make; by default the bounds of the problem's payments.
@@ -246,34 +257,63 @@ def step_bound(
     the norm of [[H, c], [c, 0]], with c = max_i c_i, or |(c_i)_i| if followers share payments. As
     in the paper, V_i* is left out: its gradient jumps where follower i is indifferent.
 
-    The bound is safe, and far below steps that work: it grows like (1 - gamma)^-3.
+    The bound is safe, and far below steps that work: it grows like (1 - gamma)^-3. At discount 1
+    the most steps T_i that follower i can take until it is absorbed stand for 1 / (1 - gamma_i),
+    and for the leader their sum, within which all are absorbed on average.
 
     Raises
     ------
     InputError
-        If a discount is 1, where no bound exists; if payments have no upper bound and none is
-        given (the paper's Assumption 3); or if the cost is neither linear nor quadratic and
-        ``cost_smoothness`` is missing.
+        If a discount is 1 and a follower can stay for ever out of its absorbing states, where no
+        bound exists; if there are types of followers with counts above 1; if payments have no upper
+        bound and none is given (the paper's Assumption 3); or if the cost is neither linear nor
+        quadratic and ``cost_smoothness`` is missing.
     """
+    problem.refuse_types("a step bound")
     n, _, actions = problem.followers.shape
     if isinstance(parameterization, Softmax):
         kind, tau = "softmax", parameterization.temperature
     else:
         kind, tau = "direct", 1.0
-    gamma = _checked_discount("leader_discount", problem.leader_discount)
-    leader = leader_smoothness(gamma, n, actions, kind, tau, problem.leader.magnitude())
+    gamma, reach = problem.leader_discount, 0.0
+    for i in range(n):
+        own = _reach(problem, i, gamma, "leader_discount")
+        reach = reach + own if gamma == 1.0 else own
+    together = policy_constants(n, actions, kind, tau)
+    leader = _smoothness(together, gamma, reach, problem.leader.magnitude())
     bounds = _follower_reward_bounds(problem, payment_bound)
-    first, _ = policy_constants(1, actions, kind, tau)
+    alone = policy_constants(1, actions, kind, tau)
     curvature, mixed = [], []
     for i, mdp in enumerate(problem.followers):
-        gamma = _checked_discount(f"discount of follower {i}", mdp.discount)
-        curvature.append(leader_smoothness(gamma, 1, actions, kind, tau, bounds[i]))
-        mixed.append(first / (1.0 - gamma) ** 2)
+        reach = _reach(problem, i, mdp.discount, f"discount of follower {i}")
+        curvature.append(_smoothness(alone, mdp.discount, reach, bounds[i]))
+        mixed.append(alone[0] * reach**2)
     h = max(curvature)
     c = float(np.linalg.norm(mixed)) if problem.payments.shared else max(mixed)
     followers = 0.5 * (h + float(np.hypot(h, 2.0 * c)))
     cost = problem.cost_weight * _cost_smoothness(problem, cost_smoothness)
     return 1.0 / max(leader, followers, cost)
+
+
+def _reach(problem: IncentiveProblem, follower: int, discount: float, argument: str) -> float:
+    """Most steps, discounted, that a follower can take until it is absorbed."""
+    if discount < 1.0:
+        return 1.0 / (1.0 - discount)
+    mdp = problem.followers[follower]
+    walking = np.where(mdp.transition.absorbing, 0.0, 1.0)
+    try:
+        longest = best_response(mdp.replace(reward=walking, discount=1.0))
+    except InputError:
+        raise invalid(
+            argument,
+            "a number in [0, 1), or followers that are absorbed whatever they do",
+            f"1, where the smoothness bound does not exist: follower {follower} can stay for ever "
+            "out of its absorbing states",
+            None,
+            "Use a smaller discount, or an adaptive step, which needs no bound.",
+        ) from None
+    # At least one, for a follower that is absorbed already.
+    return max(1.0, float(longest.values.max()))
 
 
 def _follower_reward_bounds(problem: IncentiveProblem, payment_bound: float | None) -> list[float]:

@@ -43,12 +43,19 @@ def reproduce_paper(args: argparse.Namespace) -> int:
     both = ("direct", "softmax")
     chosen = both if args.parameterization == "both" else (args.parameterization,)
     shown = not args.no_progress and terminal.on_terminal() and terminal.installed("tqdm")
-    result = reproduce(args.out, chosen, progress=shown)
+    result = reproduce(
+        args.out,
+        chosen,
+        replications=args.replications,
+        rate_iterations=args.rate_iterations,
+        progress=shown,
+    )
     print(summary(result))
     seconds = result["seconds"]
     print(
         f"\n{seconds['compiling']:.1f} s compiling or loading, {seconds['runs']:.1f} s runs, "
-        f"{seconds['search']:.1f} s search, {seconds['figures']:.1f} s figures. "
+        f"{seconds['search']:.1f} s search, {seconds['replications']:.1f} s replications, "
+        f"{seconds['rate']:.1f} s rate, {seconds['figures']:.1f} s figures. "
         f"Report: {os.path.join(args.out, 'report.md')}"
     )
     return SOLVED

@@ -56,7 +56,7 @@ class StepReport(NamedTuple):
     exhausted: bool = False  # whether the method's limit on iterations is reached
     evaluations: int = 0  # of the objective so far, by methods that count them
     searched: Searched | None = None  # by a method that is a search over regimes
-    stationarity: float = math.nan  # K of Definition 1, where ``solve`` was asked to measure it
+    stationarity: float = math.inf  # K of Definition 1, where ``solve`` was asked to measure it
 
 
 #: Is shown every iterate of a step that makes several; StopIteration asks the method to stop.

@@ -1,4 +1,4 @@
-"""The paper's experiment, end to end: Table 1 and Figures 2 to 6, written into a directory."""
+"""The paper's experiment, end to end: Table 1, Figures 2 to 6 and the rate of Theorem 1."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ from fastincentive.models import paper_gridworld, paper_initial_policies
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.reports.environment import environment
 from fastincentive.reproduce.example1 import TEMPERATURE, stationary_points
+from fastincentive.reproduce.rate import BARRIERS, EVERY, STEPS, measured_rates
+from fastincentive.reproduce.replications import LEVELS, SHARE, Replications, replicated
 from fastincentive.solution import Solution
 
 __all__ = ["INITIALISATIONS", "PAPER_TABLE_1", "reproduce"]
@@ -60,7 +62,7 @@ FIRST_PAYMENT = 2.0
 #: Probability of each sideways move of robots 1 and 2; the paper does not print them.
 SLIPS = (0.1, 0.05)
 #: Format of table1.json.
-VERSION = 1
+VERSION = 2
 _BAR = "{desc} |{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
 
 
@@ -69,6 +71,8 @@ def reproduce(
     parameterizations: Sequence[str] = ("direct", "softmax"),
     *,
     method: BilevelAscent | None = None,
+    replications: int = 10,
+    rate_iterations: int = 600,
     progress: bool = False,
 ) -> dict[str, Any]:
     """Run the paper's experiment and write its report.
@@ -81,6 +85,10 @@ def reproduce(
     parameterizations : sequence of "direct" and "softmax"
     method : BilevelAscent, optional
         By default ``BilevelAscent()``.
+    replications : int
+        Runs of Figure 5 for each parameterization, from different starts near initialisation 2.
+    rate_iterations : int
+        Iterations of each run that Theorem 1's rate is measured on; the more the further the tail.
     progress : bool
         Show a progress bar (needs the ``progress`` extra).
 
@@ -89,46 +97,44 @@ def reproduce(
     dict
         What ``table1.json`` holds: ``runs`` (one for each parameterization and initialisation; the
         ascent alone, what was recovered from it, and what the search over regimes finds from
-        there), ``optimum``, ``paper_table1``, ``example1``, ``settings``, ``seconds``, ``files``,
-        ``environment``.
+        there), ``optimum``, ``replications``, ``rate``, ``paper_table1``, ``example1``,
+        ``settings``, ``seconds``, ``files``, ``environment``.
 
     Raises
     ------
     InputError
-        If a parameterization is unknown or none is named, or ``out`` cannot be written; checked
-        before the runs.
+        If a parameterization is unknown or none is named, a number is too small, or ``out`` cannot
+        be written; checked before the runs.
     MissingExtraError
         If matplotlib is not installed, or tqdm with ``progress=True``.
     """
-    names = _checked_names(parameterizations)
+    _check_numbers(replications, rate_iterations)
+    names, out = _checked_names(parameterizations), Path(out)
     from fastincentive.reproduce import figures, report
 
-    out = Path(out)
     _check_writable(out)
     method = BilevelAscent() if method is None else method
     problem = paper_gridworld(SLIPS)
     clock = [time.perf_counter()]
-    with _Progress(len(names) * len(INITIALISATIONS) + 8, progress) as bar:
+    with _Progress(_count(names, replications), progress) as bar:
         bar.start("compiling, or loading what was compiled")
         for name in names:
             _run(problem, name, 1, BilevelAscent(max_iter=2))
         clock.append(time.perf_counter())
 
-        solutions: dict[tuple[str, int], Solution] = {}
-        runs = []
-        for name, number in itertools.product(names, INITIALISATIONS):
-            bar.start(f"{name}, initialisation {number}")
-            solutions[name, number], run = _run(problem, name, number, method, bar.iteration)
-            runs.append(run)
+        solutions, runs = _table(problem, names, method, bar)
         clock.append(time.perf_counter())
 
         bar.start("search over regimes")
-        for run in runs:
-            run["refined"] = _refined(problem, run["recovered"]["payments"])
-        optimum = global_optimum(problem)
+        optimum = _searched(problem, runs)
         clock.append(time.perf_counter())
 
-        drawings = figures.drawings(problem, solutions)
+        repeats = _repeats(problem, names, method, replications, bar)
+        clock.append(time.perf_counter())
+        rates = measured_rates(problem, rate_iterations, bar.start)
+        clock.append(time.perf_counter())
+
+        drawings = figures.drawings(problem, solutions, repeats, rates)
         for file, draw in drawings.items():
             bar.start(file)
             write_atomically(out / file, figures.png(draw()))
@@ -136,26 +142,63 @@ def reproduce(
 
         bar.start("report")
         result = {
-            "format": "fastincentive reproduce",
-            "format_version": VERSION,
+            **_constants(),
             "runs": runs,
             "optimum": _certified(optimum),
-            "paper_table1": [dict(row) for row in PAPER_TABLE_1],
-            "example1": {name: stationary_points(name) for name in ("direct", "softmax")},
+            "replications": {name: each.summary() for name, each in repeats.items()},
+            "rate": rates,
             "settings": _settings(problem, names, method),
             "seconds": _seconds(clock),
             "files": [*drawings, "report.md", "table1.json"],
             "environment": environment(),
         }
-        write_atomically(out / "report.md", report.markdown(result).encode())
         text = json.dumps(result, indent=2, allow_nan=False, ensure_ascii=False)
-        write_atomically(out / "table1.json", f"{text}\n".encode())
+        for file, content in (("report.md", report.markdown(result)), ("table1.json", f"{text}\n")):
+            write_atomically(out / file, content.encode())
     return result
+
+
+def _constants() -> dict[str, Any]:
+    """Return what does not depend on the runs."""
+    return {
+        "format": "fastincentive reproduce",
+        "format_version": VERSION,
+        "paper_table1": [dict(row) for row in PAPER_TABLE_1],
+        "example1": {name: stationary_points(name) for name in ("direct", "softmax")},
+    }
+
+
+def _count(names: Sequence[str], replications: int) -> int:
+    """Return how many parts the experiment has, for the bar."""
+    return len(names) * (len(INITIALISATIONS) + replications) + len(BARRIERS) * len(STEPS) + 9
+
+
+def _check_numbers(replications: int, rate_iterations: int) -> None:
+    """Refuse too few runs or iterations."""
+    if replications < 1:
+        raise invalid("replications", "a positive integer", replications)
+    if rate_iterations < 2 * EVERY:
+        raise invalid("rate_iterations", f"an integer of at least {2 * EVERY}", rate_iterations)
+
+
+def _table(
+    problem: IncentiveProblem,
+    names: Sequence[str],
+    method: BilevelAscent,
+    bar: _Progress,
+) -> tuple[dict[tuple[str, int], Solution], list[dict[str, Any]]]:
+    """Solve from every initialisation; return the solutions and the rows of the table."""
+    solutions, rows = {}, []
+    for name, number in itertools.product(names, INITIALISATIONS):
+        bar.start(f"{name}, initialisation {number}")
+        solutions[name, number], row = _run(problem, name, number, method, bar.iteration)
+        rows.append(row)
+    return solutions, rows
 
 
 def _seconds(clock: list[float]) -> dict[str, float]:
     """Seconds of each part, from the times at which they began and the last ended."""
-    parts = ("compiling", "runs", "search", "figures")
+    parts = ("compiling", "runs", "search", "replications", "rate", "figures")
     spent = dict(zip(parts, np.diff(clock).tolist(), strict=True))
     return spent | {"total": clock[-1] - clock[0]}
 
@@ -226,9 +269,33 @@ def _run(
     }
 
 
-def _refined(problem: IncentiveProblem, payments: list[float]) -> dict[str, Any]:
-    """Search over regimes from the payments that were recovered from an ascent."""
-    return _outcome(solve(problem, RegimeAscent(), initial_payments=payments))
+def _repeats(
+    problem: IncentiveProblem,
+    names: Sequence[str],
+    method: BilevelAscent,
+    count: int,
+    bar: _Progress,
+) -> dict[str, Replications]:
+    """Run the replications of Figure 5."""
+    return {
+        name: replicated(
+            problem,
+            PARAMETERIZATIONS[name],
+            method,
+            FIRST_PAYMENT,
+            range(count),
+            lambda seed, name=name: bar.start(f"{name}, replication {seed + 1}"),  # type: ignore[misc]
+        )
+        for name in names
+    }
+
+
+def _searched(problem: IncentiveProblem, runs: list[dict[str, Any]]) -> GlobalOptimum:
+    """Search over regimes from what each run recovered, add it there, and return the optimum."""
+    for run in runs:
+        payments = run["recovered"]["payments"]
+        run["refined"] = _outcome(solve(problem, RegimeAscent(), initial_payments=payments))
+    return global_optimum(problem)
 
 
 def _outcome(solution: Solution) -> dict[str, Any]:
@@ -273,6 +340,8 @@ def _settings(
         "payments": [problem.payments.describe(k) for k in range(problem.payments.size)],
         "parameterizations": {name: asdict(PARAMETERIZATIONS[name]) for name in names},
         "example1_temperature": TEMPERATURE,
+        "replications": {"share": SHARE, "levels": list(LEVELS)},
+        "rate_every": EVERY,
         "method": {"name": type(method).__name__, **asdict(method)},
     }
 

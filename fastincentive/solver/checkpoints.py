@@ -230,8 +230,7 @@ class Checkpoint:
             shape = (*rows, self.problem.payments.size) if name == "payments" else rows
             if rows == (0,) and name == "payments":
                 continue  # without a row their number is not known to the file
-            unknown = name == "stationarity"  # where it was not measured
-            span = _Span(float, shape, -np.inf, np.inf, unknown)
+            span = _Span(float, shape, -np.inf, np.inf)
             columns[name] = self._array(arrays, f"history_{name}", span)
         return columns
 
@@ -242,7 +241,7 @@ class Checkpoint:
         self._require(array.dtype == kind, name, f"numbers of type {kind}", array.dtype)
         self._require(array.shape == span.shape, name, f"shape {span.shape}", array.shape)
         if array.dtype.kind != "b":
-            good = (array >= span.low) & (array <= span.high) | (span.unknown & np.isnan(array))
+            good = (array >= span.low) & (array <= span.high)
             expected = f"numbers from {span.low:g} to {span.high:g}, not NaN"
             self._require(bool(good.all()), name, expected, "others")
         return array.copy(order="C")
@@ -266,7 +265,6 @@ class _Span(NamedTuple):
     shape: tuple[int, ...]
     low: float = -_LARGEST
     high: float = _LARGEST
-    unknown: bool = False  # whether NaN may stand for some
 
 
 def _digest(array: FloatArray) -> str:
