@@ -34,7 +34,7 @@ FEW_WORK = 60_000
 #: Of more responses than this that tie at the same payments, neighbours only are mixed.
 ALL_PAIRS = 4
 #: Products of samples, states and steps up to which laws are computed.
-MOST_WORK = 5_000_000
+MOST_WORK = 2_000_000
 
 
 class Samples(NamedTuple):

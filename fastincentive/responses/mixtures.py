@@ -35,14 +35,15 @@ __all__ = ["best_mixture", "mixing_may_help"]
 
 #: Pairs of followers are mixed together with at most this many of them.
 PAIRED = 6
-#: Pairs of mixtures of two followers are priced up to this many.
-MOST_PAIRS = 2_000_000
+#: Multiplications for which the mixtures of two followers are priced together.
+PAIR_WORK = 30_000_000
 #: Mixtures climbed in each round, and rounds.
-CLIMBED, ROUNDS = 12, 3
+CLIMBED, ROUNDS = 8, 3
 #: Products of followers, states and steps up to which a leader's pass is taken often.
 PASS_WORK = 200_000
-#: Payments shared between followers: points on their lines that are looked at.
-POINTS = 64
+#: Payments shared between followers: points on their lines that are looked at, where a budget
+#: depends on what followers do, and else.
+POINTS, FEW_POINTS = 64, 16
 #: A gain below this share of the objective is none.
 GAIN = 1e-9
 
@@ -84,7 +85,7 @@ def best_mixture(
 
 def _climbed(problem: IncentiveProblem, best: Mixture) -> Mixture:
     n, states, _ = problem.followers.shape
-    best = _at_point(problem, best, best)
+    best = _at(problem, best, best)
     if n * states * problem.passes.likely_horizon > PASS_WORK:
         return best
     if problem.payments.shared:
@@ -117,43 +118,58 @@ def _spend_budget(problem: IncentiveProblem) -> float:
     return float(problem.budget)
 
 
-def _at_point(problem: IncentiveProblem, best: Mixture, point: Mixture) -> Mixture:
-    """Climb from a point, if its slope gives a reason to."""
-    tied = tied_actions(problem, point.payments, point.policies)
-    if not (tied.sum(axis=2) > 1).any():
-        return best
-    leader = problem.leader_pass(point.policies)
-    cost = problem.cost_pass(point.payments, point.policies)
-    slope = leader.gradient
-    assert slope is not None  # for the type checker
-    if cost.policies is not None:
-        slope = slope - problem.cost_weight * cost.policies
-    here = (slope * point.policies).sum(axis=2)
-    gain = float((np.where(tied, slope, -np.inf).max(axis=2) - here).max())
-    if not gain > GAIN * max(1.0, abs(problem.net(leader.value, cost.value))):
-        return best
-    start = 0.75 * point.policies + 0.25 * uniform_over(tied)
-    return _larger(best, climbed_mixture(problem, point.payments, tied, start))
-
-
-def _larger(first: Mixture, second: Mixture) -> Mixture:
-    return second if _better(second.objective, first.objective) else first
-
-
 def _at(problem: IncentiveProblem, best: Mixture, trial: Mixture) -> Mixture:
-    """Climb from a trial point, whose objective is not looked at."""
-    if _spend_budget(problem) == np.inf and (trial.policies.max(axis=2) == 1.0).all():
-        # Without lots the slope tells whether some would help.
-        return _at_point(problem, best, trial)
+    """Climb from a trial point if its slope promises something better.
+
+    The trial's objective is not looked at.
+    """
     tied = tied_actions(problem, trial.payments, trial.policies)
+    if not (tied.sum(axis=2) > 1).any() or not _promises(problem, best, trial, tied):
+        return best
     start = trial.policies
-    if _spend_budget(problem) < np.inf:
+    lots = bool((start.max(axis=2) < 1.0).any())
+    if _spend_budget(problem) < np.inf or not lots:
         # Towards all that is tied, so that nothing is out of sight.
-        start = 0.9 * start + 0.1 * uniform_over(tied)
+        share = 0.1 if lots else 0.25
+        start = (1.0 - share) * start + share * uniform_over(tied)
     found = climbed_mixture(problem, trial.payments, tied, start)
     better = _larger(best, found)
     several = problem.payments.shared or problem.payments.reach.shape[1] > 1
     return better if better is best or not several else _repriced(problem, better)
+
+
+def _promises(
+    problem: IncentiveProblem, best: Mixture, trial: Mixture, tied: NDArray[np.bool_]
+) -> bool:
+    """Whether twice what the slope promises, within the budget, is better than the best."""
+    leader = problem.leader_pass(trial.policies)
+    cost = problem.cost_pass(trial.payments, trial.policies)
+    slope = leader.gradient
+    assert slope is not None  # for the type checker
+    if not np.isfinite(cost.value):
+        return False
+    value = problem.net(leader.value, cost.value)
+    spent = np.zeros(slope.shape) if cost.policies is None else cost.policies
+    slope = slope - problem.cost_weight * spent
+    room = _spend_budget(problem) - cost.value
+
+    def gain(price: float) -> float:
+        worth = slope - price * spent
+        top = np.where(tied, worth, -np.inf).max(axis=2)
+        met = tied.any(axis=2)
+        here = (worth * trial.policies).sum(axis=2)
+        return float((top - here)[met].sum()) + (price * room if price else 0.0)
+
+    prices = [0.0]
+    if room < np.inf and spent.any():
+        unit = float(np.abs(slope).max()) / float(np.abs(spent).max())
+        prices += (unit * 2.0 ** np.arange(-6.0, 7.0)).tolist()
+    most = min(gain(price) for price in prices)
+    return _better(value + (2.0 * most if most > 0.0 else 0.5 * most), best.objective)
+
+
+def _larger(first: Mixture, second: Mixture) -> Mixture:
+    return second if _better(second.objective, first.objective) else first
 
 
 def _repriced(problem: IncentiveProblem, mixture: Mixture) -> Mixture:
@@ -211,24 +227,30 @@ def _cells(problem: IncentiveProblem, samples: Samples, held: Mixture) -> Iterat
     weights = problem.leader_discount ** np.arange(steps, dtype=float)
     spent = _spent_each(problem, held)
     weight = problem.cost_weight
-    if n != 2:
+    sizes = samples.cost.shape[1] * np.diff(samples.first)
+    labels = marginals.shape[2]
+    paired = [
+        (i, j)
+        for i, j in itertools.combinations(range(n if n <= PAIRED else 0), 2)
+        if float(sizes[i]) * float(sizes[j]) * steps * labels <= PAIR_WORK
+    ]
+    if n != 2 or not paired:
         conditional = problem.leader.conditional(marginals) * weights[:, None, None]
         for i in range(n):
             own = samples.of(i)
-            values = np.einsum("tgpl,tl->gp", samples.marginals[:, own], conditional[:, i])
+            laws = samples.marginals[:, own]
+            values = np.tensordot(laws, conditional[:, i], axes=((0, 3), (0, 1)))
             cost = samples.cost[own] + (spent.sum() - spent[i])
             block = (values - weight * cost)[:, :, None], cost[:, :, None]
             for pair, share, estimate in _promising(*block, budget, held.objective):
                 yield _Cell(estimate, (i,), (own.start + pair,), (share,))
-    for i, j in itertools.combinations(range(n if n <= PAIRED else 0), 2):
+    for i, j in paired:
         one, two = samples.of(i), samples.of(j)
         size = (one.stop - one.start, two.stop - two.start)
         shares = samples.cost.shape[1]
-        if size[0] * size[1] * shares**2 > MOST_PAIRS:
-            continue
         table = problem.leader.pair(marginals, i, j) * weights[:, None, None]
-        first = samples.marginals[:, one].reshape(steps, -1, table.shape[1])
-        second = samples.marginals[:, two].reshape(steps, -1, table.shape[1])
+        first = samples.marginals[:, one].reshape(steps, -1, labels)
+        second = samples.marginals[:, two].reshape(steps, -1, labels)
         seen = np.matmul(table, second.transpose(0, 2, 1)).reshape(-1, second.shape[1])
         values = first.transpose(1, 0, 2).reshape(first.shape[1], -1) @ seen
         cost = samples.cost[one].reshape(-1, 1) + samples.cost[two].reshape(1, -1)
@@ -370,4 +392,5 @@ def _breakpoints(problem: IncentiveProblem, x: FloatArray) -> list[FloatArray]:
         if len(points) > POINTS:
             break
     nearest = np.argsort([np.abs(each - x).sum() for each in points], kind="stable")
-    return [points[k] for k in nearest[:POINTS]]
+    most = POINTS if _spend_budget(problem) < np.inf else FEW_POINTS
+    return [points[k] for k in nearest[:most]]
