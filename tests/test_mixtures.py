@@ -107,7 +107,7 @@ def test_lots_are_certified():
     solution = fi.solve(meeting(), method=fi.RegimeAscent(), certify=True)
     assert 0.0 <= solution.optimality_gap <= 1e-6
     # Over deterministic responses the bound is what these bring.
-    assert_close(fi.upper_bound(meeting()), 0.0, 1e-9)
+    assert_close(fi.upper_bound(meeting(), mixed=False), 0.0, 1e-9)
     solution = fi.solve(worker(0.5), certify=True)
     assert 0.0 <= solution.optimality_gap <= 1e-6
 
@@ -141,7 +141,7 @@ def test_lots_of_several_are_certified(waiters):
 
 def test_the_bound_on_the_papers_grid_covers_lots():
     problem = fi.models.paper_gridworld()
-    assert_close(fi.upper_bound(problem, mixed=True), fi.global_optimum(problem).bound, 1e-6)
+    assert_close(fi.upper_bound(problem), fi.global_optimum(problem).bound, 1e-6)
 
 
 # -- budgets on what is spent ----------------------------------------------------------------------
@@ -248,7 +248,7 @@ def test_one_follower_beside_linear_programmes():
         if problem is not None:
             solution = fi.solve(problem, method=fi.RegimeAscent())
             assert_close(solution.objective, best, 1e-6, f"{seed}")
-            assert_close(fi.upper_bound(problem, mixed=True), best, 1e-6, f"{seed}")
+            assert_close(fi.upper_bound(problem), best, 1e-6, f"{seed}")
             assert problem.within_budget(solution.payments, solution.policies)
             assert np.abs(solution.follower_gaps).max() <= 1e-9
             helped += bool(solution.mixed.any())
@@ -320,7 +320,7 @@ def test_two_followers_beside_a_grid_of_mixtures(spend):
         if problem is not None:
             solution = fi.solve(problem, method=fi.RegimeAscent())
             least = grid_search(problem, paid)
-            bound = fi.upper_bound(problem, mixed=True)
+            bound = fi.upper_bound(problem)
             assert bound >= max(least, solution.objective) - 1e-9, seed
             assert bound <= solution.objective + 1e-6 * max(1.0, abs(bound)), seed
             assert solution.objective >= least - 1e-6 * max(1.0, abs(least)), seed

@@ -35,7 +35,7 @@ REFERENCE_STEPS = 512
 
 
 @checked
-def upper_bound(problem: IncentiveProblem, *, mixed: bool = False) -> float:
+def upper_bound(problem: IncentiveProblem, *, mixed: bool = True) -> float:
     """Bound the objective from above, whatever the payments.
 
     No payments give the leader a larger objective, however ties between best responses are broken.
@@ -44,8 +44,9 @@ def upper_bound(problem: IncentiveProblem, *, mixed: bool = False) -> float:
     ----------
     problem : IncentiveProblem
     mixed : bool
-        By default the bound is over deterministic best responses. With ``mixed=True`` it also
-        holds for best responses that draw lots between tied actions or depend on the history.
+        By default the bound holds for all best responses, also for those that draw lots between
+        tied actions. With ``mixed=False`` it is over deterministic responses only: the leader may
+        get more, as ``solve`` does where it finds that (``Solution.mixed``).
 
     Returns
     -------
@@ -78,9 +79,14 @@ def upper_bound(problem: IncentiveProblem, *, mixed: bool = False) -> float:
     are taken to be >= 0, and no more. Budgets and upper limits of payments are left out.
 
     Where each follower has at most one payment, of its own, the deterministic best responses are
-    listed. Then, unless ``mixed``, the bound is at most what the best pair of two followers'
-    responses brings (their optimum, see ``global_optimum``), or with more followers the best
-    choice of responses if each may change with time.
+    listed. Then, over these, the bound is at most what the best pair of two followers' responses
+    brings (their optimum, see ``global_optimum``), or with more followers the best choice of
+    responses if each may change with time. The same holds over all responses where lots bring
+    nothing: where the leader's value is a sum over followers and no budget bounds what is spent.
+    Else branch and bound over the breakpoints of the responses, and over boxes of the
+    probabilities of tied actions, sharpens the bound for few followers with few states, on small
+    problems until it is the optimum. One follower under a budget on ``ExpectedSpend`` is a linear
+    programme at each breakpoint: a constrained MDP.
 
     References
     ----------

@@ -32,8 +32,8 @@ __all__ = ["bound_with_lots", "in_reach", "programmes_of_one"]
 
 #: Joint states, and joint labels, of problems that are small enough.
 MOST_JOINT = 3_000
-#: Products of rows, states and sweeps after which parts that are left stay as they are bounded.
-MOST_WORK = 1e9
+#: Multiplications after which parts that are left stay as they are bounded: a few seconds.
+MOST_WORK = 3e9
 #: Parts bounded, at most.
 MOST_PARTS = 2_000
 #: Expansions are renewed after so many cuts of a box.
@@ -178,6 +178,7 @@ class _Branching:
         expansion = part.expansion
         if expansion is None or part.depth % RENEWED == 0:
             expansion = self._expanded(part, expansion)
+            self._work += expansion.work
         i, s, a = expansion.widest(part.least, part.most)
         low, high = part.least[i, s, a], part.most[i, s, a]
         if high - low < NARROW:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
-from fastincentive.certificates.mixture_relaxation import Rows, gains, largest
+from fastincentive.certificates.mixture_relaxation import ROUGH, Best, Rows, gains, largest
 from fastincentive.problem.problem import IncentiveProblem
 
 __all__ = ["Expansion"]
@@ -79,26 +79,41 @@ class Expansion:
         self._problem, self._payments = problem, payments
         self.best = best
         gamma = problem.leader_discount
+        #: As ``Best.work``.
+        self.work = 0.0
         #: N and N' (n, S).
         self._visits = np.zeros(problem.followers.shape[:2])
         self._again = np.zeros(self._visits.shape)
         for i, own in enumerate(rows):
             for s in np.flatnonzero(np.bincount(own.of) > 1).tolist():
-                met = largest([own], (own.of == s).astype(float), gamma)
-                # Without a discount nothing is known.
-                self._visits[i, own.states[s]] = met.start if gamma < 1.0 else 1.0
+                met = self._largest([own], (own.of == s).astype(float), gamma)
+                self._visits[i, own.states[s]] = met.start
                 self._again[i, own.states[s]] = met.values.max()
         spent = np.zeros(())
         for own in rows:
             spent = np.add.outer(spent, own.spent)
         gain = gains(table, rows) - problem.cost_weight * spent
         #: D of the objective, and of the cost.
-        self._spans = (_span(rows, gain, gamma), _span(rows, spent, gamma))
+        self._spans = (self._span(rows, gain, gamma), self._span(rows, spent, gamma))
         self._known = bool(np.isfinite(self._again).all() and np.isfinite(self._spans).all())
+
+    def _largest(self, rows: Sequence[Rows], gain: FloatArray, discount: float) -> Best:
+        found = largest(rows, gain, discount, share=ROUGH)
+        self.work += found.work
+        return found
+
+    def _span(self, rows: Sequence[Rows], gain: FloatArray, discount: float) -> float:
+        """Bound the span of what an action can make a difference of."""
+        if not gain.any():
+            return 0.0
+        high = self._largest(rows, gain, discount).values.max()
+        low = -self._largest(rows, -gain, discount).values.max()
+        # What is earned now, and what is still to come.
+        return float(np.ptp(gain) + max(high - low, 0.0))
 
     def widest(self, least: FloatArray, most: FloatArray) -> tuple[int, int, int]:
         """Follower, state and action whose probability is least known, by visits."""
-        width = (most - least) * np.maximum(self._visits, 1e-12)[:, :, None]
+        width = (most - least) * np.clip(self._visits, 1e-12, 1e12)[:, :, None]
         i, s, a = np.unravel_index(int(np.argmax(width)), width.shape)
         return int(i), int(s), int(a)
 
@@ -207,13 +222,3 @@ def _largest_bend(hessian: FloatArray) -> FloatArray:
     circles = diagonal + np.abs(hessian).sum(axis=1) - np.abs(diagonal)
     top = float(np.linalg.eigvalsh(hessian)[-1])
     return np.full(len(hessian), top) if top < circles.max() else circles
-
-
-def _span(rows: Sequence[Rows], gain: FloatArray, discount: float) -> float:
-    """Bound the span of what an action can make a difference of."""
-    if not gain.any():
-        return 0.0
-    high = largest(rows, gain, discount).values.max()
-    low = -largest(rows, -gain, discount).values.max()
-    # What is earned now, and what is still to come.
-    return float(np.ptp(gain) + max(high - low, 0.0))

@@ -17,14 +17,16 @@ from numpy.typing import NDArray
 from fastincentive._arrays import FloatArray
 from fastincentive.problem.problem import IncentiveProblem
 
-__all__ = ["Best", "Rows", "gains", "largest", "rows_of"]
+__all__ = ["ROUGH", "Best", "Rows", "gains", "largest", "rows_of"]
 
 #: Sweeps of value iteration, at most, and at discount 1.
 MOST_SWEEPS, MOST_UNDISCOUNTED = 5_000, 400
 #: Joint states up to which policy iteration comes first.
-DENSE = 200
+DENSE = 81
 #: The bounds of value iteration may be this far apart, by share of the largest reward.
-CLOSE = 1e-11
+CLOSE, ROUGH = 1e-10, 1e-3
+#: Multiplications that take about as long as a sweep's calls.
+CALLS = 50_000.0
 
 
 class Rows(NamedTuple):
@@ -123,7 +125,7 @@ class Best(NamedTuple):
 
     start: float  # from the start
     values: FloatArray  # (S_1, ..., S_n) from each joint state
-    work: float  # products of rows, states and sweeps
+    work: float  # about as many multiplications
 
 
 def largest(
@@ -132,22 +134,26 @@ def largest(
     discount: float,
     target: float = -np.inf,
     ceiling: FloatArray | None = None,
+    share: float = CLOSE,
 ) -> Best:
     """Bound the discounted sum of gains (R_1, ..., R_n) from above; inf if none is known.
 
-    Tight unless it is below the ``target`` already. At discount 1 there must be a ``ceiling``
-    (S_1, ..., S_n), a bound that is known from each joint state, and ends may be loose.
+    Tight, up to a ``share`` of the largest gain, unless it is below the ``target`` already. At
+    discount 1 it may be loose: it is found from a ``ceiling`` (S_1, ..., S_n), a bound that is known
+    from each joint state, or, without one, where all followers are absorbed whatever they do.
     """
     shape = tuple(each.states.size for each in rows)
-    size = float(gain.size * sum(shape))
-    close = CLOSE * max(float(np.abs(gain).max()), 1e-300)
+    size = CALLS + float(gain.size * sum(shape))
+    close = share * max(float(np.abs(gain).max()), 1e-300)
     if discount == 1.0:
-        return _from_above(rows, gain, target, ceiling, close)
+        if ceiling is not None and np.isfinite(ceiling).all():
+            return _from_above(rows, gain, target, ceiling, close)
+        return _until_absorbed(rows, gain, target, close)
     values = np.zeros(shape)
     if values.size <= DENSE:
         values = _policy_iteration(rows, gain, discount)
     factor = discount / (1.0 - discount)
-    work = 0.0
+    work = 10.0 * CALLS + 10.0 * float(values.size) ** 3 if values.size <= DENSE else 0.0
     for _ in range(MOST_SWEEPS):
         work += size
         following = _best_rows(rows, gain + discount * _expected(rows, values))
@@ -165,16 +171,14 @@ def _from_above(
     rows: Sequence[Rows],
     gain: FloatArray,
     target: float,
-    ceiling: FloatArray | None,
+    ceiling: FloatArray,
     close: float,
 ) -> Best:
     """Value iteration from a bound: all that follow are bounds."""
     shape = tuple(each.states.size for each in rows)
-    if ceiling is None or not np.isfinite(ceiling).all():
-        return Best(np.inf, np.full(shape, np.inf), 0.0)
     values, start, work = ceiling, np.inf, 0.0
     for _ in range(MOST_UNDISCOUNTED):
-        work += gain.size * sum(shape)
+        work += CALLS + float(gain.size * sum(shape))
         following = np.minimum(values, _best_rows(rows, gain + _expected(rows, values)))
         change = float((values - following).max())
         values = following
@@ -182,6 +186,32 @@ def _from_above(
         if start <= target or change <= 0.01 * close:
             break
     return Best(start, values, work)
+
+
+def _until_absorbed(rows: Sequence[Rows], gain: FloatArray, target: float, close: float) -> Best:
+    """Value iteration from nothing; what is left is earned by those that are not absorbed yet."""
+    shape = tuple(each.states.size for each in rows)
+    ended = np.ones((), bool)
+    for each in rows:
+        ended = np.logical_and.outer(ended, each.ended)
+    values, lasting, work = np.zeros(shape), (~ended).astype(float), 0.0
+    none = Best(np.inf, np.full(shape, np.inf), CALLS)
+    if (_best_rows(rows, gain)[ended] > 0.0).any():
+        return none
+    most = max(float(gain.max()), 0.0)
+    start = above = np.inf
+    for sweep in range(1, MOST_UNDISCOUNTED + 1):
+        work += 2.0 * (CALLS + float(gain.size * sum(shape)))
+        values = _best_rows(rows, gain + _expected(rows, values))
+        lasting = _best_rows(rows, _expected(rows, lasting))
+        longest = float(lasting.max())
+        if longest < 1.0:
+            # Of each further stretch of as many steps no larger share is left.
+            above = most * sweep * longest / (1.0 - longest)
+            start = _mean(rows, values) + above
+        if start <= target or above <= close:
+            break
+    return Best(start, values + above, work)
 
 
 def _policy_iteration(rows: Sequence[Rows], gain: FloatArray, discount: float) -> FloatArray:

@@ -52,7 +52,8 @@ class GlobalOptimum:
     leader_value, cost, objective : float
         Evaluated anew at this point by ``problem.evaluate``, not by the search.
     bound : float
-        No deterministic best response to any payments has a larger objective.
+        No deterministic best response to any payments has a larger objective; one that draws lots
+        may, see ``mixing`` and ``upper_bound``.
     combinations : int
         Combinations of responses: the product of the followers' numbers of responses.
     evaluated : int
@@ -96,7 +97,7 @@ class GlobalOptimum:
         rows = [
             ("payments", np.array2string(self.payments, precision=6, threshold=8)),
             ("objective", f"{self.objective:.6f}"),
-            ("bound", f"{self.bound:.6f}"),
+            ("bound without lots", f"{self.bound:.6f}"),
             ("combinations", f"{self.combinations} ({self.evaluated} evaluated)"),
             ("runner-up", "none" if self.runner_up is None else f"{self.runner_up.objective:.6f}"),
             ("mixing adds", f"{self.mixing.gain:.3g}"),

@@ -94,7 +94,7 @@ def solve(
         with counts above 1.
     certify : bool
         Compute an upper bound on every objective, for ``solution.upper_bound`` and
-        ``solution.optimality_gap``.
+        ``solution.optimality_gap``; it covers followers that draw lots between tied actions.
     engine : Engine, optional
         Where the followers of the ascent are: ``engines.Local()``, in this process, by default, or
         ``engines.Dask(client)``, on the workers of a cluster. The iterates are the same.
@@ -172,7 +172,7 @@ def solve(
     if certify:
         from fastincentive.certificates.bounds import upper_bound
 
-        least_upper = upper_bound(problem, mixed=True)
+        least_upper = upper_bound(problem)
     return Solution(
         **recovered_fields(problem, point),
         success=end.status == Status.CONVERGED,
