@@ -139,8 +139,8 @@ def largest(
     """Bound the discounted sum of gains (R_1, ..., R_n) from above; inf if none is known.
 
     Tight, up to a ``share`` of the largest gain, unless it is below the ``target`` already. At
-    discount 1 it may be loose: it is found from a ``ceiling`` (S_1, ..., S_n), a bound that is known
-    from each joint state, or, without one, where all followers are absorbed whatever they do.
+    discount 1 it may be loose: it is found from a ``ceiling`` (S_1, ..., S_n), a bound that is
+    known from each joint state, or, without one, where all followers are absorbed in any case.
     """
     shape = tuple(each.states.size for each in rows)
     size = CALLS + float(gain.size * sum(shape))
