@@ -90,6 +90,9 @@ class Ascent:
     stationarity : float
         K of Definition 1, projected (see ``certificate.stationarity``); of ``HyperGradient`` the
         largest entry of the projected hypergradient, of ``ZerothOrder`` the last radius.
+    price : float
+        Multiplier of a budget on ``ExpectedSpend``: what the objective would gain by a unit more of
+        it, to first order. 0 where the budget is not used up, is on the payments alone, or is none.
     """
 
     payments: FloatArray
@@ -101,6 +104,7 @@ class Ascent:
     follower_gaps: FloatArray
     multipliers: FloatArray
     stationarity: float
+    price: float = 0.0
 
 
 @dataclass(frozen=True)

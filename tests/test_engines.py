@@ -99,6 +99,11 @@ PROBLEMS = {
     "shared, spend": lambda: shared(fi.ExpectedSpend([1.0, 0.5, 2.0, 1.0])),
     "shared, quadratic": lambda: shared(fi.QuadraticCost([1.0, 0.5, 2.0, 1.0])),
     "spend": lambda: counted(cost=fi.ExpectedSpend([1.0, 0.5, 2.0, 1.0, 3.0])),
+    "spend, a budget": lambda: counted(
+        payments=fi.Payments.at_states([[1], [2], [3], [1], []], budget=0.1),
+        cost=fi.ExpectedSpend(),
+    ),
+    "shared, spend, a budget": lambda: shared(fi.ExpectedSpend(), budget=0.1),
     "quadratic": lambda: counted(cost=fi.QuadraticCost(0.5, [1.0, 0.5, 2.0, 1.0, 3.0])),
     "custom": lambda: counted(cost=custom()),
     "a budget": lambda: counted(

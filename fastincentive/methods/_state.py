@@ -52,6 +52,7 @@ class AscentState(NamedTuple):
     actions: NDArray[np.int64]  # (n, S) last best responses, the warm start of the next
     unit: FloatArray  # (n,) spread of each follower's action values: its unit of reward
     controller: StepController
+    price: float = 0.0  # of the budget on what is paid out
     #: Of best responses, for many states; it changes answers by rounding alone, and is not saved.
     memory: ResponseMemory | None = None
 
@@ -145,6 +146,7 @@ def part_of_state(
             last=controller.last[variables],
             last_policies=controller.last_policies[own],
         ),
+        price=state.price,
     )
 
 
@@ -185,6 +187,7 @@ def join_states(
             last=payments([part.last for part in controllers]),
             last_policies=joined([part.last_policies for part in controllers]),
         ),
+        price=parts[0].price,
     )
 
 

@@ -56,6 +56,7 @@ class StepReport(NamedTuple):
     exhausted: bool = False  # whether the method's limit on iterations is reached
     evaluations: int = 0  # of the objective so far, by methods that count them
     searched: Searched | None = None  # by a method that is a search over regimes
+    price: float = 0.0  # of the budget, where it bounds what is paid out
     stationarity: float = math.inf  # K of Definition 1, where ``solve`` was asked to measure it
 
 
@@ -229,4 +230,5 @@ class Method(ABC):
             follower_gaps=report.evaluation.follower_gaps,
             multipliers=report.multipliers,
             stationarity=report.residual,
+            price=report.price,
         )

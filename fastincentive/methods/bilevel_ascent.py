@@ -22,13 +22,13 @@ from fastincentive.methods._ascent_direction import (
     Iterate,
     Movement,
     constraints_at,
-    direction_steps,
     next_payments_steps,
     next_theta,
     numbers_of,
     scaled_rows,
 )
 from fastincentive.methods._convergence import progress_steps
+from fastincentive.methods._spend_budget import Target, priced_direction_steps
 from fastincentive.methods._state import (
     AscentState,
     first_state,
@@ -209,11 +209,11 @@ class BilevelAscent(Method):
         # Line 2: the smallest lambda >= 0 at which q grows by phi along the projected step.
         multipliers = np.where(fresh, 0.0, state.multipliers)
         phi = self._growth(problem, move, q, state.unit)
-        objective_slope = -problem.cost_weight * at.cost.payments  # grad_x f, eq. 11
-        change = yield from direction_steps(
-            problem, move, q, phi, objective_slope, multipliers, joint
-        )
-        change, finite = numbers_of(change)
+        spending = self._spending_rows(problem, parameterization, state, at)
+        target = Target(move, q, phi, spending, joint)
+        priced = yield from priced_direction_steps(problem, at, target, state.price, multipliers)
+        multipliers = priced.multipliers
+        change, finite = numbers_of(priced.change)
         progress = yield from progress_steps(
             problem, state, at, move, change, payment_unit, problem.payments.shared or joint
         )
@@ -237,6 +237,7 @@ class BilevelAscent(Method):
             payments=x,
             theta=theta,
             multipliers=multipliers,
+            price=priced.price,
             planes=planes,
             actions=at.best.actions,
             controller=progress.controller,
@@ -248,6 +249,7 @@ class BilevelAscent(Method):
             payments=at.payments,
             evaluation=problem.assemble(at.leader, progress.cost, at.start_values, at.best_values),
             multipliers=multipliers[:, 0] if joint else multipliers.sum(axis=1),
+            price=priced.price,
             residual=progress.residual,
             converged=progress.residual <= self.tolerance
             and progress.largest_gap <= self.tolerance,
@@ -388,6 +390,23 @@ class BilevelAscent(Method):
             self.geometry == "ambient",
         )
         return Movement(kind, step, rows, side, self.natural_gradient), payment_unit
+
+    def _spending_rows(
+        self,
+        problem: ProblemPart,
+        parameterization: Parameterization,
+        state: AscentState,
+        at: Iterate,
+    ) -> FloatArray | None:
+        """How rows move along grad_theta C, where a budget bounds what followers are paid."""
+        if problem.budget is None or at.cost.policies is None:
+            return None
+        along = at._replace(objective_gradient=at.cost.policies)
+        ambient = self.geometry == "ambient"
+        natural = self.natural_gradient
+        followers = problem.followers
+        _, rows = scaled_rows(parameterization, followers, along, state.unit, natural, ambient)
+        return rows.objective
 
     def _growth(
         self, problem: ProblemPart, move: Movement, q: Constraints, unit: FloatArray

@@ -140,16 +140,30 @@ class Summary(NamedTuple):
     ) -> list[tuple[FloatArray, FloatArray, float]]:
         """Return the largest numbers, the sums (m,) and C for each shard."""
         largest = np.max([each.largest for each in asked], axis=0)
-        terms = np.zeros((len(asked[0].by_payment), context.payments.size))
-        for each in asked:
-            terms[:, each.variables] += each.by_payment
-        total = terms.sum(axis=1)
-        total += _joined([each.by_follower for each in asked], axis=1).sum(axis=1)
+        total = Sums.answers(asked, context)[0]
         if asked[0].spent is None:
             cost = context.cost.value(_gathered(asked, context))
         else:
             cost = float(_joined([each.spent for each in asked], axis=0).sum())
         return [(largest, total, cost)] * len(asked)
+
+
+class Sums(NamedTuple):
+    """Sums over all payments and all followers, as in ``Summary``."""
+
+    by_payment: FloatArray  # (m, k)
+    by_follower: FloatArray  # (m, n)
+    variables: NDArray[np.int64]  # (k,) which payments the shard has
+
+    @staticmethod
+    def answers(asked: Sequence[Sums | Summary], context: PaymentsContext) -> list[FloatArray]:
+        """Return the sums (m,) for each shard."""
+        terms = np.zeros((len(asked[0].by_payment), context.payments.size))
+        for each in asked:
+            terms[:, each.variables] += each.by_payment
+        total = terms.sum(axis=1)
+        total += _joined([each.by_follower for each in asked], axis=1).sum(axis=1)
+        return [total] * len(asked)
 
 
 class Earliest(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from fastincentive.responses.cheapest import supporting_payments
 from fastincentive.responses.ties import break_ties
 
 __all__ = ["Recovered", "recover"]
+
+#: Points between no payments and those that are beyond the budget.
+HALVINGS = 12
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,40 @@ class Recovered:
     pessimistic: Evaluation
 
 
+class _Answered(NamedTuple):
+    """Best responses to payments, ties broken for the leader."""
+
+    objective: float  # -inf beyond the budget
+    payments: FloatArray  # (k,)
+    policies: FloatArray  # (n, S, A)
+
+
+def _answered(
+    problem: IncentiveProblem, payments: FloatArray, start: FloatArray | None = None
+) -> _Answered:
+    answer = break_ties(problem, payments, 1.0, start)
+    value = problem.leader_pass(answer, gradient=False).value
+    cost = problem.cost_pass(payments, answer, gradient=False).value
+    return _Answered(problem.net_objective(value, cost), payments, answer)
+
+
+def _towards_budget(problem: IncentiveProblem, beyond: _Answered) -> list[_Answered]:
+    """Go back towards no payments, until what followers do keeps the budget."""
+    if beyond.objective > -np.inf:
+        return []
+    lower, within = problem.payments.lower, []
+    least, most = 0.0, 1.0
+    for _ in range(HALVINGS):
+        share = 0.5 * (least + most)
+        trial = _answered(problem, lower + share * (beyond.payments - lower))
+        if trial.objective > -np.inf:
+            least = share
+            within.append(trial)
+        else:
+            most = share
+    return within
+
+
 def recover(
     problem: IncentiveProblem, payments: FloatArray, policies: FloatArray, polish: bool = True
 ) -> Recovered:
@@ -34,7 +72,8 @@ def recover(
 
     Followers answer the payments exactly. Near a kink an iterate that is short of it by rounding
     would lose the response it was built for, so with ``polish`` the cheapest payments that make
-    the (rounded) policies exact best responses are tried as well; the best objective is kept.
+    the (rounded) policies exact best responses are tried as well, and so are no payments at all,
+    and smaller ones where followers would be paid more than the budget; the best objective is kept.
     """
     followers = problem.followers
     best = followers.best_responses(problem.rewards(payments))
@@ -58,18 +97,16 @@ def recover(
                 if supported.any() and new:
                     answer = np.where(supported[:, None, None], target, near)
                     candidates.append((posted, answer))
-    found = []
-    for posted, start in candidates:
-        answer = break_ties(problem, posted, 1.0, start)
-        value = problem.leader_pass(answer, gradient=False).value
-        cost = problem.cost_pass(posted, answer, gradient=False).value
-        value = problem.net_objective(value, cost)
-        found.append((value, -float(np.abs(posted - payments).sum()), posted, answer))
+        if not np.array_equal(payments, problem.payments.lower):
+            candidates.append((problem.payments.lower, None))
+    found = [_answered(problem, posted, start) for posted, start in candidates]
+    if polish and problem.budget is not None:
+        found += _towards_budget(problem, found[0])
     # The best objective; of equal ones the nearest to the iterate.
-    top = max(value for value, *_ in found)
+    top = max(each.objective for each in found)
     least = top - 1e-9 * max(1.0, abs(top)) if np.isfinite(top) else top
-    equal = [each for each in found if each[0] >= least]
-    _, _, posted, answer = max(equal, key=lambda each: each[1])
+    equal = [each for each in found if each.objective >= least]
+    _, posted, answer = min(equal, key=lambda each: float(np.abs(each.payments - payments).sum()))
     worst = break_ties(problem, posted, -1.0, answer)
     return Recovered(
         payments=posted,

@@ -208,6 +208,7 @@ class Checkpoint:
             "planes_slope": _Span(float, (n, planes, bound.reach.shape[1])),
             "planes_active": _Span(bool, (n, planes)),
             "planes_used": _Span(np.int64, (n, planes), -1, iteration),
+            "state_price": _Span(float, (), 0.0),
             "controller_factor": _Span(float, (), SHORTEST, LONGEST),
             "controller_merit": measure,
             "controller_window_merit": measure,
