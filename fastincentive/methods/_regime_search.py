@@ -150,6 +150,7 @@ class SeparateSearch:
             entries=search.menus.owner.size,
             complete=certain(self._problem, search.menus.complete, search.menus.tail, self._value),
             trace=self._trace,
+            menus=search.menus,
         )
 
 

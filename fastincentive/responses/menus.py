@@ -93,6 +93,9 @@ class Menus:
     unseen : float
         Price of the cheapest payments beyond which a line was not followed (they are worth a
         million times all else to the follower), inf if there are none.
+    cut : Cut or None
+        The regimes whose responses the entries are, one line for each follower, in this order; None
+        for entries of several lines.
     """
 
     owner: NDArray[np.int64]
@@ -104,6 +107,7 @@ class Menus:
     tail: float
     complete: bool
     unseen: float
+    cut: Cut | None = None
 
     def of(self, i: int) -> slice:
         """Entries of follower i."""
@@ -184,7 +188,8 @@ def _up_to(ends: FloatArray, found: Responses) -> Responses:
 
 def collect(problem: IncentiveProblem, lines: Lines) -> Menus:
     """Cut lines into regimes: one entry for each best response, at its cheapest payments there."""
-    lines, found, _ = cut(problem, lines)
+    regimes = cut(problem, lines)
+    lines, found, _ = regimes
     owner = lines.owner[found.line]
     # Where payments fall along the line, the far end of the regime is the cheap one.
     base, direction = lines.base[found.line], lines.direction[found.line]
@@ -196,7 +201,7 @@ def collect(problem: IncentiveProblem, lines: Lines) -> Menus:
     # The responses on one line are different ones.
     once = np.unique(lines.owner).size == lines.owner.size
     chosen = slice(None) if once else _cheapest(problem, owner, spread, found.laws)
-    return build(
+    menus = build(
         problem,
         owner[chosen],
         spread[chosen],
@@ -205,6 +210,7 @@ def collect(problem: IncentiveProblem, lines: Lines) -> Menus:
         bool(found.complete.all()),
         _unseen(problem, lines, found),
     )
+    return replace(menus, cut=regimes) if once else menus
 
 
 def _unseen(problem: IncentiveProblem, lines: Lines, found: Responses) -> float:
@@ -253,7 +259,7 @@ def with_payments(
     )
     spread = menus.spread.copy()
     spread[entries[cheaper]] = other[cheaper]
-    return replace(menus, spread=spread)
+    return replace(menus, spread=spread, cut=None)
 
 
 def price(problem: IncentiveProblem, owner: NDArray[np.int64], spread: FloatArray) -> FloatArray:

@@ -13,20 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
-from fastincentive.errors import MemoryLimitError
 from fastincentive.followers.followers import Followers
 from fastincentive.problem.costs import ExpectedSpend, LinearCost, QuadraticCost, expected_payouts
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.responses.menus import (
     Cut,
-    Lines,
-    cut,
     policy_marginals,
     price,
     side_payments,
 )
 
-__all__ = ["Samples", "mixture_samples"]
+__all__ = ["Samples", "mixture_samples", "up_to"]
 
 #: Shares of the second response in a mixture of two, and fewer where laws take longer.
 SHARES, FEW = np.array([0.0, 0.125, 0.5, 0.875, 1.0]), np.array([0.0, 0.5, 1.0])
@@ -51,27 +48,25 @@ class Samples(NamedTuple):
         return slice(int(self.first[i]), int(self.first[i + 1]))
 
 
-def mixture_samples(problem: IncentiveProblem, lines: Lines) -> Samples | None:
-    """Mix responses that tie somewhere on the lines; None where that is too much to look at.
+def mixture_samples(
+    problem: IncentiveProblem, cut: Cut, known: FloatArray | None = None
+) -> Samples | None:
+    """Mix responses that tie somewhere on lines; None where that is too much to look at.
 
     Costs must be sums over followers. A follower that has nothing to mix at some payments keeps
-    its only response there.
+    its only response there. ``known`` are the responses' label marginals (T, C, L), if they are.
     """
     if not isinstance(problem.cost, (ExpectedSpend, LinearCost, QuadraticCost)):
         return None
-    try:
-        found = cut(problem, lines)
-    except MemoryLimitError:
-        return None
     work = problem.followers.n_states * problem.passes.likely_horizon
-    if found.found.line.size * work > MOST_WORK:
+    if cut.found.line.size * work > MOST_WORK:
         return None
-    pairs, spread = _tied_pairs(found)
+    pairs, spread = _tied_pairs(cut)
     shares = SHARES if len(pairs) * work <= FEW_WORK else FEW
     if len(pairs) * shares.size * work > MOST_WORK:
         return None
-    owner = found.lines.owner[found.found.line[pairs[:, 0]]]
-    policies = _mixed(problem, found, pairs, shares)
+    owner = cut.lines.owner[cut.found.line[pairs[:, 0]]]
+    policies = _mixed(problem, cut, pairs, shares)
     if isinstance(problem.cost, ExpectedSpend):
         many = np.repeat(owner, shares.size)
         each = policies.reshape(-1, *problem.followers.shape[1:])
@@ -82,7 +77,7 @@ def mixture_samples(problem: IncentiveProblem, lines: Lines) -> Samples | None:
         first=np.searchsorted(owner, np.arange(problem.n + 1)),
         spread=spread,
         policies=policies,
-        marginals=_marginals(problem, found, pairs, owner, policies),
+        marginals=_marginals(problem, cut, pairs, policies, known),
         cost=cost.reshape(policies.shape[:2]),
     )
 
@@ -91,26 +86,47 @@ def _marginals(
     problem: IncentiveProblem,
     cut: Cut,
     pairs: NDArray[np.int64],
-    owner: NDArray[np.int64],
     policies: FloatArray,
+    known: FloatArray | None,
 ) -> FloatArray:
     """Label marginals (T, G, P, L); those of each response are computed once."""
-    responses = problem.followers.deterministic_policies(cut.found.actions)
-    between = policies[:, 1:-1].reshape(-1, *responses.shape[1:])
+    owner = cut.lines.owner[cut.found.line]
+    if known is None:
+        responses = problem.followers.deterministic_policies(cut.found.actions)
+        first = np.searchsorted(owner, np.arange(problem.n + 1))
+        known, _ = policy_marginals(problem, owner, responses, first)
+    # Mixtures of a response with itself are that response.
+    mixed = np.flatnonzero(pairs[:, 0] != pairs[:, 1])
     size = policies.shape[1] - 2
-    owners = np.concatenate([cut.lines.owner[cut.found.line], np.repeat(owner, size)])
-    order = np.argsort(owners, kind="stable")
-    marginals, _ = policy_marginals(
-        problem,
-        owners[order],
-        np.concatenate([responses, between])[order],
-        np.searchsorted(owners[order], np.arange(problem.n + 1)),
-    )
-    place = np.empty(order.size, np.int64)
-    place[order] = np.arange(order.size)
-    inner = len(responses) + np.arange(len(pairs) * size).reshape(len(pairs), size)
-    which = np.concatenate([pairs[:, :1], inner, pairs[:, 1:]], axis=1)
-    return marginals[:, place[which]]
+    inner = np.broadcast_to(pairs[:, :1], (len(pairs), size)).copy()
+    if mixed.size:
+        # Every follower has some, for the horizon is that of the worst.
+        extra = np.flatnonzero(np.bincount(owner[pairs[mixed, 0]], minlength=problem.n) == 0)
+        alone = np.searchsorted(owner, extra)
+        owners = np.concatenate([np.repeat(owner[pairs[mixed, 0]], size), extra])
+        order = np.argsort(owners, kind="stable")
+        own = policies[mixed, 1:-1].reshape(-1, *policies.shape[2:])
+        rest = problem.followers.deterministic_policies(cut.found.actions[alone])
+        between, _ = policy_marginals(
+            problem,
+            owners[order],
+            np.concatenate([own, rest])[order],
+            np.searchsorted(owners[order], np.arange(problem.n + 1)),
+        )
+        place = np.empty(order.size, np.int64)
+        place[order] = np.arange(order.size)
+        inner[mixed] = known.shape[1] + place[: mixed.size * size].reshape(-1, size)
+        steps = max(len(known), len(between))
+        known = np.concatenate([up_to(known, steps), up_to(between, steps)], axis=1)
+    return known[:, np.concatenate([pairs[:, :1], inner, pairs[:, 1:]], axis=1)]
+
+
+def up_to(marginals: FloatArray, steps: int) -> FloatArray:
+    """Label marginals for so many steps; after the last one things stay as they are."""
+    short = steps - len(marginals)
+    if short > 0:
+        marginals = np.concatenate([marginals, np.repeat(marginals[-1:], short, axis=0)])
+    return np.ascontiguousarray(marginals[:steps])
 
 
 def _tied_pairs(cut: Cut) -> tuple[NDArray[np.int64], FloatArray]:

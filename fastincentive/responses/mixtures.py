@@ -21,14 +21,14 @@ from fastincentive.followers.policies import uniform_over
 from fastincentive.problem.costs import ExpectedSpend
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.responses.cheapest import supporting_payments
-from fastincentive.responses.menus import coordinate_lines, join, policy_marginals
+from fastincentive.responses.menus import Menus, coordinate_lines, cut, join, policy_marginals
 from fastincentive.responses.mixture_climb import (
     Mixture,
     climbed_mixture,
     net_of_mixture,
     tied_actions,
 )
-from fastincentive.responses.mixture_samples import Samples, mixture_samples
+from fastincentive.responses.mixture_samples import Samples, mixture_samples, up_to
 from fastincentive.responses.regimes import alike, walk
 
 __all__ = ["best_mixture", "mixing_may_help"]
@@ -58,7 +58,11 @@ def mixing_may_help(problem: IncentiveProblem) -> bool:
 
 
 def best_mixture(
-    problem: IncentiveProblem, payments: FloatArray, policies: FloatArray, objective: float
+    problem: IncentiveProblem,
+    payments: FloatArray,
+    policies: FloatArray,
+    objective: float,
+    menus: Menus | None = None,
 ) -> Mixture | None:
     """Search for a mixture of best responses that is better than a point; None if none is found.
 
@@ -69,6 +73,8 @@ def best_mixture(
     policies : array (n, S, A)
     objective : float
         -inf if the point is beyond the budget.
+    menus : Menus, optional
+        All followers' responses on their lines, if they are known.
 
     Notes
     -----
@@ -77,24 +83,23 @@ def best_mixture(
     """
     if problem.has_types or not mixing_may_help(problem):
         return None
-    found = _climbed(problem, Mixture(payments, policies, objective))
+    found = _climbed(problem, Mixture(payments, policies, objective), menus)
     if not _better(found.objective, objective):
         return None
     return found
 
 
-def _climbed(problem: IncentiveProblem, best: Mixture) -> Mixture:
+def _climbed(problem: IncentiveProblem, best: Mixture, menus: Menus | None) -> Mixture:
     n, states, _ = problem.followers.shape
     best = _at(problem, best, best)
     if n * states * problem.passes.likely_horizon > PASS_WORK:
         return best
     if problem.payments.shared:
         return _at_points(problem, best)
-    payments = problem.payments
-    lines = coordinate_lines(problem, best.payments)
-    if payments.reach.shape[1] > 1:
-        lines = join(lines, coordinate_lines(problem, payments.lower))
-    samples = mixture_samples(problem, lines)
+    if menus is not None and menus.cut is not None:
+        samples = mixture_samples(problem, menus.cut, menus.marginals)
+    else:
+        samples = _sampled(problem, best.payments)
     if samples is None:
         return best
     for _ in range(ROUNDS if n > 2 else 1):
@@ -103,6 +108,17 @@ def _climbed(problem: IncentiveProblem, best: Mixture) -> Mixture:
         if not _better(best.objective, before):
             break
     return best
+
+
+def _sampled(problem: IncentiveProblem, x: FloatArray) -> Samples | None:
+    """Mixtures on the lines of each payment, the others as in x, or none; None if too many."""
+    lines = coordinate_lines(problem, x)
+    if problem.payments.reach.shape[1] > 1:
+        lines = join(lines, coordinate_lines(problem, problem.payments.lower))
+    try:
+        return mixture_samples(problem, cut(problem, lines))
+    except MemoryLimitError:
+        return None
 
 
 def _better(value: float, than: float) -> bool:
@@ -223,7 +239,7 @@ def _cells(problem: IncentiveProblem, samples: Samples, held: Mixture) -> Iterat
     budget = _spend_budget(problem)
     every = np.arange(n)
     marginals, _ = policy_marginals(problem, every, held.policies, np.arange(n + 1))
-    marginals = _cut_to(marginals, steps)
+    marginals = up_to(marginals, steps)
     weights = problem.leader_discount ** np.arange(steps, dtype=float)
     spent = _spent_each(problem, held)
     weight = problem.cost_weight
@@ -265,14 +281,6 @@ def _cells(problem: IncentiveProblem, samples: Samples, held: Mixture) -> Iterat
             pair = divmod(cell, size[1])
             numbers = (one.start + pair[0], two.start + pair[1])
             yield _Cell(estimate, (i, j), numbers, divmod(share, shares))
-
-
-def _cut_to(marginals: FloatArray, steps: int) -> FloatArray:
-    """Label marginals for so many steps; after the last one things stay as they are."""
-    short = steps - len(marginals)
-    if short > 0:
-        marginals = np.concatenate([marginals, np.repeat(marginals[-1:], short, axis=0)])
-    return np.ascontiguousarray(marginals[:steps])
 
 
 def _spent_each(problem: IncentiveProblem, held: Mixture) -> FloatArray:

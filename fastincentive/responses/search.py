@@ -47,6 +47,8 @@ class RegimePoint:
         Whether every best response on the lines was listed.
     trace : list of float
         The objective after each improvement of the start that won.
+    menus : Menus or None
+        The entries that were searched last, where payments reach one follower each.
     """
 
     payments: FloatArray
@@ -56,6 +58,7 @@ class RegimePoint:
     entries: int
     complete: bool
     trace: list[float] = field(default_factory=list)
+    menus: Menus | None = None
 
 
 class Search:

@@ -88,8 +88,8 @@ def solve(
         ``solution.ascent``.
     refine : bool or RegimeAscent
         After the ascent, search over the followers' regimes for better payments (a stationary
-        point need not be the best one). What the ascent led to is kept in
-        ``solution.refinement`` and ``solution.ascent``. With more than 1,000 states, where regimes
+        point need not be the best one), and over mixtures of tied actions (``solution.mixed``).
+        What the ascent led to is kept in ``solution.refinement`` and ``solution.ascent``. With more than 1,000 states, where regimes
         are many and each is slow, only if a ``RegimeAscent`` is given; not for types of followers
         with counts above 1.
     certify : bool

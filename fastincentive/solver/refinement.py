@@ -11,6 +11,7 @@ from fastincentive.methods import StepReport
 from fastincentive.methods._regime_search import SearchSettings, regime_search
 from fastincentive.methods.base import Searched
 from fastincentive.problem.problem import IncentiveProblem
+from fastincentive.responses.menus import Menus
 from fastincentive.responses.mixtures import best_mixture
 from fastincentive.responses.recovery import Recovered, recover
 from fastincentive.responses.search import better
@@ -71,7 +72,7 @@ def _searched(
             trial = recover(problem, strong.payments, strong.policies, polish=False)
             if trial.evaluation.objective > known:
                 after = trial
-        after = _with_lots(problem, after)
+        after = _with_lots(problem, after, strong.menus)
         improvement = after.evaluation.objective - known
     return after, Refinement(
         payments=before.payments,
@@ -85,10 +86,10 @@ def _searched(
     )
 
 
-def _with_lots(problem: IncentiveProblem, point: Recovered) -> Recovered:
+def _with_lots(problem: IncentiveProblem, point: Recovered, menus: Menus | None) -> Recovered:
     """Let followers draw lots between tied actions where the leader gains by it."""
     objective = problem.net_objective(point.evaluation.leader_value, point.evaluation.cost)
-    found = best_mixture(problem, point.payments, point.policies, objective)
+    found = best_mixture(problem, point.payments, point.policies, objective, menus)
     if found is None:
         return point
     worst = break_ties(problem, found.payments, -1.0, found.policies)
