@@ -54,10 +54,9 @@ def test_waiting_by_lot_is_found_and_marked():
     assert not ((solution.pessimistic_policies > 0).sum(axis=2) > 1).any()
 
 
-@pytest.mark.parametrize("wait", [0.1, 0.02])
-def test_a_mixture_that_must_wait_long(wait):
-    # Follower 1 is at its goal at time 9: a good share of going is small.
-    steps = 9
+@pytest.mark.parametrize(("wait", "steps"), [(0.1, 9), (0.02, 9), (0.02, 40)])
+def test_a_mixture_that_must_wait_long(wait, steps):
+    # Follower 1 is at its goal late: a good share of going is small.
     transition, reward = np.zeros((steps + 5, 2, steps + 5)), np.zeros((steps + 5, 2))
     transition[0, 0, 0] = transition[0, 1, 1] = 1.0
     transition[1:3, :, 2] = transition[-1, :, 2] = 1.0
@@ -72,12 +71,12 @@ def test_a_mixture_that_must_wait_long(wait):
         [fi.TabularMDP(transition, reward, 0.9, initial) for initial in (0, 3)],
         fi.JointReward(table),
         fi.Payments.at_pairs(paid),
-        0.9,
-        1e-3,
+        0.99,
+        1e-4,
     )
     shares = np.linspace(0.0, 1.0, 100_001)
-    best = 10.0 * 0.9 ** (steps - 1) * ((1 - shares) ** (steps - 2) * shares).max()
-    assert_close(fi.solve(problem).objective, best - 1e-3 * wait / (1 - 0.9), 1e-8)
+    best = 10.0 * 0.99 ** (steps - 1) * ((1 - shares) ** (steps - 2) * shares).max()
+    assert_close(fi.solve(problem).objective, best - 1e-4 * wait / (1 - 0.9), 1e-8)
 
 
 def test_lots_are_kept_in_files(tmp_path):
@@ -174,6 +173,9 @@ def test_half_the_work_for_half_the_money(budget):
     assert_close(solution.objective, 9.0 * share, 1e-8)
     assert problem.within_budget(solution.payments, solution.policies)
     assert solution.mixed.any() == (share < 1.0)
+    # Over deterministic responses nothing is within the budget, and the answer says what lots add.
+    optimum = fi.global_optimum(problem)
+    assert_close(optimum.objective + optimum.mixing.gain, 9.0 * share, 1e-8)
 
 
 def random_follower(rng, states, actions=2):

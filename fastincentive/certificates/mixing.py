@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from fastincentive._arrays import FloatArray
 from fastincentive.followers.policies import uniform_over
 from fastincentive.problem.problem import IncentiveProblem
+from fastincentive.responses.menus import Menus
 from fastincentive.responses.mixture_climb import climbed_mixture, tied_actions
+from fastincentive.responses.mixtures import best_mixture
 
 __all__ = ["Mixing", "search_mixing"]
 
@@ -47,6 +49,7 @@ def search_mixing(
     point: tuple[FloatArray, FloatArray],
     objective: float,
     others: Sequence[tuple[FloatArray, FloatArray]] = (),
+    menus: Menus | None = None,
 ) -> Mixing:
     """Climb the leader's value over the mixtures of tied actions, from each point.
 
@@ -59,6 +62,8 @@ def search_mixing(
         Its objective.
     others : sequence of payments and policies
         Best responses at which mixtures are searched.
+    menus : Menus, optional
+        All followers' responses: mixtures of those that tie are searched as well.
     """
     best = (objective, *point)
     searched = 0
@@ -73,4 +78,8 @@ def search_mixing(
             found = climbed_mixture(problem, payments, tied, start)
             if found.objective > best[0] + 1e-9 * max(1.0, abs(best[0])):
                 best = (found.objective, payments, found.policies)
+    if menus is not None:
+        further = best_mixture(problem, best[1], best[2], best[0], menus)
+        if further is not None:
+            best = (further.objective, further.payments, further.policies)
     return Mixing(searched, best[0] - objective, best[1], best[2], best[0])

@@ -63,7 +63,7 @@ class GlobalOptimum:
     runner_up : RunnerUp or None
         The second best combination, None if there is only one.
     mixing : Mixing
-        What mixing between tied actions at the best combinations would add.
+        What mixing between tied actions would add, at the best combinations and elsewhere.
     complete : bool
         Whether every combination of tied actions was listed and the search ran to its end; if not,
         ``bound`` holds over the responses that were listed.
@@ -132,7 +132,8 @@ def global_optimum(
     time_limit : float
         Seconds after which the branch and bound returns what it has, with the bound still open.
     mixing : int
-        At how many of the best combinations mixing between tied actions is searched.
+        At how many of the best combinations mixing between tied actions is searched; if at any, it
+        is among the responses that tie elsewhere too.
     most_responses : int
         With several payments per follower: if one has more responses than about this many the
         list, and with it the certificate, is left incomplete. So it is where one has more than ten
@@ -186,6 +187,7 @@ def global_optimum(
             (payments, policies),
             evaluation.objective,
             [(search.payments(pick), search.policies(pick)) for pick in best[:mixing]],
+            menus if mixing else None,
         ),
         complete=(
             listed

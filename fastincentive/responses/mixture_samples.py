@@ -28,6 +28,8 @@ __all__ = ["Samples", "mixture_samples", "up_to"]
 #: Shares of the second response in a mixture of two, and fewer where laws take longer.
 SHARES, FEW = np.array([0.0, 0.125, 0.5, 0.875, 1.0]), np.array([0.0, 0.5, 1.0])
 FEW_WORK = 60_000
+#: How far small shares go, where one response stays in a state.
+SMALL = (1 / 8, 1 / 32)
 #: Of more responses than this that tie at the same payments, neighbours only are mixed.
 ALL_PAIRS = 4
 #: Products of samples, states and steps up to which laws are computed.
@@ -62,63 +64,102 @@ def mixture_samples(
     if cut.found.line.size * work > MOST_WORK:
         return None
     pairs, spread = _tied_pairs(cut)
-    shares = SHARES if len(pairs) * work <= FEW_WORK else FEW
-    if len(pairs) * shares.size * work > MOST_WORK:
+    levels = SHARES if len(pairs) * work <= FEW_WORK else FEW
+    if len(pairs) * levels.size * work > MOST_WORK:
         return None
+    number, shares = _with_small_shares(problem, cut, pairs, levels)
+    pairs, spread = pairs[number], spread[number]
     owner = cut.lines.owner[cut.found.line[pairs[:, 0]]]
     policies = _mixed(problem, cut, pairs, shares)
     if isinstance(problem.cost, ExpectedSpend):
-        many = np.repeat(owner, shares.size)
+        many = np.repeat(owner, levels.size)
         each = policies.reshape(-1, *problem.followers.shape[1:])
-        cost = _spent(problem, problem.cost, many, np.repeat(spread, shares.size, axis=0), each)
+        cost = _spent(problem, problem.cost, many, np.repeat(spread, levels.size, axis=0), each)
     else:
-        cost = np.repeat(price(problem, owner, spread), shares.size)
+        cost = np.repeat(price(problem, owner, spread), levels.size)
     return Samples(
         first=np.searchsorted(owner, np.arange(problem.n + 1)),
         spread=spread,
         policies=policies,
-        marginals=_marginals(problem, cut, pairs, policies, known),
+        marginals=_marginals(problem, cut, (pairs, shares), policies, known),
         cost=cost.reshape(policies.shape[:2]),
     )
+
+
+def _with_small_shares(
+    problem: IncentiveProblem, cut: Cut, pairs: NDArray[np.int64], levels: FloatArray
+) -> tuple[NDArray[np.int64], FloatArray]:
+    """Return the pair, and shares (P,) of its second response, of each stretch of mixtures.
+
+    Where one response stays in a state that the other leaves, how long it takes to leave depends on
+    small chances: these have stretches of their own.
+    """
+    owner = cut.lines.owner[cut.found.line[pairs[:, 0]]]
+    laws = cut.found.laws
+    number: list[int] = []
+    shares: list[FloatArray] = []
+    for g, (one, other) in enumerate(pairs.tolist()):
+        stretches = [levels]
+        lots = np.flatnonzero((laws[one] != laws[other]) & (laws[one] >= 0) & (laws[other] >= 0))
+        stay = [_stays(problem, int(owner[g]), lots, laws[each]) for each in (one, other)]
+        if stay[0] != stay[1]:
+            small = [scale * levels for scale in SMALL]
+            stretches += small if stay[0] else [1.0 - each for each in small]
+        number += [g] * len(stretches)
+        shares += stretches
+    return np.array(number, np.int64), np.array(shares)
+
+
+def _stays(
+    problem: IncentiveProblem, i: int, states: NDArray[np.int64], law: NDArray[np.int64]
+) -> bool:
+    """Whether follower i stays in one of these states, more likely than not."""
+    model = problem.followers[i].transition
+    for s in states.tolist():
+        row = s * problem.followers.n_actions + int(law[s])
+        entries = slice(int(model.row_start[row]), int(model.row_start[row + 1]))
+        if model.probability[entries][model.successor[entries] == s].sum() > 0.5:
+            return True
+    return False
 
 
 def _marginals(
     problem: IncentiveProblem,
     cut: Cut,
-    pairs: NDArray[np.int64],
+    mixed: tuple[NDArray[np.int64], FloatArray],
     policies: FloatArray,
     known: FloatArray | None,
 ) -> FloatArray:
-    """Label marginals (T, G, P, L); those of each response are computed once."""
+    """Label marginals (T, G, P, L) of pairs and shares; those of a response are computed once."""
+    pairs, shares = mixed
     owner = cut.lines.owner[cut.found.line]
     if known is None:
         responses = problem.followers.deterministic_policies(cut.found.actions)
         first = np.searchsorted(owner, np.arange(problem.n + 1))
         known, _ = policy_marginals(problem, owner, responses, first)
-    # Mixtures of a response with itself are that response.
-    mixed = np.flatnonzero(pairs[:, 0] != pairs[:, 1])
-    size = policies.shape[1] - 2
-    inner = np.broadcast_to(pairs[:, :1], (len(pairs), size)).copy()
-    if mixed.size:
+    # A mixture of a response with itself is that response.
+    which = np.where(shares == 1.0, pairs[:, 1:], pairs[:, :1])
+    new = (shares > 0.0) & (shares < 1.0) & (pairs[:, 0] != pairs[:, 1])[:, None]
+    if new.any():
         # Every follower has some, for the horizon is that of the worst.
-        extra = np.flatnonzero(np.bincount(owner[pairs[mixed, 0]], minlength=problem.n) == 0)
-        alone = np.searchsorted(owner, extra)
-        owners = np.concatenate([np.repeat(owner[pairs[mixed, 0]], size), extra])
+        owners = np.repeat(owner[pairs[:, 0]], new.sum(axis=1))
+        extra = np.flatnonzero(np.bincount(owners, minlength=problem.n) == 0)
+        owners = np.concatenate([owners, extra])
         order = np.argsort(owners, kind="stable")
-        own = policies[mixed, 1:-1].reshape(-1, *policies.shape[2:])
-        rest = problem.followers.deterministic_policies(cut.found.actions[alone])
+        alone = cut.found.actions[np.searchsorted(owner, extra)]
+        rest = problem.followers.deterministic_policies(alone)
         between, _ = policy_marginals(
             problem,
             owners[order],
-            np.concatenate([own, rest])[order],
+            np.concatenate([policies[new], rest])[order],
             np.searchsorted(owners[order], np.arange(problem.n + 1)),
         )
         place = np.empty(order.size, np.int64)
         place[order] = np.arange(order.size)
-        inner[mixed] = known.shape[1] + place[: mixed.size * size].reshape(-1, size)
+        which[new] = known.shape[1] + place[: int(new.sum())]
         steps = max(len(known), len(between))
         known = np.concatenate([up_to(known, steps), up_to(between, steps)], axis=1)
-    return known[:, np.concatenate([pairs[:, :1], inner, pairs[:, 1:]], axis=1)]
+    return known[:, which]
 
 
 def up_to(marginals: FloatArray, steps: int) -> FloatArray:
@@ -155,15 +196,15 @@ def _tied_pairs(cut: Cut) -> tuple[NDArray[np.int64], FloatArray]:
 def _mixed(
     problem: IncentiveProblem, cut: Cut, pairs: NDArray[np.int64], shares: FloatArray
 ) -> FloatArray:
-    """Policies (G, P, S, A): lots are drawn where both responses come and differ."""
+    """Policies (G, P, S, A) at shares (G, P): lots are drawn where both come and differ."""
     first, second = (cut.found.laws[pairs[:, k]] for k in (0, 1))
     own = cut.found.actions[pairs[:, 0]]
     one = np.where(first >= 0, first, np.where(second >= 0, second, own))
     other = np.where(second >= 0, second, one)
     deterministic = problem.followers.deterministic_policies
     return np.asarray(
-        (1.0 - shares[:, None, None]) * deterministic(one)[:, None]
-        + shares[:, None, None] * deterministic(other)[:, None]
+        (1.0 - shares[:, :, None, None]) * deterministic(one)[:, None]
+        + shares[:, :, None, None] * deterministic(other)[:, None]
     )
 
 

@@ -89,9 +89,9 @@ def solve(
     refine : bool or RegimeAscent
         After the ascent, search over the followers' regimes for better payments (a stationary
         point need not be the best one), and over mixtures of tied actions (``solution.mixed``).
-        What the ascent led to is kept in ``solution.refinement`` and ``solution.ascent``. With more than 1,000 states, where regimes
-        are many and each is slow, only if a ``RegimeAscent`` is given; not for types of followers
-        with counts above 1.
+        What the ascent led to is kept in ``solution.refinement`` and ``solution.ascent``. With
+        more than 1,000 states, where regimes are many and each is slow, only if a
+        ``RegimeAscent`` is given; not for types of followers with counts above 1.
     certify : bool
         Compute an upper bound on every objective, for ``solution.upper_bound`` and
         ``solution.optimality_gap``; it covers followers that draw lots between tied actions.
