@@ -132,8 +132,7 @@ def global_optimum(
     time_limit : float
         Seconds after which the branch and bound returns what it has, with the bound still open.
     mixing : int
-        At how many of the best combinations mixing between tied actions is searched; if at any, it
-        is among the responses that tie elsewhere too.
+        At how many of the best combinations, and if at any, elsewhere, mixing is searched.
     most_responses : int
         With several payments per follower: if one has more responses than about this many the
         list, and with it the certificate, is left incomplete. So it is where one has more than ten
@@ -182,13 +181,7 @@ def global_optimum(
         evaluated=tree.evaluated,
         responses=np.diff(menus.first),
         runner_up=_runner_up(search, tree.best),
-        mixing=search_mixing(
-            problem,
-            (payments, policies),
-            evaluation.objective,
-            [(search.payments(pick), search.policies(pick)) for pick in best[:mixing]],
-            menus if mixing else None,
-        ),
+        mixing=_mixed(search, best[:mixing], (payments, policies, evaluation.objective)),
         complete=(
             listed
             and certain(problem, menus.complete, menus.tail, evaluation.objective)
@@ -199,6 +192,14 @@ def global_optimum(
         seconds=time.perf_counter() - began,
         margins=problem.optimal_actions(payments).margin,
     )
+
+
+def _mixed(
+    search: Search, best: list[NDArray[np.int64]], top: tuple[FloatArray, FloatArray, float]
+) -> Mixing:
+    """Search for mixtures, at these combinations, and if there are any also elsewhere."""
+    points = [(search.payments(pick), search.policies(pick)) for pick in best]
+    return search_mixing(search.problem, top[:2], top[2], points, search.menus if points else None)
 
 
 def _runner_up(search: Search, best: list[tuple[float, NDArray[np.int64]]]) -> RunnerUp | None:
