@@ -28,6 +28,7 @@ from fastincentive.errors import MemoryLimitError as MemoryLimitError
 from fastincentive.errors import MissingExtraError as MissingExtraError
 from fastincentive.errors import NotConvergedError as NotConvergedError
 from fastincentive.errors import ProductSpaceTooLargeError as ProductSpaceTooLargeError
+from fastincentive.errors import RoundingWarning as RoundingWarning
 from fastincentive.errors import TruncationWarning as TruncationWarning
 from fastincentive.followers.best_responses import ResponseMemory as ResponseMemory
 from fastincentive.followers.estimates import EstimatedMDP as EstimatedMDP

@@ -14,6 +14,7 @@ __all__ = [
     "MissingExtraError",
     "NotConvergedError",
     "ProductSpaceTooLargeError",
+    "RoundingWarning",
     "TruncationWarning",
     "invalid",
     "missing_extra",
@@ -63,6 +64,10 @@ class FewSamplesWarning(UserWarning):
 
 class CheckpointWarning(UserWarning):
     """A state could not be written; the run, and its result, are not touched by that."""
+
+
+class RoundingWarning(UserWarning):
+    """Rounding takes all but a few digits of a result; the message names what is too small."""
 
 
 class TruncationWarning(UserWarning):

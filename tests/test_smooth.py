@@ -10,6 +10,7 @@ from fastincentive.engines import Local
 from fastincentive.errors import InputError
 from fastincentive.followers.followers import Followers
 from fastincentive.followers.single import uniform_policies
+from fastincentive.methods._kink_starts import Looked, kink_starts
 from fastincentive.responses.smooth import answer
 
 SMOOTH = ("soft", "boltzmann")
@@ -290,7 +291,7 @@ def test_the_climb_finds_the_best_payment_of_a_scan(response):
 
 def test_histories_rise_and_callbacks_stop():
     problem = fi.models.paper_gridworld()
-    method = fi.HyperGradient(temperature=0.1)
+    method = fi.HyperGradient(temperature=0.1, starts=1)
     found = fi.solve(problem, method, initial_payments=4.0, refine=False)
     history = found.history.arrays()
     assert len(found.history) == found.nit > 2
@@ -307,12 +308,94 @@ def test_histories_rise_and_callbacks_stop():
 
 def test_a_search_over_regimes_gives_the_climb_another_start():
     problem = fi.models.paper_gridworld()
-    alone = fi.solve(problem, fi.HyperGradient(temperature=0.1), refine=False)
+    alone = fi.solve(problem, fi.HyperGradient(temperature=0.1, starts=1), refine=False)
     assert alone.payments.max() == 0.0  # payments of 2 are not noticed
-    both = fi.solve(problem, fi.HyperGradient(temperature=0.1))
+    both = fi.solve(problem, fi.HyperGradient(temperature=0.1, starts=1))
     assert both.ascent.objective > 7.6
     assert both.objective == pytest.approx(7.746418484647611)
     assert both.nit > alone.nit
+
+
+def random_grid(seed):
+    """A map of the kind of ``gridworld`` with slips, one or two followers and lesser goals."""
+    rng = np.random.default_rng(seed)
+    rows, columns = rng.integers(4, 6, 2).tolist()
+    n = 1 + seed % 2
+    cells = np.full(rows * columns, ".")
+    spots = rng.permutation(rows * columns)
+    marks = "GG" + "L" * (1 + n) + "FFF" + "#" + "S" * n
+    cells[spots[: len(marks)]] = list(marks)
+    return fi.models.gridworld(
+        " ".join("".join(row) for row in cells.reshape(rows, columns)),
+        slip=rng.choice([0.05, 0.1, 0.2], n).tolist(),
+        starts=[divmod(int(spot), columns) for spot in spots[len(marks) - n : len(marks)]],
+        discount=float(rng.choice([0.8, 0.9, 0.95])),
+        cost_weight=float(rng.choice([0.1, 0.3, 1.0])),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::fastincentive.ConvergenceWarning")
+def test_the_default_is_as_good_as_random_restarts():
+    missed, alone = [], 0
+    for seed in range(8):
+        problem = random_grid(seed)
+        rng = np.random.default_rng(seed)
+        single = fi.HyperGradient(starts=1)
+        ends = []
+        for _ in range(8):
+            x = rng.uniform(0.0, 15.0, problem.payments.size)
+            ends.append(fi.solve(problem, single, initial_payments=x, refine=False))
+        best = max(each.ascent.objective for each in ends)
+        least = best - 1e-6 * max(1.0, abs(best))
+        if fi.solve(problem, fi.HyperGradient()).ascent.objective < least:
+            missed.append(seed)
+        alone += fi.solve(problem, fi.HyperGradient(), refine=False).ascent.objective >= least
+    assert not missed
+    assert alone >= 6  # without the search over regimes, which moves followers together
+
+
+def test_climbs_start_beyond_kinks():
+    """From payments that nobody notices, by the climbs' own starts."""
+    problem = fi.models.example1()
+    looks = []
+
+    def look(x):
+        looks.append(x)
+        found = fi.hypergradient(problem, x, "soft", 0.05)
+        return Looked(found.leader_value, found.objective)
+
+    starts = kink_starts(problem, np.zeros(2), look, 0.05, 3)
+    # Kinks are at 1 and 2; the first payment alone is best.
+    assert_close(starts[0], [1.15, 0.0], 1e-9)
+    assert len(starts) == 3
+    assert len(looks) <= 80
+    assert kink_starts(problem, np.zeros(2), look, 0.05, 0) == []
+    assert kink_starts(problem, np.zeros(2), lambda x: None, 0.05, 3) == []
+    low = {"initial_payments": 0.0, "refine": False}
+    single, several = (
+        fi.solve(problem, fi.HyperGradient(temperature=0.05, starts=k), **low).ascent
+        for k in (1, 4)
+    )
+    assert several.objective > single.objective + 0.5
+    # Bounds and budgets hold at every start.
+    bounded = rebuilt(problem, fi.Payments.from_index(problem.payments.index, upper=1.5))
+    assert (np.array(kink_starts(bounded, np.zeros(2), look, 0.05, 3)) <= 1.5).all()
+    tight = rebuilt(problem, fi.Payments.from_index(problem.payments.index, budget=1.2))
+    found = fi.solve(tight, fi.HyperGradient(temperature=0.05), **low).ascent
+    assert found.payments.sum() <= 1.2 + 1e-9
+
+
+def test_rounding_is_named():
+    problem = fi.models.example1()
+    mdps = [mdp.replace(reward=1e3 * mdp.reward) for mdp in problem.followers]
+    large = problem.replace(followers=mdps)
+    with pytest.warns(fi.RoundingWarning, match=r"temperature: 1e-10 is so small .* of 2e\+03"):
+        fi.hypergradient(large, [900.0, 1900.0], "soft", 1e-10)
+    with pytest.warns(fi.RoundingWarning, match="temperature: 1e-10"):
+        fi.solve(large, fi.HyperGradient(temperature=1e-10), refine=False)
+    fi.hypergradient(large, [900.0, 1900.0], "soft", 1e-8)
+    fi.hypergradient(problem, [0.9, 1.9], "boltzmann", 1e-10)
 
 
 @pytest.mark.slow
@@ -374,6 +457,7 @@ def test_responses_do_not_depend_on_where_they_start(warm):
         ({"continuation": (0.5, -1.0)}, "continuation: expected finite numbers > 0, got -1"),
         ({"tolerance": 0.0}, "tolerance: expected"),
         ({"max_iter": 0}, "max_iter: expected"),
+        ({"starts": 0}, "starts: expected a positive integer"),
     ],
 )
 def test_bad_settings_are_named(settings, message):

@@ -98,7 +98,8 @@ class Capabilities:
     searches_regimes : bool
         It is itself a search over the followers' regimes, so that nothing refines its answer.
     restarts : bool
-        It climbs again from the payments that a refinement finds, and keeps the better end.
+        It climbs again (``restarted``) from the payments that a refinement finds, and keeps the
+        better end.
     """
 
     uses_policies: bool
@@ -156,6 +157,10 @@ class Method(ABC):
     def drawing_from(self, rng: Rng) -> Method:
         """Return the method with another source of random numbers, where it draws any."""
         raise NotImplementedError
+
+    def restarted(self) -> Method:
+        """Return the method for a second run, from payments that a refinement found."""
+        return self
 
     @abstractmethod
     def init(

@@ -7,15 +7,16 @@ and SciPy's quasi-Newton methods climb it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from fastincentive._arrays import FloatArray
 from fastincentive._checks import check_fields, checked
-from fastincentive.errors import invalid
+from fastincentive.errors import InputError, invalid
 from fastincentive.followers.parameterization import Parameterization
+from fastincentive.methods._kink_starts import Looked, kink_starts
 from fastincentive.methods.base import Capabilities, Method, Observer, StepReport
 from fastincentive.problem.costs import ExpectedSpend
 from fastincentive.problem.problem import IncentiveProblem
@@ -26,6 +27,7 @@ from fastincentive.responses.smooth import (
     check_model,
     differentiate,
     pull_back,
+    warn_of_rounding,
 )
 from fastincentive.solution import MESSAGES, Status
 
@@ -33,6 +35,8 @@ __all__ = ["HyperGradient"]
 
 #: Relative change of the objective below which nothing more is to be gained in double precision.
 ROUNDING = 1e-14
+#: Ends of climbs whose objectives differ by a smaller share are the same.
+SAME_END = 1e-10
 #: SLSQP's tolerance is on changes of the objective, for each of ours on its slope.
 SLSQP_TOLERANCE = 1e-5
 
@@ -51,20 +55,25 @@ class HyperGradient(Method):
     continuation : sequence of float
         Temperatures gone through first, each from where the one before ended: high ones smooth the
         way to better payments.
+    starts : int
+        Climbs: from the initial payments, and from the most promising points a little beyond the
+        kinks of the followers' exact best responses along each payment. At most 80 points are
+        looked at, and none with more than 40 payments or 1,000 states. 1: from the initial payments
+        alone.
     tolerance : float
         Converged when no entry of the projected hypergradient is larger, in units of the leader's
         value per payment.
     max_iter : int
-        Iterations at each temperature.
+        Iterations at each temperature of each climb.
 
     Notes
     -----
-    The method starts from ``initial_payments``; initial policies and parameterizations play no
-    part. Where payments are too small to matter at the temperature, the hypergradient is all but
-    -w dC/dx: start from payments that followers notice. With ``solve(..., refine=True)`` it climbs
-    from those, too, that a search over regimes finds for exact best responses, and keeps the better
-    end. ``solution.ascent`` is the point found, with the smooth responses; the other fields are, as
-    for every method, exact best responses.
+    Initial policies and parameterizations play no part. Where payments are too small to matter at
+    the temperature, the hypergradient is all but -w dC/dx: hence the starts beyond kinks. With
+    ``solve(..., refine=True)`` it climbs from those payments, too, that a search over regimes finds
+    for exact best responses, all followers together. The best end is kept; the history has the
+    climbs one after another. ``solution.ascent`` is the point found, with the smooth responses; the
+    other fields are, as for every method, exact best responses.
     """
 
     messages: ClassVar[dict[Status, str]] = MESSAGES | {
@@ -77,6 +86,7 @@ class HyperGradient(Method):
     response: str = "soft"
     temperature: float = 0.1
     continuation: tuple[float, ...] = ()
+    starts: int = 4
     tolerance: float = 1e-7
     max_iter: int = 500
 
@@ -90,8 +100,9 @@ class HyperGradient(Method):
                 raise invalid("continuation", "finite numbers > 0", each)
         if not self.tolerance > 0:
             raise invalid("tolerance", "a number > 0", self.tolerance)
-        if self.max_iter < 1:
-            raise invalid("max_iter", "a positive integer", self.max_iter)
+        for name in ("starts", "max_iter"):
+            if getattr(self, name) < 1:
+                raise invalid(name, "a positive integer", getattr(self, name))
 
     @property
     def capabilities(self) -> Capabilities:
@@ -100,8 +111,12 @@ class HyperGradient(Method):
 
     @property
     def most_iterations(self) -> int:
-        """``max_iter`` at each temperature."""
-        return self.max_iter * (1 + len(self.continuation))
+        """``max_iter`` at each temperature of each climb."""
+        return self.max_iter * (1 + len(self.continuation)) * self.starts
+
+    def restarted(self) -> HyperGradient:
+        """Return a climb from the payments alone that it is given."""
+        return replace(self, starts=1)
 
     @checked
     def init(
@@ -111,9 +126,12 @@ class HyperGradient(Method):
         payments: FloatArray,
         policies: FloatArray | None,
     ) -> ClimbState:
-        """Return the state before the first temperature."""
+        """Return the state before the first temperature of the first climb."""
         payments = problem.payments.check_bounds(payments)
-        return ClimbState(0, 0, payments, _Objective(problem, self.response))
+        objective = _Objective(problem, self.response)
+        objective.at_temperature(self.temperature)
+        others = kink_starts(problem, payments, objective.worth, self.temperature, self.starts - 1)
+        return ClimbState(0, 0, payments, objective, tuple(others), None)
 
     @checked
     def step_from(
@@ -123,7 +141,10 @@ class HyperGradient(Method):
         state: ClimbState,
         observe: Observer | None = None,
     ) -> tuple[ClimbState, StepReport]:
-        """Climb at the state's temperature; ``observe`` is shown each of SciPy's iterates."""
+        """Climb at the state's temperature; ``observe`` is shown each of SciPy's iterates.
+
+        The last temperature ends a climb. The best end so far is reported, then the next begins.
+        """
         objective, count = state.objective, state.iteration
         stopped = False
 
@@ -146,13 +167,25 @@ class HyperGradient(Method):
         objective.at_temperature(self.temperature if last else objective.temperature)
         # Limits of iterations: 1 of L-BFGS-B, 9 of SLSQP.
         limited = found.status in (1, 9)
-        report = objective.report(x)._replace(
+        report = objective.report(x)
+        # SLSQP may find no better step where there is none to be found.
+        done = bool(found.success) or report.residual <= self.tolerance
+        report = report._replace(
             iteration=count,
-            converged=last and not stopped and bool(found.success),
-            stalled=last and not (stopped or found.success or limited),
+            converged=last and not stopped and done,
+            stalled=last and not (stopped or done or limited),
             exhausted=last,
         )
-        return ClimbState(count, state.stage + 1, x, objective), report
+        state = state._replace(iteration=count, stage=state.stage + 1, payments=x)
+        if not last:
+            return state, report
+        best = _better(state.best, report)._replace(iteration=count)
+        if stopped or not state.waiting:
+            assert objective.found is not None  # for the type checker
+            warn_of_rounding(objective.found, self.temperature)
+            return state, best._replace(converged=best.converged and not stopped)
+        following = ClimbState(count, 0, state.waiting[0], objective, state.waiting[1:], best)
+        return following, best._replace(converged=False, stalled=False, exhausted=False)
 
     def _climb(
         self,
@@ -191,12 +224,24 @@ class HyperGradient(Method):
 
 
 class ClimbState(NamedTuple):
-    """Where the climb stands."""
+    """Where the climbs stand."""
 
     iteration: int  # of SciPy's methods so far
     stage: int  # number of the temperature
     payments: FloatArray  # (k,)
     objective: _Objective  # remembers its last point
+    waiting: tuple[FloatArray, ...]  # payments from which to climb later
+    best: StepReport | None  # of the climbs that have ended
+
+
+def _better(first: StepReport | None, second: StepReport) -> StepReport:
+    """Return the end of a climb with the larger objective; of equal ones, one that converged."""
+    if first is None:
+        return second
+    gain = second.evaluation.objective - first.evaluation.objective
+    if abs(gain) <= SAME_END * (1.0 + abs(first.evaluation.objective)):
+        return second if second.converged and not first.converged else first
+    return second if gain > 0.0 else first
 
 
 class _Objective:
@@ -227,6 +272,16 @@ class _Objective:
             self.at = differentiate(self.problem, payments, self.found, self.temperature)
             self.evaluations += 1
         return self.at
+
+    def worth(self, payments: FloatArray) -> Looked | None:
+        """Return what payments are worth, or None where they are not allowed or unbounded."""
+        try:
+            found, budget = self.look(payments), self.problem.budget
+            if budget is not None and self.use(payments) > budget:
+                return None
+        except InputError:
+            return None
+        return Looked(found.leader_value, found.objective)
 
     def negative(self, payments: FloatArray) -> tuple[float, FloatArray]:
         """Return what SciPy minimises."""

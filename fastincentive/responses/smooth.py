@@ -9,6 +9,7 @@ follower.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastincentive._arrays import FloatArray
 from fastincentive._checks import checked
-from fastincentive.errors import invalid
+from fastincentive.errors import RoundingWarning, invalid
 from fastincentive.followers.followers import Followers
 from fastincentive.followers.single import soft_responses, uniform_policies
 from fastincentive.kernels import adjoint, soft_bellman
@@ -32,9 +33,12 @@ __all__ = [
     "differentiate",
     "follower_responses",
     "hypergradient",
+    "warn_of_rounding",
 ]
 
 RESPONSES = ("greedy", "boltzmann", "soft")
+#: Policies whose rounding is a larger share of their probabilities are warned of.
+MOST_ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
@@ -191,6 +195,11 @@ def hypergradient(
     InputError
         If an argument is not as described, or a total reward at discount 1 is unbounded.
 
+    Warns
+    -----
+    RoundingWarning
+        If the temperature is so small beside the followers' values that their rounding shows.
+
     Notes
     -----
     With pi = softmax(Q/tau) and G = df/dpi, let g(s,a) = pi(a|s) (G(s,a) - sum_b pi(b|s) G(s,b)) /
@@ -202,6 +211,7 @@ def hypergradient(
     check_model(response, temperature, smooth=True)
     x = problem.payments.check_bounds(payments)
     found = answer(problem.followers, problem.rewards(x), response, temperature)
+    warn_of_rounding(found, temperature)
     return differentiate(problem, x, found, temperature)
 
 
@@ -242,6 +252,21 @@ def differentiate(
     gradient -= problem.cost_weight * cost.payments
     objective = problem.net(leader.value, cost.value)
     return TotalDerivative(objective, leader.value, cost.value, gradient, policies)
+
+
+def warn_of_rounding(found: Answer, temperature: float) -> None:
+    """Warn where exp(Q / tau) is made of the digits of Q that rounding has taken."""
+    scale = float(np.abs(found.values).max())
+    share = np.finfo(float).eps * scale / temperature
+    if share > MOST_ROUNDING:
+        warnings.warn(
+            f"temperature: {temperature:g} is so small beside followers' values of {scale:.3g} "
+            f"that rounding changes their probabilities by {min(share, 1.0):.0%} and more, and "
+            "the hypergradient likewise: with these rewards use one of at least "
+            f"{np.finfo(float).eps * scale / MOST_ROUNDING:.1g}",
+            RoundingWarning,
+            stacklevel=4,
+        )
 
 
 def pull_back(

@@ -161,7 +161,8 @@ def solve(
         point, refinement = refined(problem, asked.refiner, asked.tie_breaking, end.report, polish)
         can = asked.method.capabilities
         if can.restarts and refinement is not None and end.status != Status.STOPPED:
-            end = _better(end, _iterated(asked, watch, point.payments, policies))
+            again = replace(asked, method=asked.method.restarted())
+            end = _better(end, _iterated(again, watch, point.payments, policies))
     message = asked.method.messages[end.status]
     warn_unless_done(end.status, message, end.report)
     ascent = asked.method.finish(end.report)
