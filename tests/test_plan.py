@@ -63,13 +63,14 @@ def test_what_is_not_listed_is_climbed(monkeypatch):
     )
     expected = "BilevelAscent: types of followers are not searched by regimes"
     assert fi.solve(types).plan == expected
-    monkeypatch.setattr("fastincentive.solver.plan.REFINED_STATES", 2)
+    for part in ("solver.plan", "problem.memory"):
+        monkeypatch.setattr(f"fastincentive.{part}.REFINED_STATES", 2)
     expected = "BilevelAscent: more than 2 states are not searched by regimes"
     assert fi.solve(fi.models.example1()).plan == expected
 
 
 def test_long_lists_are_not_made_first(example, monkeypatch):
-    monkeypatch.setattr("fastincentive.solver.plan.MOST_BYTES", 0)
+    monkeypatch.setattr("fastincentive.problem.memory.MOST_BYTES", 0)
     assert fi.solve(example).plan == "BilevelAscent, then RegimeAscent"
 
 

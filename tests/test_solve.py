@@ -254,7 +254,8 @@ def test_soft_responses_are_used_where_asked():
 
 def test_large_problems_are_refined_only_on_request(monkeypatch):
     problem = fi.models.example1()
-    monkeypatch.setattr("fastincentive.solver.plan.REFINED_STATES", 2)
+    for part in ("solver.plan", "problem.memory"):
+        monkeypatch.setattr(f"fastincentive.{part}.REFINED_STATES", 2)
     assert fi.solve(problem).refinement is None
     assert fi.solve(problem, refine=fi.RegimeAscent()).refinement is not None
 

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from fastincentive._arrays import FloatArray
 from fastincentive._checks import checked
 from fastincentive.followers.single import uniform_policies
+from fastincentive.problem.memory import START_DISCOUNT
 from fastincentive.problem.part import ProblemPart
 from fastincentive.problem.queries import AnyOf, Broadcast, Query, run_single
 
@@ -50,7 +51,7 @@ def leader_optimal_steps(
     problem: ProblemPart, rounds: int = 80
 ) -> Generator[Query, Any, FloatArray]:
     """As ``leader_optimal_policies``, for a shard that asks what it must know of all followers."""
-    discount = min(problem.leader_discount, 0.99)
+    discount = min(problem.leader_discount, START_DISCOUNT)
     followers = problem.followers
     lone = problem.leader_side.lone
     if lone is not None:

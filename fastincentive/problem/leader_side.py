@@ -223,11 +223,13 @@ class LeaderSide:
         stopping = self._stopping(gradient, discount, self.max_horizon if limit is None else limit)
         return self.passes.run(policies, stopping, gradient, measure=measure)
 
-    def gradient_horizon(self, policies: FloatArray | None = None) -> tuple[int, bool]:
+    def gradient_horizon(
+        self, policies: FloatArray | None = None, discount: float | None = None
+    ) -> tuple[int, bool]:
         """Count the times that a gradient goes over, and tell whether doubling goes on from there.
 
         Along the followers' chains, in little memory; without policies along one for each model,
-        as if all followers chose at random.
+        as if all followers chose at random. ``discount`` stands in for the leader's own.
         """
         passes = self.passes
         if policies is None:
@@ -235,15 +237,17 @@ class LeaderSide:
             passes = UniformPass(passes, ShownLabels(self.leader.labels[:models], 1))
             policies = uniform_over(passes.followers.available)
         limit = self._first_limit
-        found = self._measured(passes, policies, limit)
+        found = self._measured(passes, policies, limit, discount)
         cut = found.marginals.shape[0] == limit < self.max_horizon
-        doubled = cut and _doubles(found, self.discount)
+        doubled = cut and _doubles(found, self.discount if discount is None else discount)
         if cut and not doubled:
-            found = self._measured(passes, policies, self.max_horizon)
+            found = self._measured(passes, policies, self.max_horizon, discount)
         return found.marginals.shape[0], doubled
 
-    def _measured(self, passes: ForwardPass, policies: FloatArray, limit: int) -> Forward:
-        stopping = self._stopping(True, None, limit)
+    def _measured(
+        self, passes: ForwardPass, policies: FloatArray, limit: int, discount: float | None
+    ) -> Forward:
+        stopping = self._stopping(True, discount, limit)
         return run_single(passes.run_steps(policies, stopping, True, measure=True), self)
 
     @property

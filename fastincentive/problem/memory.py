@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
 
 import numpy as np
 from numba import get_num_threads
 
+from fastincentive._arrays import FloatArray
 from fastincentive._checks import checked
 from fastincentive._machine import check_memory, text_size
 from fastincentive._tables import text_table
@@ -19,24 +21,36 @@ from fastincentive.problem.part import ProblemPart
 from fastincentive.problem.pass_memory import Footprint
 
 __all__ = [
+    "MIXED_WORK",
+    "PASS_WORK",
     "REFINED_STATES",
+    "START_DISCOUNT",
     "MemoryEstimate",
-    "answered_horizon",
     "estimate_memory",
+    "horizons_of",
+    "lists_first",
     "response_bytes",
-    "search_bytes",
 ]
 
 #: Arrays (n, S, A) that the ascent holds at once beside a leader pass, or after it (measured).
 ASCENT_ARRAYS = 12
 #: Rows of derivatives of each follower that a solve's measure of stationarity holds (measured).
 STATIONARITY_ROWS = 5
-#: A search over regimes refines a solve of up to so many states; on each line it finds so many
-#: responses for each state, and holds their label marginals so many times (measured).
-REFINED_STATES, ENTRIES, MARGINALS = 1000, 0.6, 3
-#: Horizons of a solve lie between those of best responses and of random choice, here on a scale of
-#: logarithms (measured); of more followers than ``MANY`` only the latter is known.
-RANDOM, MANY = 2.0 / 3.0, 1000
+#: A search over regimes refines a solve of up to so many states; on the line of a follower's only
+#: payment it finds so many responses for each state, of one with K payments so many times K^2 (all
+#: measured). It holds their label marginals so many times, with several payments more.
+REFINED_STATES, ENTRIES, SEVERAL = 1000, 0.7, 1.5
+MARGINALS, MARGINALS_OF_SEVERAL = 3.5, 5.0
+#: Lots are looked for up to so many products of followers, states and times, and of mixtures,
+#: states and times; these are held so many times, and their label marginals (measured).
+PASS_WORK, MIXED_WORK = 200_000, 2_000_000
+MIXED, MIXED_MARGINALS = 3, 6
+#: A search over regimes goes first where its lists take at most so many bytes.
+MOST_BYTES = 2**30
+#: The policies that a run starts with are found from random choice, at this discount at most.
+START_DISCOUNT = 0.99
+#: Best responses of more followers are not asked how long they take.
+MANY = 1000
 #: Tables (S,)*n that doubling holds at once, and matrices (n, S, S).
 JOINT_TABLES, JOINT_CHAINS = 8, 2
 
@@ -79,8 +93,9 @@ class MemoryEstimate:
         What the search over regimes that refines a solve takes more than all before, guessed from
         the number of states; of more than ``REFINED_STATES`` there is none.
     sooner : int
-        What the passes of a solve take less than those of followers who choose at random, because
-        they end sooner: this is no part of the total.
+        What the passes of a solve take less than those of followers who choose at random: it finds
+        its start at a discount of 0.99 at most, or lists best responses from the first. This is no
+        part of the total.
     """
 
     horizon: int
@@ -148,7 +163,28 @@ class MemoryEstimate:
         return text_table([f"T = {self.horizon}", "memory"], [*rows, *sums], "lr")
 
 
-def answered_horizon(problem: ProblemPart) -> int:
+class Horizons(NamedTuple):
+    """How many times sums go over."""
+
+    gradient: int  # where followers choose at random, or by given policies
+    doubled: bool  # whether tables over joint states go on from there
+    start: int  # where a solve begins, if it does not list all responses at once
+    answered: int  # where followers answer no payments; 0 where that is not known
+
+
+def horizons_of(problem: ProblemPart, policies: FloatArray | None, answers: bool) -> Horizons:
+    """Count the times of gradients; without ``answers`` those of best responses are left out."""
+    horizon, doubled = problem.leader_side.gradient_horizon(policies)
+    answered = _answered_horizon(problem) if answers else 0
+    start = horizon
+    if policies is None and answered and lists_first(problem):
+        start = answered
+    elif policies is None and problem.leader_discount > START_DISCOUNT:
+        start = min(problem.leader_side.gradient_horizon(None, START_DISCOUNT)[0], horizon)
+    return Horizons(horizon, doubled, start, answered)
+
+
+def _answered_horizon(problem: ProblemPart) -> int:
     """Count the times of a gradient where followers answer no payments; 0 where that takes long."""
     followers = problem.followers
     if followers.n > MANY:
@@ -173,14 +209,36 @@ def _factor_bytes(problem: ProblemPart) -> int:
     return int(8 * entries * at_once) if entries <= MOST_FILL else 0
 
 
+def lists_first(problem: ProblemPart) -> bool:
+    """Whether a solve begins by listing the responses to all payments, on one line per follower."""
+    return (
+        not problem.payments.shared
+        and problem.payments.reach.shape[1] <= 1
+        and not problem.has_types
+        and problem.followers.n_states <= REFINED_STATES
+        and search_bytes(problem, problem.passes.likely_horizon) <= MOST_BYTES
+    )
+
+
 def search_bytes(problem: ProblemPart, horizon: int) -> int:
     """Guess what a search over regimes takes, 0 where it is not run."""
     _, states, actions = problem.followers.shape
     if states > REFINED_STATES or problem.has_types:
         return 0
-    entries = ENTRIES * states * problem.payments.owners.size
-    marginals = MARGINALS * 8 * horizon * problem.leader.n_labels
-    return int(entries * (response_bytes(states, actions) + marginals))
+    paid = (problem.payments.reach >= 0).sum(axis=1)
+    if problem.payments.shared:  # one line at a time, which all followers answer
+        paid = np.ones(paid.size)
+    several = bool((paid > 1).any())
+    entries = ENTRIES * states * np.where(paid > 1, SEVERAL * paid**2, 1.0).sum()
+    shown = 8.0 * horizon * problem.leader.n_labels
+    size = response_bytes(states, actions)
+    found = entries * (size + (MARGINALS_OF_SEVERAL if several else MARGINALS) * shown)
+    pairs = ENTRIES * states * np.where(paid > 1, 2.0 * paid, 1.0).sum()
+    lots = not problem.payments.shared and problem.leader.additive_parts() is None
+    work = states * horizon
+    if lots and paid.size * work <= PASS_WORK and 3.0 * pairs * work <= MIXED_WORK:
+        found = max(found, pairs * (MIXED * size + MIXED_MARGINALS * shown))
+    return int(found)
 
 
 def response_bytes(states: int, actions: int) -> int:
@@ -188,21 +246,13 @@ def response_bytes(states: int, actions: int) -> int:
     return states * (130 + 6 * actions)
 
 
-def estimate_memory(
-    problem: ProblemPart, horizon: int, doubled: bool, answered: int = 0
-) -> MemoryEstimate:
-    """Estimate what ``leader_gradient`` over so many times and a solve need.
-
-    ``doubled`` tells that tables over joint states go on from there; ``answered`` how many times
-    there are where followers answer no payments, 0 where that is not known.
-    """
+def estimate_memory(problem: ProblemPart, horizons: Horizons) -> MemoryEstimate:
+    """Estimate what ``leader_gradient`` over so many times and a solve need."""
+    horizon, doubled, between, answered = horizons
     followers, passes, payments = problem.followers, problem.passes, problem.payments
     n, states, _ = followers.shape
     alone = problem.leader_side.lone is not None
     size = Footprint(0, 0, 0, 0) if alone else passes.footprint(horizon, gradient=True)
-    between = horizon
-    if answered:
-        between = min(horizon, int(answered ** (1.0 - RANDOM) * horizon**RANDOM))
     sooner = size if alone else passes.footprint(between, gradient=True)
     # Values take less time than gradients: a guess taken from them is too short.
     longest = sooner

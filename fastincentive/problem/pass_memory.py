@@ -53,10 +53,14 @@ class PassMemory:
         #: No pass takes more bytes than this for each time.
         self._most_bytes = 16 * followers.n * (followers.n_states + 2 * leader.n_labels)
 
-    def keeps_laws(self, count: int, visits: bool) -> bool:
-        """Whether the state laws of the first so many times are kept; for ``visits`` they are."""
+    def keeps_laws(self, count: int, gradient: bool, visits: bool) -> bool:
+        """Whether the state laws of the first so many times are kept; for ``visits`` they are.
+
+        A value has no use for them.
+        """
         n, states, _ = self.shape
-        return visits or self.shows_states or 8 * count * n * states <= LAW_BYTES
+        room = gradient and 8 * count * n * states <= LAW_BYTES
+        return visits or self.shows_states or room
 
     def footprint(
         self, horizon: int, guess: int, gradient: bool, visits: bool = False
@@ -67,11 +71,11 @@ class PassMemory:
         done = laws = count = 0
         while done < horizon:
             done += block_length(guess, done, self.max_horizon)
-            laws = done * by_state if self.keeps_laws(done, visits) else laws
+            laws = done * by_state if self.keeps_laws(done, gradient, visits) else laws
             count += 1
         marginals = 0 if self.shows_states else done * by_label
         conditional = horizon * by_label + self.leader.scratch_bytes(horizon)
-        all_laws = done * by_state if self.keeps_laws(done, visits) else 0
+        all_laws = done * by_state if self.keeps_laws(done, gradient, visits) else 0
         joining = 2 * marginals + laws + all_laws if count > 1 else 0
         if all_laws == 0 and gradient:  # gone through again, follower by follower
             all_laws = 8 * horizon * states * min(n, get_num_threads())
@@ -90,7 +94,8 @@ class PassMemory:
         need = sum(self.footprint(horizon, guess, gradient, visits))
         need += 8 * n * states * actions * gradient
         shown = 0 if self.shows_states else labels
-        there = 8 * done * n * (shown + (states if self.keeps_laws(done, visits) else 0))
+        kept = states if self.keeps_laws(done, gradient, visits) else 0
+        there = 8 * done * n * (shown + kept)
         check_memory(
             f"a leader pass over {horizon} times or more (n = {n} followers, L = {labels} labels)",
             need - there,

@@ -204,7 +204,8 @@ class ForwardPass:
             block = block_length(self._guess, done, limit)
             if not measure:
                 self._check_room(done, max(done + block, known_steps), gradient, visits)
-            state, *kept = self._steps(policies, gamma, stage, state, done, block, visits, measure)
+            keeps = not measure and self._memory.keeps_laws(done + block, gradient, visits)
+            state, *kept = self._steps(policies, gamma, stage, state, done, block, keeps, measure)
             if stage == SETTLE and (yield AnyOf(any(state.lost.tolist()))):
                 moving, ends = yield from self._where_some_never_settle(state, gradient, visits)
                 certified = ends and not (moving and gamma < 1.0)
@@ -212,7 +213,7 @@ class ForwardPass:
                     self._weigh_by_discount(state.rest, gamma)
                     state.masses[:] = packed.initial
                     state, *kept = self._steps(
-                        policies, gamma, STEP, state, done, block, visits, measure
+                        policies, gamma, STEP, state, done, block, keeps, measure
                     )
             stage = STEP
             at, left = yield Earliest(state.remainder, gamma, done, stop)
@@ -230,7 +231,8 @@ class ForwardPass:
                 if not measure:
                     self._check_room(done, horizon, gradient, visits)
                 more = horizon - done
-                _, *kept = self._steps(policies, gamma, STEP, state, done, more, visits, measure)
+                keeps = not measure and self._memory.keeps_laws(done + more, gradient, visits)
+                _, *kept = self._steps(policies, gamma, STEP, state, done, more, keeps, measure)
                 blocks.append((kept[0], kept[1]))
         if not measure:
             self._guess = min(horizon + 2, self.max_horizon)
@@ -310,13 +312,12 @@ class ForwardPass:
         state: Chains,
         done: int,
         count: int,
-        visits: bool,
+        keeps: bool,
         measure: bool,
     ) -> tuple[Chains, FloatArray, FloatArray]:
         """Go ``count`` times on: the chains after them, their laws and label marginals."""
         n, states = self._none.shape[1:]
-        keep = not measure and self._memory.keeps_laws(done + count, visits)
-        laws = np.empty((count, n, states)) if keep else self._none
+        laws = np.empty((count, n, states)) if keeps else self._none
         marginals = self._none
         if not (measure or self.shows_states):
             marginals = np.empty((count, n, self.leader.n_labels))

@@ -20,7 +20,7 @@ from fastincentive.problem.costs import Cost, ExpectedSpend, LinearCost
 from fastincentive.problem.evaluation import Evaluation
 from fastincentive.problem.fingerprint import fingerprint
 from fastincentive.problem.leader_side import LeaderSide
-from fastincentive.problem.memory import MemoryEstimate, answered_horizon, estimate_memory
+from fastincentive.problem.memory import MemoryEstimate, estimate_memory, horizons_of
 from fastincentive.problem.part import ProblemPart
 from fastincentive.problem.passes import Forward
 from fastincentive.problem.payments import Payments
@@ -414,11 +414,9 @@ class IncentiveProblem(ProblemPart):
         checked = None if policies is None else self.followers.check_policies(policies)
         if engine is not None and not hasattr(engine, "largest_shard"):
             raise invalid("engine", "engines.Local() or engines.Dask(client)", shown(engine))
-        horizon, doubled = self.leader_side.gradient_horizon(checked)
         part: ProblemPart = self if engine is None else engine.largest_shard(self)
         # What follows a run is not done by the workers that share it.
-        answered = answered_horizon(self) if part.followers.n == self.n else 0
-        return estimate_memory(part, horizon, doubled, answered)
+        return estimate_memory(part, horizons_of(self, checked, part.followers.n == self.n))
 
     # -- both levels --------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fastincentive._arrays import FloatArray
 from fastincentive.followers.followers import Followers
 from fastincentive.problem.costs import ExpectedSpend, LinearCost, QuadraticCost, expected_payouts
+from fastincentive.problem.memory import MIXED_WORK
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.responses.menus import (
     Cut,
@@ -32,8 +33,6 @@ FEW_WORK = 60_000
 SMALL = (1 / 8, 1 / 32)
 #: Of more responses than this that tie at the same payments, neighbours only are mixed.
 ALL_PAIRS = 4
-#: Products of samples, states and steps up to which laws are computed.
-MOST_WORK = 2_000_000
 
 
 class Samples(NamedTuple):
@@ -61,11 +60,11 @@ def mixture_samples(
     if not isinstance(problem.cost, (ExpectedSpend, LinearCost, QuadraticCost)):
         return None
     work = problem.followers.n_states * problem.passes.likely_horizon
-    if cut.found.line.size * work > MOST_WORK:
+    if cut.found.line.size * work > MIXED_WORK:
         return None
     pairs, spread = _tied_pairs(cut)
     levels = SHARES if len(pairs) * work <= FEW_WORK else FEW
-    if len(pairs) * levels.size * work > MOST_WORK:
+    if len(pairs) * levels.size * work > MIXED_WORK:
         return None
     number, shares = _with_small_shares(problem, cut, pairs, levels)
     pairs, spread = pairs[number], spread[number]

@@ -19,6 +19,7 @@ from fastincentive._arrays import FloatArray
 from fastincentive.errors import MemoryLimitError
 from fastincentive.followers.policies import uniform_over
 from fastincentive.problem.costs import ExpectedSpend
+from fastincentive.problem.memory import PASS_WORK
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.responses.cheapest import supporting_payments
 from fastincentive.responses.menus import Menus, coordinate_lines, cut, join, policy_marginals
@@ -39,8 +40,6 @@ PAIRED = 6
 PAIR_WORK = 30_000_000
 #: Mixtures climbed in each round, and rounds.
 CLIMBED, ROUNDS = 8, 3
-#: Products of followers, states and steps up to which a leader's pass is taken often.
-PASS_WORK = 200_000
 #: Payments shared between followers: points on their lines that are looked at, where a budget
 #: depends on what followers do, and else.
 POINTS, FEW_POINTS = 64, 16

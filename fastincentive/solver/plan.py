@@ -5,13 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fastincentive.methods import BilevelAscent, Method, RegimeAscent
-from fastincentive.problem.memory import REFINED_STATES, search_bytes
+from fastincentive.problem.memory import REFINED_STATES, lists_first
 from fastincentive.problem.problem import IncentiveProblem
 
 __all__ = ["Plan", "plan_of"]
-
-#: A search over regimes goes first where its lists take at most so many bytes.
-MOST_BYTES = 2**30
 
 
 class Plan(NamedTuple):
@@ -36,7 +33,7 @@ def plan_of(
     Algorithm 1 only.
     """
     if method is None:
-        listed = _lists_all(problem) and refine is not False and not ascent_asked
+        listed = lists_first(problem) and refine is not False and not ascent_asked
         if listed:
             search = refine if isinstance(refine, RegimeAscent) else RegimeAscent()
             why = "each follower has one payment at most, and all responses to it are listed"
@@ -45,17 +42,6 @@ def plan_of(
     refiner, why = _refiner(problem, method, refine)
     then = f"{_name(method)}, then {_name(refiner)}" if refiner is not None else _name(method)
     return Plan(method, refiner, then + (f": {why}" if why else ""))
-
-
-def _lists_all(problem: IncentiveProblem) -> bool:
-    """Whether the best responses to all payments are found on one short line per follower."""
-    return (
-        not problem.payments.shared
-        and problem.payments.reach.shape[1] <= 1
-        and not problem.has_types
-        and problem.followers.n_states <= REFINED_STATES
-        and search_bytes(problem, problem.passes.likely_horizon) <= MOST_BYTES
-    )
 
 
 def _refiner(
