@@ -443,14 +443,15 @@ def test_lists_without_room_are_refused_before_they_grow(monkeypatch):
 
 def test_a_solve_that_finds_no_room_to_refine_keeps_what_it_has(monkeypatch):
     problem = fi.models.random_problem(2, n_states=6, rng=0, n_payments=1)
-    expected = fi.solve(problem, refine=False)
+    method = fi.BilevelAscent()
+    expected = fi.solve(problem, method, refine=False)
 
     def refuse(*_):
         raise fi.MemoryLimitError("no room")
 
     monkeypatch.setattr("fastincentive.solver.refinement.regime_search", refuse)
     with pytest.warns(fi.ConvergenceWarning, match="not refined: no room"):
-        found = fi.solve(problem)
+        found = fi.solve(problem, method)
     assert found.refinement is None
     assert_close(found.payments, expected.payments)
 
