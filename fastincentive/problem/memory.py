@@ -44,7 +44,7 @@ MARGINALS, MARGINALS_OF_SEVERAL = 3.5, 5.0
 #: Lots are looked for up to so many products of followers, states and times, and of mixtures,
 #: states and times; these are held so many times, and their label marginals (measured).
 PASS_WORK, MIXED_WORK = 200_000, 2_000_000
-MIXED, MIXED_MARGINALS = 3, 6
+MIXED, MIXED_MARGINALS = 5, 9
 #: A search over regimes goes first where its lists take at most so many bytes.
 MOST_BYTES = 2**30
 #: The policies that a run starts with are found from random choice, at this discount at most.
