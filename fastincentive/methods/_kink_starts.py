@@ -21,11 +21,11 @@ __all__ = ["Looked", "kink_starts"]
 #: Payments are moved this many temperatures beyond a kink.
 BEYOND = (3.0, 12.0)
 #: Points that are looked at.
-MOST_LOOKS = 80
+MOST_LOOKS = 120
 #: With more payments or states they would not go round, or kinks take long to list.
 MOST_PAYMENTS, MOST_STATES = 40, 1_000
 #: Times that all payments are gone through, from each of the two first points.
-SWEEPS = 2
+SWEEPS = 3
 #: Points whose leader's values differ by a smaller share lead to the same end.
 SAME = 0.05
 
@@ -46,9 +46,9 @@ def kink_starts(
 ) -> list[FloatArray]:
     """Find at most so many payments (k,) from which to climb, the most promising first.
 
-    From the lower bounds and from ``payments`` each payment in turn is moved to the best of the
-    points a little beyond its kinks. The best of all points looked at are returned, each of another
-    leader's value. ``look`` answers None where payments are not allowed.
+    From the lower bounds and from ``payments`` one payment, then each in turn, is moved to the best
+    of the points a little beyond its kinks. The best of all points looked at are returned, each of
+    another leader's value. ``look`` answers None where payments are not allowed.
     """
     size = payments.size
     if count < 1 or size > MOST_PAYMENTS or problem.followers.n_states > MOST_STATES:
@@ -65,21 +65,20 @@ def kink_starts(
     for first in (problem.payments.lower, payments):
         x = np.array(first, float)
         top = worth(x)
-        for _ in range(SWEEPS):
-            before = top
+        for sweep in range(SWEEPS):
+            before, base = top, x.copy()
             try:
-                trials = _beyond_kinks(problem, x, temperature)
+                trials = _beyond_kinks(problem, base, temperature)
             except (InputError, MemoryLimitError):
                 break  # unbounded at discount 1, or too many kinks
             for k in range(size):
-                best = x[k]
                 for value in trials[k].tolist():
-                    moved = x.copy()
+                    # At first each payment alone, then each in turn.
+                    moved = (x if sweep else base).copy()
                     moved[k] = value
                     reached = worth(moved)
                     if reached > top:
-                        top, best = reached, value
-                x[k] = best
+                        top, x = reached, moved
             if not top > before:
                 break
     return _different(seen, count)

@@ -57,7 +57,7 @@ class HyperGradient(Method):
         way to better payments.
     starts : int
         Climbs: from the initial payments, and from the most promising points a little beyond the
-        kinks of the followers' exact best responses along each payment. At most 80 points are
+        kinks of the followers' exact best responses along each payment. At most 120 points are
         looked at, and none with more than 40 payments or 1,000 states. 1: from the initial payments
         alone.
     tolerance : float
