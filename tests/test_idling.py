@@ -287,3 +287,43 @@ def test_a_follower_stays_where_payments_come_up_to_the_costs():
     assert_close(regimes.lower.max(), 2.0)
     with pytest.raises(fi.InputError, match="stayed in for nothing"):
         fi.single_follower_optimum(problem)
+
+
+def stay_or_go(earned):
+    """A follower that stays for nothing or goes at a cost of 1; the leader earns where it stays."""
+    transition = np.zeros((2, 2, 2))
+    transition[0, 0, 0] = transition[0, 1, 1] = transition[1, :, 1] = 1.0
+    return fi.IncentiveProblem(
+        [fi.TabularMDP(transition, [[0.0, -1.0], [0.0, 0.0]], 1.0, 0)],
+        fi.AdditiveReward([earned, 0.0]),
+        fi.Payments.from_index(np.array([[[-1, 0], [-1, -1]]]), upper=3.0),
+        leader_discount=1.0,
+        cost_weight=1.0,
+    )
+
+
+def test_a_leader_that_earns_for_ever_where_a_follower_stays_is_told_so():
+    problem = stay_or_go(2.0)
+    for method in (
+        fi.solve,
+        lambda problem: fi.solve(problem, fi.BilevelAscent()),
+        fi.global_optimum,
+        fi.single_follower_optimum,
+    ):
+        with pytest.raises(fi.InputError, match=r"got 2 a step for ever at follower 0.* states 0"):
+            method(problem)
+    assert fi.upper_bound(problem) == np.inf
+
+
+def test_a_leader_that_loses_for_ever_where_a_follower_stays_pays_it_to_go():
+    problem = stay_or_go(-2.0)
+    found = fi.solve(problem)
+    assert_close(found.objective, -3.0)
+    assert found.pessimistic_value == -np.inf  # at the price it may as well stay
+    assert_close(fi.global_optimum(problem).objective, -3.0)
+    assert fi.stackelberg_values(problem, [0.5]).optimistic.leader_value == -np.inf
+
+
+def test_a_leader_that_earns_nothing_where_a_follower_stays_is_answered():
+    assert_close(fi.solve(stay_or_go(0.0)).objective, 0.0)
+    assert fi.global_optimum(stay_or_go(0.0)).complete

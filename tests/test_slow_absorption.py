@@ -47,23 +47,27 @@ def test_a_loop_where_the_leader_earns_nothing_is_exact():
     assert_close(along[0] - along[1], 0.0)
 
 
-def test_a_loop_where_the_leader_earns_ends_with_a_warning():
+@pytest.mark.parametrize("earned", [1.0, -2.0])
+def test_a_loop_where_the_leader_earns_for_ever_is_refused(earned):
     table = np.zeros((3, 3))
-    table[0, 2] = 1.0  # follower 1 waits, follower 2 is absorbed
+    table[0, 2] = earned  # follower 1 waits, follower 2 is absorbed
     problem = waiting_problem(table, leader_discount=1.0)
     policies = waiting_policies(1.0, 0.0)
     start = time.perf_counter()
-    with pytest.warns(TruncationWarning, match=r"cut after 20000 steps; .* bounded by inf"):
-        answer = problem.evaluate(0.0, policies)
-    with pytest.warns(TruncationWarning):
-        problem.leader_value(policies)
-    with pytest.warns(TruncationWarning):
-        gradient = problem.leader_gradient(policies)
+    for ask in (
+        problem.leader_value,
+        problem.leader_gradient,
+        lambda policies: problem.evaluate(0.0, policies),
+    ):
+        with pytest.raises(InputError, match=rf"{earned:g} a step .* follower 0, .* states 0\."):
+            ask(policies)
     assert time.perf_counter() - start < 20.0
-    assert answer.truncation == np.inf
-    assert answer.horizon == 20_000
-    assert answer.leader_value == 20_000 - 2  # follower 2 takes two steps to the sink
-    assert np.isfinite(gradient).all()
+    answer = problem.evaluate(0.0, policies, unbounded=True)
+    assert answer.leader_value == np.copysign(np.inf, earned)
+    assert answer.truncation == 0.0
+    waits = waiting_policies(1.0, 0.99995)  # it has not been absorbed by then
+    with pytest.warns(TruncationWarning, match="bounded by inf"):
+        assert np.isfinite(problem.leader_value(waits))
 
 
 def test_warnings_point_to_the_callers_line():

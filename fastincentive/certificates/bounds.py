@@ -136,7 +136,8 @@ def most_worth_paying(problem: IncentiveProblem) -> float:
     most 2 (B - f(0)), where B bounds V - w C / 2 and may be finite where the leader's value is not.
     """
     none = problem.payments.lower
-    alone = problem.evaluate(none, broken_ties(problem, none, 1.0).policies).objective
+    followed = broken_ties(problem, none, 1.0).policies
+    alone = problem.evaluate(none, followed, unbounded=True).objective
     for share in (0.0, 0.5):
         value = upper_bound(problem.replace(cost_weight=share * problem.cost_weight), mixed=True)
         most = (value - alone) / (1.0 - share)
@@ -314,7 +315,7 @@ def _bound_with_lots(problem: IncentiveProblem, most: float) -> float:
     first = menus.first[:-1]
     pick, _ = search.climb(first, True, [])
     x, policies = search.payments(pick), search.policies(pick)
-    known = problem.evaluate(x, policies).objective
+    known = problem.evaluate(x, policies, unbounded=True).objective
     found = best_mixture(problem, x, policies, known)
     known = known if found is None else found.objective
     return max(bound_with_lots(problem, known, most), far)

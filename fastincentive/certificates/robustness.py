@@ -59,8 +59,8 @@ def stackelberg_values(problem: IncentiveProblem, payments: ArrayLike) -> Stacke
     best = broken_ties(problem, x, 1.0)
     worst = broken_ties(problem, x, -1.0)
     return StackelbergValues(
-        optimistic=problem.evaluate(x, best.policies),
-        pessimistic=problem.evaluate(x, worst.policies),
+        optimistic=problem.evaluate(x, best.policies, unbounded=True),
+        pessimistic=problem.evaluate(x, worst.policies, unbounded=True),
         optimistic_policies=best.policies,
         pessimistic_policies=worst.policies,
         exact=best.exact and worst.exact,

@@ -84,7 +84,7 @@ def stationarity(
     parameterization = Direct() if parameterization is None else parameterization
     x = problem.payments.check(payments)
     pi = problem.followers.check_policies(policies)
-    evaluation = problem.evaluate(x, pi)
+    evaluation = problem.evaluate(x, pi, unbounded=True)
     limits = _Limits(problem, parameterization, x, pi)
     cone = _Cone(problem, parameterization, x, pi, geometry)
     everybody, every = np.arange(problem.n), np.arange(x.size)
@@ -272,7 +272,9 @@ class _Limits:
         )
         self._in_theta = parameterization.gradient(slope, policies)
         in_payments, in_policies = problem.cost_gradient(x, policies)
-        objective_gradient = problem.leader_gradient(policies)
+        # At discount 1 an iterate may earn for ever: of that a finite time is counted.
+        objective_gradient = problem.leader_side.leader_pass(policies, warn=True).gradient
+        assert objective_gradient is not None  # for the type checker
         if in_policies is not None:
             objective_gradient = objective_gradient - problem.cost_weight * in_policies
         self._objective_gradient = parameterization.gradient(objective_gradient, policies)

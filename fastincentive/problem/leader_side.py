@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Generator
 from copy import copy
@@ -26,6 +27,7 @@ from fastincentive.followers.policies import uniform_over
 from fastincentive.leader.base import BoundReward
 from fastincentive.problem import product_space
 from fastincentive.problem.doubling import MOST_TERMS
+from fastincentive.problem.endless import Endless, endless_error, endless_reward
 from fastincentive.problem.lone_pass import LonePass
 from fastincentive.problem.passes import (
     SHORT_STEPS,
@@ -160,17 +162,32 @@ class LeaderSide:
         gradient: bool = True,
         warn: bool = False,
         discount: float | None = None,
+        unbounded: bool = True,
     ) -> LeaderPass:
         """Forward marginals, conditional rewards, backward adjoint.
 
         ``discount`` stands in for the leader's own. Doubling on the product space takes over
-        where so many steps would be needed that it is cheaper.
+        where so many steps would be needed that it is cheaper. With ``warn`` a value that has no
+        bound is infinite, or refused unless it may be ``unbounded``.
         """
         found = run_single(self.leader_pass_steps(policies, gradient, discount), self)
         if warn:
+            if found.truncation == np.inf:
+                endless = self._endless(policies)
+                if endless is not None and not unbounded:
+                    raise endless_error(endless)
+                if endless is not None:
+                    value = math.copysign(math.inf, endless.rate)
+                    return found._replace(value=value, truncation=0.0)
             relative = found.truncation / max(self.magnitude, 1e-300)
             _warn_if_cut("leader's value", found.horizon, found.truncation, relative)
         return found
+
+    def _endless(self, policies: FloatArray) -> Endless | None:
+        """Find what never ends in a sum that was cut."""
+        exact = np.asarray(policies, float)
+        seen = self.forward(exact).marginals
+        return endless_reward(self.followers, self.leader, exact, seen)
 
     def leader_pass_steps(
         self, policies: FloatArray, gradient: bool = True, discount: float | None = None

@@ -196,10 +196,10 @@ class IncentiveProblem(ProblemPart):
     def leader_value(self, policies: ArrayLike) -> float:
         """V(pi): the leader's expected discounted reward under policies (n, S, A), eq. 1.
 
-        Policies may be float32, see ``leader_gradient``.
+        Policies may be float32, see ``leader_gradient``. One without a bound is an InputError.
         """
         checked = self.followers.check_policies(policies, single=not self.small)
-        return self.leader_side.leader_pass(checked, gradient=False, warn=True).value
+        return self.leader_side.leader_pass(checked, False, warn=True, unbounded=False).value
 
     @checked
     def leader_gradient(self, policies: ArrayLike) -> FloatArray:
@@ -207,14 +207,12 @@ class IncentiveProblem(ProblemPart):
 
         At a leader's discount of 1 the derivative is infinite where a follower idles for ever in a
         state that it could leave to the leader's profit; only a finite time of it is counted.
-
-        float32 policies give a float32 gradient, which takes half the memory. Sums are taken in
-        float64; but each policy entry is off by up to 6e-8 of itself, which changes a law at time t
-        by up to 6e-8 t, and the result is rounded. (Float64 all the same where the problem is small
-        enough for its product space.)
+        float32 policies give a float32 gradient, in half the memory. Sums are taken in float64; but
+        each policy entry is off by up to 6e-8 of itself, which changes a law at time t by 6e-8 t,
+        and the result is rounded. (Float64 all the same where the product space is small.)
         """
         checked = self.followers.check_policies(policies, single=not self.small)
-        gradient = self.leader_side.leader_pass(checked, warn=True).gradient
+        gradient = self.leader_side.leader_pass(checked, warn=True, unbounded=False).gradient
         assert gradient is not None  # for the type checker: gradient=True returns one
         return gradient
 
@@ -421,17 +419,22 @@ class IncentiveProblem(ProblemPart):
     # -- both levels --------------------------------------------------------------------------
 
     @checked
-    def evaluate(self, payments: ArrayLike, policies: ArrayLike) -> Evaluation:
+    def evaluate(
+        self, payments: ArrayLike, policies: ArrayLike, *, unbounded: bool = False
+    ) -> Evaluation:
         """Leader's value, cost, objective, follower values and gaps, and feasibility at a point.
 
         Parameters
         ----------
         payments : float or array (k,)
         policies : array (n, S, A)
+        unbounded : bool
+            Whether a value may be infinite: at a leader's discount of 1, where a follower stays for
+            ever and the leader earns or loses there. Else that is an InputError.
         """
         x = self.payments.check(payments)
         checked = self.followers.check_policies(policies)
-        leader = self.leader_side.leader_pass(checked, gradient=False, warn=True)
+        leader = self.leader_side.leader_pass(checked, False, True, unbounded=unbounded)
         rewards = self.rewards(x)
         values = self.followers.start_values(
             self.followers.evaluate(rewards, checked, checked=True).values
@@ -441,7 +444,7 @@ class IncentiveProblem(ProblemPart):
         return self.assemble(leader, cost, values, best)
 
 
-def _weight(cost_weight: float) -> float:
-    if not (cost_weight >= 0 and np.isfinite(cost_weight)):
-        raise invalid("cost_weight", "a finite number >= 0", cost_weight)
-    return float(cost_weight)
+def _weight(value: float) -> float:
+    if 0.0 <= value < np.inf:
+        return float(value)
+    raise invalid("cost_weight", "a finite number >= 0", value)

@@ -111,7 +111,7 @@ def recover(
     return Recovered(
         payments=posted,
         policies=answer,
-        evaluation=problem.evaluate(posted, answer),
+        evaluation=problem.evaluate(posted, answer, unbounded=True),
         pessimistic_policies=worst,
-        pessimistic=problem.evaluate(posted, worst),
+        pessimistic=problem.evaluate(posted, worst, unbounded=True),
     )

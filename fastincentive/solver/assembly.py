@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import numpy as np
+
 from fastincentive.errors import ConvergenceWarning
 from fastincentive.methods.base import StepReport
 from fastincentive.problem.problem import IncentiveProblem
@@ -15,8 +17,16 @@ __all__ = ["recovered_fields", "warn_unless_done"]
 
 
 def recovered_fields(problem: IncentiveProblem, point: Recovered) -> dict[str, Any]:
-    """Return the fields of a Solution that say what the leader really gets."""
+    """Return the fields of a Solution that say what the leader really gets.
+
+    Raises
+    ------
+    InputError
+        If that has no bound.
+    """
     evaluation, worst = point.evaluation, point.pessimistic
+    if not np.isfinite(evaluation.leader_value):
+        problem.evaluate(point.payments, point.policies)  # says why
     taken = point.policies > 0.0
     return {
         "payments": point.payments,

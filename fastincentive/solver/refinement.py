@@ -96,7 +96,7 @@ def _with_lots(problem: IncentiveProblem, point: Recovered, menus: Menus | None)
     return Recovered(
         payments=found.payments,
         policies=found.policies,
-        evaluation=problem.evaluate(found.payments, found.policies),
+        evaluation=problem.evaluate(found.payments, found.policies, unbounded=True),
         pessimistic_policies=worst,
-        pessimistic=problem.evaluate(found.payments, worst),
+        pessimistic=problem.evaluate(found.payments, worst, unbounded=True),
     )
