@@ -17,19 +17,20 @@ from fastincentive.errors import InputError
 from fastincentive.followers.best_responses import recall_bytes
 from fastincentive.followers.evaluation import MOST_FILL, likely_fill
 from fastincentive.kernels.packed import DENSE_STATES
+from fastincentive.problem.costs import ExpectedSpend
 from fastincentive.problem.part import ProblemPart
 from fastincentive.problem.pass_memory import Footprint
 
 __all__ = [
-    "MIXED_WORK",
-    "PASS_WORK",
     "REFINED_STATES",
     "START_DISCOUNT",
     "MemoryEstimate",
     "estimate_memory",
     "horizons_of",
     "lists_first",
+    "lots_work",
     "response_bytes",
+    "spend_budget",
 ]
 
 #: Arrays (n, S, A) that the ascent holds at once beside a leader pass, or after it (measured).
@@ -43,7 +44,7 @@ REFINED_STATES, ENTRIES, SEVERAL = 1000, 0.7, 1.5
 MARGINALS, MARGINALS_OF_SEVERAL = 3.5, 5.0
 #: Lots are looked for up to so many products of followers, states and times, and of mixtures,
 #: states and times; these are held so many times, and their label marginals (measured).
-PASS_WORK, MIXED_WORK = 200_000, 2_000_000
+PASS_WORK, MIXED_WORK, SPENDING = 200_000, 2_000_000, 5
 MIXED, MIXED_MARGINALS = 5, 9
 #: A search over regimes goes first where its lists take at most so many bytes.
 MOST_BYTES = 2**30
@@ -234,11 +235,29 @@ def search_bytes(problem: ProblemPart, horizon: int) -> int:
     size = response_bytes(states, actions)
     found = entries * (size + (MARGINALS_OF_SEVERAL if several else MARGINALS) * shown)
     pairs = ENTRIES * states * np.where(paid > 1, 2.0 * paid, 1.0).sum()
-    lots = not problem.payments.shared and problem.leader.additive_parts() is None
+    spends = spend_budget(problem) < np.inf
+    lots = not problem.payments.shared and (spends or problem.leader.additive_parts() is None)
+    passed, mixed = lots_work(problem)
     work = states * horizon
-    if lots and paid.size * work <= PASS_WORK and 3.0 * pairs * work <= MIXED_WORK:
+    if lots and paid.size * work <= passed and 3.0 * pairs * work <= mixed:
         found = max(found, pairs * (MIXED * size + MIXED_MARGINALS * shown))
     return int(found)
+
+
+def spend_budget(problem: ProblemPart) -> float:
+    """Budget on what depends on the policies, inf if there is none."""
+    if problem.budget is None or not isinstance(problem.cost, ExpectedSpend):
+        return np.inf
+    return float(problem.budget)
+
+
+def lots_work(problem: ProblemPart) -> tuple[int, int]:
+    """Up to how much work lots are looked for: ``PASS_WORK`` and ``MIXED_WORK``.
+
+    More of it where a budget depends on what followers do, for there they are often best.
+    """
+    more = SPENDING if spend_budget(problem) < np.inf else 1
+    return more * PASS_WORK, more * MIXED_WORK
 
 
 def response_bytes(states: int, actions: int) -> int:

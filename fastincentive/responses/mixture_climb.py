@@ -16,12 +16,13 @@ from fastincentive._arrays import FloatArray
 from fastincentive.kernels.packed import TIE
 from fastincentive.problem.costs import ExpectedSpend
 from fastincentive.problem.problem import IncentiveProblem
+from fastincentive.responses.regimes import alike
 
 __all__ = ["Mixture", "climbed_mixture", "net_of_mixture", "tied_actions", "without_specks"]
 
 #: More free probabilities than this are left alone.
 MOST_FREE = 64
-MOST_STEPS = 80
+MOST_STEPS = 40
 #: Probabilities below this are rounding, where nothing is lost without them.
 SPECK = 1e-7
 
@@ -37,10 +38,18 @@ class Mixture(NamedTuple):
 def tied_actions(
     problem: IncentiveProblem, payments: FloatArray, policies: FloatArray
 ) -> NDArray[np.bool_]:
-    """(n, S, A) bool: optimal actions in states that tied actions can lead to, else the policy."""
+    """(n, S, A) bool: optimal actions in states that tied actions can lead to, else the policy.
+
+    Of actions that make no difference, to anyone, one stands for all.
+    """
     followers = problem.followers
     rewards = problem.rewards(payments)
     tied = problem.optimal_actions(payments, followers.best_responses(rewards)).tied
+    equals = alike(followers, problem.payments.index, problem.leader.labels)
+    i, s, a = np.nonzero(policies > 0.0)
+    taken = np.zeros(tied.shape, bool)
+    taken[i, s, equals[i, s, a]] = True
+    tied &= (equals == np.arange(followers.n_actions)) & ~taken
     tied |= policies > 0.0
     return np.where(followers.reached(tied)[:, :, None], tied, policies > 0.0)
 
@@ -78,7 +87,7 @@ def climbed_mixture(
         return Mixture(payments, start, value)
     from scipy.optimize import minimize
 
-    options: Any = {"maxiter": MOST_STEPS, "ftol": 1e-15}
+    options: Any = {"maxiter": MOST_STEPS, "ftol": 1e-12}
     limits: list[Any] = []
     if slope.budget < np.inf:
         limits.append({"type": "ineq", "fun": slope.room, "jac": slope.room_slope})

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fastincentive._arrays import FloatArray
 from fastincentive.followers.followers import Followers
 from fastincentive.problem.costs import ExpectedSpend, LinearCost, QuadraticCost, expected_payouts
-from fastincentive.problem.memory import MIXED_WORK
+from fastincentive.problem.memory import lots_work
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.responses.menus import (
     Cut,
@@ -60,11 +60,12 @@ def mixture_samples(
     if not isinstance(problem.cost, (ExpectedSpend, LinearCost, QuadraticCost)):
         return None
     work = problem.followers.n_states * problem.passes.likely_horizon
-    if cut.found.line.size * work > MIXED_WORK:
+    _, most = lots_work(problem)
+    if cut.found.line.size * work > most:
         return None
     pairs, spread = _tied_pairs(cut)
     levels = SHARES if len(pairs) * work <= FEW_WORK else FEW
-    if len(pairs) * levels.size * work > MIXED_WORK:
+    if len(pairs) * levels.size * work > most:
         return None
     number, shares = _with_small_shares(problem, cut, pairs, levels)
     pairs, spread = pairs[number], spread[number]

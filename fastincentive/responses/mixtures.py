@@ -19,7 +19,7 @@ from fastincentive._arrays import FloatArray
 from fastincentive.errors import MemoryLimitError
 from fastincentive.followers.policies import uniform_over
 from fastincentive.problem.costs import ExpectedSpend
-from fastincentive.problem.memory import PASS_WORK
+from fastincentive.problem.memory import lots_work, spend_budget
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.responses.cheapest import supporting_payments
 from fastincentive.responses.menus import Menus, coordinate_lines, cut, join, policy_marginals
@@ -39,10 +39,14 @@ PAIRED = 6
 #: Multiplications for which the mixtures of two followers are priced together.
 PAIR_WORK = 30_000_000
 #: Mixtures climbed in each round, and rounds.
-CLIMBED, ROUNDS = 8, 3
+CLIMBED, ROUNDS = 12, 3
+#: Products of followers, states and steps in each round: larger problems have fewer climbs.
+CLIMB_WORK = 250_000
 #: Payments shared between followers: points on their lines that are looked at, where a budget
 #: depends on what followers do, and else.
 POINTS, FEW_POINTS = 64, 16
+#: With more probabilities than this only those of the followers looked at are free.
+MANY_TIED = 24
 #: A gain below this share of the objective is none.
 GAIN = 1e-9
 
@@ -53,7 +57,7 @@ def mixing_may_help(problem: IncentiveProblem) -> bool:
     Not where its value is a sum over followers and no budget depends on what they do: both are
     linear in each follower's occupancy.
     """
-    return _spend_budget(problem) < np.inf or problem.leader.additive_parts() is None
+    return spend_budget(problem) < np.inf or problem.leader.additive_parts() is None
 
 
 def best_mixture(
@@ -91,7 +95,7 @@ def best_mixture(
 def _climbed(problem: IncentiveProblem, best: Mixture, menus: Menus | None) -> Mixture:
     n, states, _ = problem.followers.shape
     best = _at(problem, best, best)
-    if n * states * problem.passes.likely_horizon > PASS_WORK:
+    if n * states * problem.passes.likely_horizon > lots_work(problem)[0]:
         return best
     if problem.payments.shared:
         return _at_points(problem, best)
@@ -126,24 +130,22 @@ def _better(value: float, than: float) -> bool:
     return value > than + GAIN * max(1.0, abs(than))
 
 
-def _spend_budget(problem: IncentiveProblem) -> float:
-    """Budget on what depends on the policies, inf if there is none."""
-    if problem.budget is None or not isinstance(problem.cost, ExpectedSpend):
-        return np.inf
-    return float(problem.budget)
-
-
-def _at(problem: IncentiveProblem, best: Mixture, trial: Mixture) -> Mixture:
+def _at(
+    problem: IncentiveProblem, best: Mixture, trial: Mixture, owners: tuple[int, ...] = ()
+) -> Mixture:
     """Climb from a trial point if its slope promises something better.
 
-    The trial's objective is not looked at.
+    The trial's objective is not looked at. Where too much is tied only ``owners`` draw lots.
     """
     tied = tied_actions(problem, trial.payments, trial.policies)
+    if owners and int((tied.sum(axis=2) - 1).clip(0).sum()) > MANY_TIED:
+        others = np.delete(np.arange(problem.n), owners)
+        tied[others] = trial.policies[others] > 0.0
     if not (tied.sum(axis=2) > 1).any() or not _promises(problem, best, trial, tied):
         return best
     start = trial.policies
     lots = bool((start.max(axis=2) < 1.0).any())
-    if _spend_budget(problem) < np.inf or not lots:
+    if spend_budget(problem) < np.inf or not lots:
         # Towards all that is tied, so that nothing is out of sight.
         share = 0.1 if lots else 0.25
         start = (1.0 - share) * start + share * uniform_over(tied)
@@ -166,7 +168,7 @@ def _promises(
     value = problem.net(leader.value, cost.value)
     spent = np.zeros(slope.shape) if cost.policies is None else cost.policies
     slope = slope - problem.cost_weight * spent
-    room = _spend_budget(problem) - cost.value
+    room = spend_budget(problem) - cost.value
 
     def gain(price: float) -> float:
         worth = slope - price * spent
@@ -214,8 +216,11 @@ def _round(problem: IncentiveProblem, samples: Samples, best: Mixture) -> Mixtur
     held = best
     tried: dict[bytes, int] = {}
     climbed = 0
+    _, states, _ = problem.followers.shape
+    work = problem.n * states * problem.passes.likely_horizon
+    most = min(max(CLIMB_WORK // work, 2), CLIMBED)
     for cell in cells:
-        if climbed == CLIMBED or not _better(cell.estimate, best.objective):
+        if climbed == most or not _better(cell.estimate, best.objective):
             break
         payments, policies = held.payments.copy(), held.policies.copy()
         for i, pair, share in zip(cell.owners, cell.pairs, cell.shares, strict=True):
@@ -227,7 +232,7 @@ def _round(problem: IncentiveProblem, samples: Samples, best: Mixture) -> Mixtur
         tried[key] = tried.get(key, 0) + 1
         if tried[key] <= 4:
             climbed += 1
-            best = _at(problem, best, Mixture(payments, policies, -np.inf))
+            best = _at(problem, best, Mixture(payments, policies, -np.inf), cell.owners)
     return best
 
 
@@ -235,7 +240,7 @@ def _cells(problem: IncentiveProblem, samples: Samples, held: Mixture) -> Iterat
     """Cells that may be better than the point held."""
     n = problem.n
     steps = len(samples.marginals)
-    budget = _spend_budget(problem)
+    budget = spend_budget(problem)
     every = np.arange(n)
     marginals, _ = policy_marginals(problem, every, held.policies, np.arange(n + 1))
     marginals = up_to(marginals, steps)
@@ -399,5 +404,5 @@ def _breakpoints(problem: IncentiveProblem, x: FloatArray) -> list[FloatArray]:
         if len(points) > POINTS:
             break
     nearest = np.argsort([np.abs(each - x).sum() for each in points], kind="stable")
-    most = POINTS if _spend_budget(problem) < np.inf else FEW_POINTS
+    most = POINTS if spend_budget(problem) < np.inf else FEW_POINTS
     return [points[k] for k in nearest[:most]]
