@@ -46,7 +46,7 @@ CLIMB_WORK = 250_000
 #: depends on what followers do, and else.
 POINTS, FEW_POINTS = 64, 16
 #: With more probabilities than this only those of the followers looked at are free.
-MANY_TIED = 24
+MANY_TIED = 12
 #: A gain below this share of the objective is none.
 GAIN = 1e-9
 
