@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 from conftest import assert_close, random_game
+from scipy.optimize import nnls
 
 import fastincentive as fi
+from fastincentive.certificates.stationarity import _reduced
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +106,21 @@ def test_followers_are_judged_apart_or_together_alike():
         together = fi.stationarity(problem, x, policies)
         assert apart.residual == pytest.approx(together.residual, rel=1e-9)
         assert_close(apart.multipliers, together.multipliers, 1e-6)
+
+
+@pytest.mark.parametrize("tail", [0, 3, 20])
+def test_least_squares_of_many_followers_are_reduced_without_loss(tail):
+    """Columns reach the entries of one follower each, some all of them."""
+    rng = np.random.default_rng(tail)
+    size, n = 9, 6
+    design = np.zeros((n * size + tail, 2 * n + 1))
+    for i in range(n):
+        design[i * size : (i + 1) * size, [2 * i, 2 * i + 1, -1]] = rng.normal(size=(size, 3))
+    design[n * size :] = rng.normal(size=(tail, 2 * n + 1))
+    target = rng.normal(size=len(design))
+    small, goal = _reduced(design, target, size)
+    assert len(small) < len(design)
+    assert_close(small.T @ small, design.T @ design)
+    assert_close(small.T @ goal, design.T @ target)
+    assert_close(goal @ goal, target @ target)
+    assert_close(nnls(small, goal)[0], nnls(design, target)[0])

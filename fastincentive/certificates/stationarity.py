@@ -20,6 +20,8 @@ __all__ = ["Stationarity", "stationarity"]
 
 #: Probabilities and payments this near to a bound count as at it.
 NEAR_BOUND = 1e-5
+#: A budget on what is paid out is used up but for this share of it.
+NEAR_BUDGET = 1e-3
 #: Best responses to payments this near, or worth this little less, give limiting gradients of q.
 NEAR_KINK = 1e-4
 
@@ -99,7 +101,8 @@ def stationarity(
     else:
         # Followers without a common payment or budget are judged apart.
         parts = [(everybody, every)]
-        if not cone.spent:
+        used_up = limits.uses_up_budget(evaluation.cost)
+        if not (cone.spent or used_up):
             parts = [(group, problem.payments.reaching(group)) for group in problem.payments.groups]
             parts.append((everybody[:0], np.setdiff1d(every, problem.payments.owned)))
         norms = np.zeros(len(parts))
@@ -110,13 +113,16 @@ def stationarity(
             for k, (group, variables) in enumerate(parts):
                 if new[group].any() or not group.size:
                     basis, owner = limits.basis(group, variables, group)
+                    if used_up:
+                        # The budget on what is paid out has a multiplier of its own.
+                        basis = np.concatenate([basis, limits.saving[None]])
                     gradient = limits.objective_gradient(group, variables)
                     norms[k], weights, rest = _minimise(
                         cone.part(group, variables), gradient, basis
                     )
                     wish[variables] = rest[rest.size - variables.size :]
                     multipliers[group] = 0.0
-                    np.add.at(multipliers, owner, weights)
+                    np.add.at(multipliers, owner, weights[: owner.size])
             if not wish.any():
                 break
             new = limits.look(x + limits.nudge.min() * wish / np.abs(wish).max())
@@ -148,7 +154,7 @@ def _minimise(
     for _ in range(100 if len(basis) else 0):
         projected, face = cone.project(gradient + weights @ basis)
         design = np.stack([face(pull) for pull in basis], axis=1)
-        change = nnls(design, -face(gradient))[0] - weights
+        change = nnls(*_reduced(design, -face(gradient), cone.row_size))[0] - weights
         # The norm is convex along the step: halve it as long as that helps.
         length, size = 1.0, at(weights + change)
         for _ in range(11):
@@ -161,6 +167,27 @@ def _minimise(
         weights = weights + length * change
     projected, _ = cone.project(gradient + weights @ basis)
     return float(np.linalg.norm(projected)), weights, projected
+
+
+def _reduced(design: FloatArray, target: FloatArray, size: int) -> tuple[FloatArray, FloatArray]:
+    """Return a smaller least squares problem of the same solution.
+
+    Few columns reach the ``size`` entries of one follower: an orthogonal change of these entries
+    leaves no more of them than that.
+    """
+    kept: list[FloatArray] = []
+    end = design.shape[0] // size * size
+    for first in range(0, end, size):
+        rows = slice(first, first + size)
+        columns = np.flatnonzero(design[rows].any(axis=0))
+        block = np.column_stack([design[rows, columns], target[rows]])
+        if size > columns.size + 1:
+            block = np.asarray(np.linalg.qr(block, mode="r"))
+        whole = np.zeros((len(block), design.shape[1] + 1))
+        whole[:, columns], whole[:, -1] = block[:, :-1], block[:, -1]
+        kept.append(whole)
+    both = np.concatenate([*kept, np.column_stack([design[end:], target[end:]])])
+    return both[:, :-1], both[:, -1]
 
 
 class _Cone:
@@ -177,6 +204,8 @@ class _Cone:
         self._tangent = geometry == "tangent"
         self._rows = isinstance(parameterization, Direct)
         self._shape = policies.shape
+        #: Entries of each follower's policy.
+        self.row_size = policies[0].size
         self._available = problem.followers.available
         self._at_zero = (policies <= NEAR_BOUND) & self._available
         payments = problem.payments
@@ -275,7 +304,11 @@ class _Limits:
         # At discount 1 an iterate may earn for ever: of that a finite time is counted.
         objective_gradient = problem.leader_side.leader_pass(policies, warn=True).gradient
         assert objective_gradient is not None  # for the type checker
+        #: - grad C, where C depends on the policies.
+        self.saving = np.empty(0)
         if in_policies is not None:
+            in_theta = parameterization.gradient(in_policies, policies)
+            self.saving = -np.concatenate([in_theta.reshape(-1), in_payments])
             objective_gradient = objective_gradient - problem.cost_weight * in_policies
         self._objective_gradient = parameterization.gradient(objective_gradient, policies)
         self._price = -problem.cost_weight * in_payments
@@ -291,6 +324,13 @@ class _Limits:
                 moved = x.copy()
                 moved[which] += sign * self.nudge[which]
                 self.look(moved)
+
+    def uses_up_budget(self, cost: float) -> bool:
+        """Whether what is paid out comes near its budget."""
+        budget = self._problem.budget
+        return bool(
+            self.saving.size and budget is not None and cost >= (1.0 - NEAR_BUDGET) * budget
+        )
 
     def look(self, payments: FloatArray) -> NDArray[np.bool_]:
         """Add what best responses to these payments show; (n,) bool for whom it was new."""

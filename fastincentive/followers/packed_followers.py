@@ -131,6 +131,19 @@ class PackedFollowers:
         other.counts, other.rewards = np.ones(first.size, np.int64), self.rewards[first]
         return other
 
+    def repeated(self, which: NDArray[np.int64]) -> Self:
+        """Return followers of whom number j is like number ``which[j]`` of these, one of each."""
+        packed = self.packed
+        chosen = packed._replace(
+            model=packed.model[which],
+            discount=packed.discount[which],
+            initial=packed.initial[which],
+        )
+        other = type(self).__new__(type(self))
+        other._hold(self.models, chosen)
+        other.counts, other.rewards = np.ones(which.size, np.int64), self.rewards[which]
+        return other
+
     def discounted(self, discount: float) -> Self:
         """Return the same followers with another discount, the same for all."""
         packed = self.packed

@@ -217,6 +217,18 @@ class _BoundPolynomials(_BoundCongestion):
         members = self._layout.members
         kernels.polynomial_differences(members, self._coefficients, flat, expected, differences)
 
+    def expected(self, marginals: FloatArray) -> FloatArray:
+        members = self._layout.members
+        if (members.alike > 1.0).any():
+            return super().expected(marginals)
+        follower, label = self._layout.follower, self._layout.label
+        total = np.full(len(marginals), self._constant)
+        for r, (first, last) in enumerate(pairwise(members.start.tolist())):
+            own = np.ascontiguousarray(marginals[:, follower[first:last], label[first:last]])
+            function = np.tile(self._coefficients[r], (len(marginals), 1))
+            total += self._averaged(function, own)[:, 0]
+        return total
+
     def _function(self, r: int) -> FloatArray:
         return self._coefficients[r]
 

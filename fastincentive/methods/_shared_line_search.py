@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
 from fastincentive.kernels.packed import TIE
-from fastincentive.problem.costs import ExpectedSpend
+from fastincentive.problem.bound_payments import ROUNDING
+from fastincentive.problem.costs import ExpectedSpend, expected_payouts
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.responses.menus import END, Menus, certain, label_marginals
 from fastincentive.responses.regimes import Responses, alike, walk
@@ -23,6 +24,8 @@ __all__ = ["Answers", "answers_at", "best_on_line"]
 POINTS = 256
 #: At each point all combinations of tied responses are priced up to this many.
 COMBINATIONS = 64
+#: So many of them are priced by their policies.
+CONFIRMED = 4
 #: Stacked label marginals may take this many bytes.
 MOST_BYTES = 2**28
 
@@ -45,6 +48,7 @@ class Offers(NamedTuple):
     actions: NDArray[np.int64]  # (C, S)
     marginals: FloatArray  # (T, C, L)
     tail: float
+    spent: FloatArray | None  # (2, C) paid at t = 0, and more for each t; None if not known so
 
 
 class Priced(NamedTuple):
@@ -120,9 +124,32 @@ def _offers(
     )
     starts = np.searchsorted(found.line, np.arange(problem.n + 1))
     marginals, tail = label_marginals(problem, found.line, found.actions, starts)
+    spent = _spent_along(problem, found, base, direction)
     return found, Offers(
-        starts, found.lower, found.upper, found.laws, found.actions, marginals, tail
+        starts, found.lower, found.upper, found.laws, found.actions, marginals, tail, spent
     )
+
+
+def _spent_along(
+    problem: IncentiveProblem, found: Responses, base: FloatArray, direction: FloatArray
+) -> FloatArray | None:
+    """(2, C) what ``ExpectedSpend`` is at base and adds along the direction, for each response.
+
+    None for other costs, and where some follower is paid for ever at a leader's discount of 1.
+    """
+    if not isinstance(problem.cost, ExpectedSpend):
+        return None
+    followers, payments, owner = problem.followers, problem.payments, found.line
+    payable = payments.index[owner] >= 0
+    policies = followers.deterministic_policies(found.actions)
+    many = followers.repeated(owner)
+    paid = expected_payouts(many, payable.astype(float), payable, policies, problem.leader_discount)
+    if not np.isfinite(paid.values).all():
+        return None
+    visits = policies * paid.visits[:, :, None] * followers.counts[owner][:, None, None]
+    prices = np.broadcast_to(problem.cost.prices, payments.size)
+    rates = [payments.side_payments(prices * each)[owner] for each in (base, direction)]
+    return np.array([(visits * rate).sum(axis=(1, 2)) for rate in rates])
 
 
 def _priced(
@@ -152,10 +179,19 @@ def _priced(
     different, same = np.unique(np.array(picks), axis=0, return_inverse=True)
     values = _values(problem, different, offers.marginals)[same.reshape(-1)]
     number = np.array(at)
-    order = np.lexsort((-values, number))
-    if not isinstance(problem.cost, ExpectedSpend):
-        # At one point all combinations cost the same.
-        order = order[np.unique(number[order], return_index=True)[1]]
+    if offers.spent is not None:
+        fixed, rate = offers.spent[:, np.array(picks)].sum(axis=2)
+        cost = fixed + points[number] * rate
+        net = values - problem.cost_weight * cost
+        if problem.budget is not None:
+            net[cost > problem.budget * (1.0 + ROUNDING)] = -np.inf
+        # The best are priced once more, whatever rounding says of the budget.
+        order = np.argsort(-net, kind="stable")[:CONFIRMED]
+    else:
+        order = np.lexsort((-values, number))
+        if not isinstance(problem.cost, ExpectedSpend):
+            # At one point all combinations cost the same.
+            order = order[np.unique(number[order], return_index=True)[1]]
     best = Priced(0.0, picks[0], -np.inf, whole)
     for j in order.tolist():
         t = float(points[at[j]])
@@ -205,7 +241,7 @@ def _values(
     for first in range(0, len(picks), chunk):
         part = picks[first : first + chunk]
         stacked = np.concatenate([marginals[:, pick] for pick in part])
-        expected, _ = problem.leader.expectations(stacked)
+        expected = problem.leader.expected(stacked)
         values[first : first + chunk] = expected.reshape(len(part), horizon) @ weights
     return values
 

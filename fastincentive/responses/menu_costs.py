@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastincentive._arrays import FloatArray
-from fastincentive.followers.followers import Followers
 from fastincentive.problem.bound_payments import ROUNDING
 from fastincentive.problem.costs import ExpectedSpend, LinearCost, QuadraticCost, expected_payouts
 from fastincentive.problem.problem import IncentiveProblem
@@ -123,7 +122,7 @@ def menu_costs(problem: IncentiveProblem, menus: Menus, budget: bool = True) -> 
     paid = reach >= 0
     if isinstance(cost, ExpectedSpend):
         followers = problem.followers
-        many = Followers([followers[i] for i in menus.owner.tolist()])
+        many = followers.repeated(menus.owner)
         prices = np.broadcast_to(cost.prices, payments.size)
         rates = side_payments(problem, menus.owner, np.where(paid, prices[reach], 0) * menus.spread)
         payable = payments.index[menus.owner] >= 0

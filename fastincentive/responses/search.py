@@ -80,7 +80,7 @@ class Search:
 
     def objective(self, pick: NDArray[np.int64]) -> float:
         """Return V - w C of one entry each (n,)."""
-        expected, _ = self.problem.leader.expectations(self.marginals(pick))
+        expected = self.problem.leader.expected(self.marginals(pick))
         return self.sign * (float(self.weights @ expected) - self.costs.total(pick))
 
     def marginals(self, pick: NDArray[np.int64]) -> FloatArray:

@@ -39,7 +39,7 @@ def solve(
     problem: IncentiveProblem,
     method: Method | None = None,
     parameterization: Parameterization | None = None,
-    initial_payments: ArrayLike = 2.0,
+    initial_payments: ArrayLike | None = None,
     initial_policies: str | ArrayLike = DEFAULT_POLICIES,
     *,
     tie_breaking: StrongStackelberg | WeakStackelberg | None = None,
@@ -70,8 +70,9 @@ def solve(
         initial payments, the baseline ``ValuePenalty()`` where ``BilevelAscent()`` does.
     parameterization : Direct or Softmax, optional
         By default ``Direct()``.
-    initial_payments : float or array (k,)
-        A number stands for every payment and is cut to the bounds.
+    initial_payments : float or array (k,), optional
+        A number stands for every payment and is cut to the bounds. By default 2, and 0 where a
+        budget bounds what followers are really paid.
     initial_policies : "leader-optimal", "best-response" or array (n, S, A)
         Start from the policies the leader would choose itself (local optimum), from best
         responses to the initial payments, or from given ones.

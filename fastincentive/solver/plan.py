@@ -10,6 +10,10 @@ from fastincentive.problem.problem import IncentiveProblem
 
 __all__ = ["Plan", "plan_of"]
 
+#: Followers squared times shared payments up to which lines are searched: all followers answer at
+#: each of their breakpoints. Beyond, iterations take long too, and so many are made by default.
+MOST_SHARED, FEW_ITERATIONS = 100_000, 60
+
 
 class Plan(NamedTuple):
     """A method, the search over regimes that follows it, if any, and what to say of both."""
@@ -39,9 +43,16 @@ def plan_of(
             why = "each follower has one payment at most, and all responses to it are listed"
             return Plan(search, None, f"{_name(search)}: {why}")
         method = BilevelAscent()
+        if _shares_much(problem):
+            method = BilevelAscent(max_iter=FEW_ITERATIONS)
     refiner, why = _refiner(problem, method, refine)
     then = f"{_name(method)}, then {_name(refiner)}" if refiner is not None else _name(method)
     return Plan(method, refiner, then + (f": {why}" if why else ""))
+
+
+def _shares_much(problem: IncentiveProblem) -> bool:
+    """Whether many followers share payments, so that searches along lines take long."""
+    return problem.payments.shared and problem.n**2 * problem.payments.size > MOST_SHARED
 
 
 def _refiner(
@@ -56,6 +67,8 @@ def _refiner(
         return None, "types of followers are not searched by regimes"
     if problem.followers.n_states > REFINED_STATES:
         return None, f"more than {REFINED_STATES} states are not searched by regimes"
+    if _shares_much(problem):
+        return None, "payments that so many followers share are not searched by regimes"
     return RegimeAscent(), ""
 
 

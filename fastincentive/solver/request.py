@@ -27,7 +27,7 @@ from fastincentive.solver.tie_breaking import StrongStackelberg, WeakStackelberg
 __all__ = ["DEFAULT_POLICIES", "Request", "request_of"]
 
 #: Where Algorithm 1 starts by default.
-DEFAULT_POLICIES = "leader-optimal"
+DEFAULT_POLICIES, DEFAULT_PAYMENTS = "leader-optimal", 2.0
 #: Where less of the payments than this is still too much, the start is at their lower bounds.
 SMALLEST_SHARE = 1e-6
 
@@ -51,10 +51,14 @@ class Request:
     measure_every: int = 0
 
     def start(
-        self, payments: ArrayLike, policies: str | ArrayLike
+        self, payments: ArrayLike | None, policies: str | ArrayLike
     ) -> tuple[FloatArray, str | FloatArray | None]:
         """Return payments (k,), and policies (n, S, A), the name of some, or None if unused."""
         allowed = self.problem.payments
+        if payments is None:
+            # What is paid out may be far beyond a budget: it is come to from below.
+            spent = self.problem.budget is not None and allowed.budget is None
+            payments = 0.0 if spent else DEFAULT_PAYMENTS
         if np.ndim(payments) == 0:
             value = np.full(allowed.size, np.asarray(payments, float))
             if not np.isfinite(value).all():
