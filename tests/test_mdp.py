@@ -12,7 +12,7 @@ from conftest import ROUNDING, Arrays, assert_close, random_arrays, random_avail
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastincentive import Followers, InputError, TabularMDP
+from fastincentive import Followers, InputError, TabularMDP, best_response
 from fastincentive.followers import transition
 from fastincentive.followers.transition import ROW_SUM_TOLERANCE
 
@@ -512,3 +512,32 @@ def test_a_thousand_followers_given_one_array_hold_one_copy():
 
 def test_input_errors_are_value_errors():
     assert issubclass(InputError, ValueError)
+
+
+# Rewards of -inf
+
+
+def test_actions_with_reward_minus_infinity_are_left_out():
+    rng = np.random.default_rng(0)
+    transition = rng.dirichlet(np.ones(3), size=(3, 2))
+    reward = rng.random((3, 2))
+    reward[1, 0] = -np.inf
+    built = TabularMDP(transition, reward, 0.9, 0)
+    whole = TabularMDP(transition, np.zeros((3, 2)), 0.9, 0)
+    replaced = whole.replace(reward=reward)
+    some = np.stack([np.zeros((3, 2)), reward, reward])
+    packed = Followers.from_arrays(whole, some)
+    assert packed.n_models == 2
+    expected = best_response(built).values
+    for mdp in (replaced, packed[1], packed[2]):
+        np.testing.assert_array_equal(mdp.available, built.available)
+        np.testing.assert_array_equal(best_response(mdp).values, expected)
+    assert packed[0].available.all()
+    assert replaced.replace(reward=reward).transition is replaced.transition
+    reward[1, 1] = -np.inf
+    for ask in (
+        lambda: whole.replace(reward=reward),
+        lambda: Followers.from_arrays(whole, [reward]),
+    ):
+        with pytest.raises(InputError, match="state 1"):
+            ask()

@@ -40,6 +40,29 @@ def _index_of(index: ArrayLike | None, count: int, n: int) -> NDArray[np.int64]:
     return found
 
 
+def _left_with(
+    rewards: ArrayLike, models: Sequence[TabularMDP], index: NDArray[np.int64]
+) -> tuple[Sequence[TabularMDP], NDArray[np.int64]]:
+    """Add models without the actions whose rewards (n, S, A) are -inf; with everybody's number."""
+    given = as_numbers("rewards", rewards)
+    shape = (index.size, *models[0].available.shape)
+    if given.shape != shape or given.dtype.kind != "f" or given.min() > -np.inf:
+        return models, index
+    gone = np.flatnonzero((given == -np.inf).any(axis=(1, 2)))
+    patterns = np.packbits((given[gone] == -np.inf).reshape(gone.size, -1), axis=1)
+    rows = np.column_stack([index[gone], patterns])
+    _, first, which = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    fewer = [
+        models[index[i]].replace(
+            reward=np.where(given[i] == -np.inf, -np.inf, models[index[i]].reward)
+        )
+        for i in gone[first].tolist()
+    ]
+    number = index.copy()
+    number[gone] = len(models) + which.reshape(-1)
+    return [*models, *fewer], number
+
+
 def _rewards_of(
     rewards: ArrayLike, models: Sequence[TabularMDP], index: NDArray[np.int64]
 ) -> FloatArray:
@@ -110,16 +133,16 @@ def arrays_of(
     discount: ArrayLike | None,
     initial: ArrayLike | None,
     index: ArrayLike | None,
-) -> tuple[NDArray[np.int64], FloatArray, FloatArray, FloatArray]:
-    """Numbers of models (n,), discounts (n,), starts (n, S) and rewards (n, S, A), all checked."""
+) -> tuple[Sequence[TabularMDP], NDArray[np.int64], FloatArray, FloatArray, FloatArray]:
+    """Models, their numbers (n,), discounts (n,), starts (n, S), rewards (n, S, A), all checked."""
     shape = as_numbers("rewards", rewards).shape
     n = shape[0] if shape else 0
     if n < 1:
         raise invalid("rewards", "those of at least one follower", shape)
     check_room(n, *models[0].available.shape)
-    number = _index_of(index, len(models), n)
+    models, number = _left_with(rewards, models, _index_of(index, len(models), n))
     found = _rewards_of(rewards, models, number)
     discounts = _discounts_of(discount, models, number)
     for i in np.flatnonzero(discounts == 1.0).tolist():
         check_absorbed_reward(models[number[i]].transition, found[i], f"rewards[{i}]")
-    return number, discounts, _starts_of(initial, models, number), found
+    return models, number, discounts, _starts_of(initial, models, number), found

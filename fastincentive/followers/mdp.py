@@ -18,6 +18,7 @@ from fastincentive._machine import check_large
 from fastincentive.followers.transition import (
     ROW_SUM_TOLERANCE,
     TransitionModel,
+    availability,
     check_probabilities,
     from_dense,
     from_lists,
@@ -154,10 +155,18 @@ class TabularMDP:
         discount: float | None = None,
         initial: ArrayLike | int | None = None,
     ) -> TabularMDP:
-        """Return a copy with another reward, discount or start that shares the transition model."""
+        """Return a copy with another reward, discount or start that shares the transition model.
+
+        An action whose new reward is ``-inf`` is no longer available: the model is then another.
+        """
+        model = self.transition
+        left = model.available if reward is None else _available(reward, model.available)
+        if left is not model.available:
+            there = availability(left, self.n_states, self.n_actions)
+            model = model if np.array_equal(there, model.available) else model.left_with(there)
         other = TabularMDP.__new__(TabularMDP)
         other._finish(
-            self.transition,
+            model,
             self.reward if reward is None else reward,
             self.discount if discount is None else discount,
             self.initial if initial is None else initial,

@@ -58,7 +58,8 @@ class PackedFollowers:
         models : TabularMDP or sequence of M TabularMDP
             Transitions, and the discount and start of followers for whom none are given.
         rewards : array (n, S, A) or (n, S)
-            Followers' own rewards; (n, S) means the same for every action.
+            Followers' own rewards; (n, S) means the same for every action. In (n, S, A) ``-inf``
+            says that an action is not available.
         discount : float or array (n,), optional
         initial : array (n,) of integers or (n, S), optional
             First states, or their distributions.
@@ -86,9 +87,9 @@ class PackedFollowers:
         """
         given = [models] if isinstance(models, TabularMDP) else models
         known = _of_one_size("models", "model", given)
-        owner, *laws, found = arrays_of(known, rewards, discount, initial, index)
+        every, owner, *laws, found = arrays_of(known, rewards, discount, initial, index)
         used, owner = np.unique(owner, return_inverse=True)
-        distinct, number = distinct_models(known[m].transition for m in used.tolist())
+        distinct, number = distinct_models(every[m].transition for m in used.tolist())
         self = cls.__new__(cls)
         self.counts = _checked_counts(counts, len(found))
         self._hold(distinct, pack(distinct, number[owner], *laws))
