@@ -24,6 +24,8 @@ BEYOND = (3.0, 12.0)
 MOST_LOOKS = 120
 #: With more payments or states they would not go round, or kinks take long to list.
 MOST_PAYMENTS, MOST_STATES = 40, 1_000
+#: So many payments are looked at one by one at first; with more that leaves no looks for the rest.
+MOST_ALONE = 12
 #: Times that all payments are gone through, from each of the two first points.
 SWEEPS = 3
 #: Points whose leader's values differ by a smaller share lead to the same end.
@@ -73,8 +75,8 @@ def kink_starts(
                 break  # unbounded at discount 1, or too many kinks
             for k in range(size):
                 for value in trials[k].tolist():
-                    # At first each payment alone, then each in turn.
-                    moved = (x if sweep else base).copy()
+                    # At first each payment alone, if they are few, then each in turn.
+                    moved = (x if sweep or size > MOST_ALONE else base).copy()
                     moved[k] = value
                     reached = worth(moved)
                     if reached > top:
