@@ -46,7 +46,7 @@ CLIMB_WORK = 250_000
 #: depends on what followers do, and else.
 POINTS, FEW_POINTS = 64, 16
 #: With more probabilities than this only those of the followers looked at are free.
-MANY_TIED = 12
+MANY_TIED = 24
 #: A gain below this share of the objective is none.
 GAIN = 1e-9
 
@@ -105,7 +105,7 @@ def _climbed(problem: IncentiveProblem, best: Mixture, menus: Menus | None) -> M
         samples = _sampled(problem, best.payments)
     if samples is None:
         return best
-    for _ in range(ROUNDS if n > 2 else 1):
+    for _ in range(ROUNDS if 2 < n <= PAIRED else 1):
         before = best.objective
         best = _round(problem, samples, best)
         if not _better(best.objective, before):
