@@ -100,13 +100,7 @@ def upper_bound(problem: IncentiveProblem, *, mixed: bool = True) -> float:
     True
     """
     problem.refuse_types("upper_bound")
-    losses = find_losses(problem, problem.payments.lower)
-    multipliers, reached = _multipliers(problem)
-    allowed = np.where(reached[:, None, None], problem.followers.available, losses.tied)
-    if affordable(problem):
-        least = _bound_jointly(problem, losses, allowed, multipliers)
-    else:
-        least = _bound_separately(problem, losses, allowed, multipliers)
+    least = _bound_by_losses(problem)
     alike = not mixing_may_help(problem)
     if alike or not mixed:
         least = min(least, _bound_by_lists(problem))
@@ -114,6 +108,16 @@ def upper_bound(problem: IncentiveProblem, *, mixed: bool = True) -> float:
     if not alike and (mixed or problem.n > 2):
         least = min(least, _bound_with_lots(problem, least))
     return least
+
+
+def _bound_by_losses(problem: IncentiveProblem) -> float:
+    """Bound by what payments must make good to followers, see the notes of ``upper_bound``."""
+    losses = find_losses(problem, problem.payments.lower)
+    multipliers, reached = _multipliers(problem)
+    allowed = np.where(reached[:, None, None], problem.followers.available, losses.tied)
+    if affordable(problem):
+        return _bound_jointly(problem, losses, allowed, multipliers)
+    return _bound_separately(problem, losses, allowed, multipliers)
 
 
 def bound_beyond(problem: IncentiveProblem, menus: Menus) -> float:
@@ -125,7 +129,7 @@ def bound_beyond(problem: IncentiveProblem, menus: Menus) -> float:
     if problem.leader_discount < 1.0:
         value = problem.magnitude / (1.0 - problem.leader_discount)
     else:
-        value = upper_bound(problem.replace(cost_weight=0.0), mixed=True)
+        value = _bound_by_losses(problem.replace(cost_weight=0.0))
     return value - problem.cost_weight * menus.unseen
 
 
@@ -139,7 +143,7 @@ def most_worth_paying(problem: IncentiveProblem) -> float:
     followed = broken_ties(problem, none, 1.0).policies
     alone = problem.evaluate(none, followed, unbounded=True).objective
     for share in (0.0, 0.5):
-        value = upper_bound(problem.replace(cost_weight=share * problem.cost_weight), mixed=True)
+        value = _bound_by_losses(problem.replace(cost_weight=share * problem.cost_weight))
         most = (value - alone) / (1.0 - share)
         if most < np.inf:
             # Widened, for bounds hold up to rounding.
