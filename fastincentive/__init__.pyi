@@ -24,6 +24,7 @@ from fastincentive.errors import FewSamplesWarning as FewSamplesWarning
 from fastincentive.errors import ImproperPolicyError as ImproperPolicyError
 from fastincentive.errors import InfeasiblePolicyError as InfeasiblePolicyError
 from fastincentive.errors import InputError as InputError
+from fastincentive.errors import Interrupted as Interrupted
 from fastincentive.errors import MemoryLimitError as MemoryLimitError
 from fastincentive.errors import MissingExtraError as MissingExtraError
 from fastincentive.errors import NotConvergedError as NotConvergedError

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "CheckpointWarning",
     "ConvergenceWarning",
@@ -10,6 +12,7 @@ __all__ = [
     "ImproperPolicyError",
     "InfeasiblePolicyError",
     "InputError",
+    "Interrupted",
     "MemoryLimitError",
     "MissingExtraError",
     "NotConvergedError",
@@ -44,6 +47,14 @@ class MemoryLimitError(MemoryError):
 
 class NotConvergedError(RuntimeError):
     """Raised by ``Solution.raise_if_failed`` when the run did not converge."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A study was interrupted; what was finished by then is in ``results``."""
+
+    def __init__(self, text: str, results: Any) -> None:
+        super().__init__(f"{text} finished before the interrupt: see .results of this exception")
+        self.results = results
 
 
 class EngineError(RuntimeError):

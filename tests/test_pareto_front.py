@@ -8,6 +8,7 @@ from conftest import assert_close, random_game
 
 import fastincentive as fi
 from fastincentive.errors import InputError, MissingExtraError
+from fastincentive.methods._regime_search import regime_search
 from fastincentive.responses.recovery import recover
 
 #: Two searches of the same problem agree up to rounding.
@@ -277,3 +278,25 @@ def test_progress(grid, capsys):
     pytest.importorskip("tqdm")
     fi.pareto(grid, [1.0, 2.0], progress=True)
     assert "0/2" in capsys.readouterr().err
+
+
+def test_an_interrupt_keeps_the_points_found(monkeypatch):
+    problem = two_followers(0)
+    whole = fi.pareto(problem, weights=[0.1, 0.2])
+    calls = []
+
+    def search(*arguments):
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        calls.append(1)
+        return regime_search(*arguments)
+
+    monkeypatch.setattr("fastincentive.studies.pareto_front.regime_search", search)
+    with pytest.raises(fi.Interrupted, match="2 of 3 points") as caught:
+        fi.pareto(problem, weights=[0.1, 0.2, 0.3])
+    assert_close(caught.value.results.weights, [0.1, 0.2])
+    assert_close(caught.value.results.objectives, whole.objectives)
+    calls[:] = [1, 1]
+    with pytest.raises(KeyboardInterrupt) as nothing:
+        fi.pareto(problem, budgets=[0.1])
+    assert not isinstance(nothing.value, fi.Interrupted)

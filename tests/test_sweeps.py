@@ -141,6 +141,23 @@ def test_an_interrupt_cancels_what_has_not_begun(problem):
         fi.sweep(problem, settings, solve=interrupt)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_interrupt_keeps_what_is_finished(problem, workers):
+    def interrupt(problem, k):
+        if k == 3:
+            raise KeyboardInterrupt
+        if k == 1:
+            raise ValueError("one")
+        return k
+
+    settings = [{"k": k} for k in range(6)]
+    with ThreadPoolExecutor(1) as pool, pytest.raises(fi.Interrupted, match="3 of 6") as caught:
+        fi.sweep(problem, settings, executor=pool if workers else None, solve=interrupt)
+    assert isinstance(caught.value, KeyboardInterrupt)
+    assert [item.index for item in caught.value.results.items] == [0, 1, 2]
+    assert caught.value.results.solutions == [0, 2]
+
+
 def test_an_interrupt_ends_processes(problem):
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn) as pool:

@@ -12,7 +12,7 @@ from fastincentive._arrays import FloatArray
 from fastincentive._checks import checked
 from fastincentive._progress import progress_bar
 from fastincentive._tables import text_table
-from fastincentive.errors import InputError, invalid
+from fastincentive.errors import InputError, Interrupted, invalid
 from fastincentive.methods._regime_search import regime_search
 from fastincentive.methods._starts import best_response_policies
 from fastincentive.methods.regime_ascent import RegimeAscent
@@ -148,6 +148,9 @@ def pareto(
     InputError
         If both weights and budgets are given, one is negative or not finite, or the cost takes no
         budget.
+    Interrupted
+        A KeyboardInterrupt whose ``results`` is the front of the weights or budgets searched by
+        then, the lower ones.
 
     Notes
     -----
@@ -174,11 +177,18 @@ def pareto(
         weighed = finder.weights() if weights is None else _sorted_numbers("weights", weights)
         variants = [problem.replace(cost_weight=w) for w in weighed.tolist()]
     bar = progress_bar(len(variants)) if progress else None
+    done = 0
     try:
         for variant in variants:
             finder.search(variant)
+            done += 1
             if bar is not None:
                 bar.update(1)
+    except KeyboardInterrupt as interrupt:
+        if done == 0:
+            raise
+        found = _front(problem, weighed, limits, variants[:done], finder)
+        raise Interrupted(f"{done} of {len(variants)} points", found) from interrupt
     finally:
         if bar is not None:
             bar.close()
@@ -195,8 +205,8 @@ def _front(
     """Put the best point of each variant together."""
     chosen = [finder.best(variant) for variant in variants]
     return ParetoFront(
-        weights=weights,
-        budgets=budgets,
+        weights=weights[: len(variants)],
+        budgets=None if budgets is None else budgets[: len(variants)],
         payments=np.array([point.payments for point in chosen]),
         leader_values=np.array([point.value for point in chosen]),
         costs=np.array([point.cost for point in chosen]),

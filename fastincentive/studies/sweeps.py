@@ -12,7 +12,7 @@ import numpy as np
 from fastincentive._checks import checked
 from fastincentive._progress import progress_bar
 from fastincentive._random import check_rng
-from fastincentive.errors import InputError, invalid
+from fastincentive.errors import InputError, Interrupted, invalid
 from fastincentive.methods import Method
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.solver.loop import solve
@@ -71,8 +71,9 @@ def sweep(
     InputError
         If problems and settings do not pair up, ``solve`` does not take a setting, or the executor
         or ``rng`` is none.
-    KeyboardInterrupt
-        Items that have not begun are cancelled first, busy processes of a pool are ended.
+    Interrupted
+        A KeyboardInterrupt whose ``results`` is the ``Sweep`` of what was finished. Items that have
+        not begun are cancelled first, busy processes of a pool are ended.
 
     Notes
     -----
@@ -111,8 +112,7 @@ def sweep(
         for problem, arguments in zip(each, chosen, strict=True)
     )
     runs = run_here(tasks) if executor is None else run_elsewhere(executor, tasks)
-    outcomes = _collect(runs, progress_bar(len(each)) if progress else None)
-    return Sweep(tuple(SweepItem(j, arguments, *outcomes[j]) for j, arguments in enumerate(chosen)))
+    return _collected(runs, chosen, progress_bar(len(each)) if progress else None)
 
 
 def _check_executor(executor: object, threads: int | None) -> None:
@@ -128,19 +128,28 @@ def _check_executor(executor: object, threads: int | None) -> None:
         raise invalid("threads_per_item", "a positive integer", threads)
 
 
-def _collect(runs: Runs, bar: Any) -> dict[int, Outcome]:
+def _collected(runs: Runs, chosen: list[dict[str, Any]], bar: Any) -> Sweep:
     """Run all items, in whatever order they end; the bar, if there is one, is closed."""
     outcomes: dict[int, Outcome] = {}
+
+    def finished() -> Sweep:
+        return Sweep(tuple(SweepItem(j, chosen[j], *outcomes[j]) for j in sorted(outcomes)))
+
     try:
         for j, outcome in runs:
             outcomes[j] = outcome
             if bar is not None:
                 bar.update(1)
+    except KeyboardInterrupt as interrupt:
+        if not outcomes:
+            raise
+        text = f"{len(outcomes)} of {len(chosen)} items"
+        raise Interrupted(text, finished()) from interrupt
     finally:
         runs.close()
         if bar is not None:
             bar.close()
-    return outcomes
+    return finished()
 
 
 def _paired(
