@@ -82,9 +82,12 @@ def test_spoiled_arguments_end_in_a_typed_error_or_an_answer():
     assert not wrong, "\n".join(["", *wrong])
 
 
-def test_a_case_that_ends_its_process_is_told(monkeypatch):
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_case_that_ends_its_process_is_told(apart, monkeypatch):
     """The gate fails where it should: on a signal, a raw error, NaN, and a changed argument."""
     monkeypatch.setenv("HOSTILE_FAULTS", "1")
+    if apart:
+        monkeypatch.setenv("HOSTILE_APART", "1")
     kinds = [each.split()[2] for each in run_cases(0, 5)]
     assert sorted(kinds) == ["changed", "ended", "hang", "nan", "raw"]
 
@@ -95,7 +98,7 @@ def test_every_public_name_is_called(tmp_path):
         name
         for name in fi.__all__
         if inspect.isclass(kind := getattr(fi, name)) and "__post_init__" not in vars(kind)
-        if is_dataclass(kind) or issubclass(kind, (tuple, Exception, int))
+        if is_dataclass(kind) or issubclass(kind, (tuple, BaseException, int))
     }
     other = {"LeaderReward", "ResponseMemory", "StrongStackelberg"}
     assert set(fi.__all__) - results - other <= names
