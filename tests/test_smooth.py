@@ -386,6 +386,35 @@ def test_climbs_start_beyond_kinks():
     assert found.payments.sum() <= 1.2 + 1e-9
 
 
+def test_climbs_that_fail_leave_what_others_found(monkeypatch):
+    """A climb to payments that are earned for ever, and one that a callback stops."""
+    problem = fi.models.example1()
+    method = fi.HyperGradient(temperature=0.05)
+    expected = fi.solve(problem, method, refine=False).ascent
+    climb, begun = fi.HyperGradient._climb, []
+
+    def unbounded_later(self, *args):
+        begun.append(1)
+        if len(begun) > 2:
+            raise InputError("payments: expected a bounded best total reward")
+        return climb(self, *args)
+
+    monkeypatch.setattr(fi.HyperGradient, "_climb", unbounded_later)
+    found = fi.solve(problem, method, refine=False)
+    assert len(begun) > 3
+    assert found.success
+    assert found.ascent.objective <= expected.objective + 1e-12
+    monkeypatch.undo()
+
+    def stop(report):
+        if report.iteration == found.nit - 1:
+            raise StopIteration
+
+    stopped = fi.solve(problem, method, refine=False, callback=stop)
+    assert stopped.status.name == "STOPPED"
+    assert stopped.nit == found.nit - 1
+
+
 def test_rounding_is_named():
     problem = fi.models.example1()
     mdps = [mdp.replace(reward=1e3 * mdp.reward) for mdp in problem.followers]

@@ -37,6 +37,8 @@ __all__ = ["HyperGradient"]
 ROUNDING = 1e-14
 #: Ends of climbs whose objectives differ by a smaller share are the same.
 SAME_END = 1e-10
+#: SLSQP keeps a budget to this share of it.
+NEAR_BUDGET = 1e-6
 #: SLSQP's tolerance is on changes of the objective, for each of ours on its slope.
 SLSQP_TOLERANCE = 1e-5
 
@@ -161,7 +163,13 @@ class HyperGradient(Method):
 
         temperatures = (*self.continuation, self.temperature)
         objective.at_temperature(temperatures[state.stage])
-        found = self._climb(problem, objective, state.payments, after)
+        try:
+            found = self._climb(problem, objective, state.payments, after)
+        except InputError:
+            # It led to payments that are earned for ever; what other climbs found remains.
+            if state.best is None:
+                raise
+            return self._following(state, count, state.best, stopped)
         x = np.clip(found.x, problem.payments.lower, problem.payments.upper)
         last = stopped or state.stage + 1 == len(temperatures)
         objective.at_temperature(self.temperature if last else objective.temperature)
@@ -176,16 +184,23 @@ class HyperGradient(Method):
             stalled=last and not (stopped or done or limited),
             exhausted=last,
         )
-        state = state._replace(iteration=count, stage=state.stage + 1, payments=x)
         if not last:
+            state = state._replace(iteration=count, stage=state.stage + 1, payments=x)
             return state, report
-        best = _better(state.best, report)._replace(iteration=count)
-        if stopped or not state.waiting:
-            assert objective.found is not None  # for the type checker
-            warn_of_rounding(objective.found, self.temperature)
-            return state, best._replace(converged=best.converged and not stopped)
-        following = ClimbState(count, 0, state.waiting[0], objective, state.waiting[1:], best)
-        return following, best._replace(converged=False, stalled=False, exhausted=False)
+        return self._following(state, count, _better(problem, state.best, report), stopped)
+
+    def _following(
+        self, state: ClimbState, count: int, best: StepReport, stopped: bool
+    ) -> tuple[ClimbState, StepReport]:
+        """Return the state of the next climb, if there is one, and the best end until now."""
+        best = best._replace(iteration=count)
+        over = best._replace(converged=False, stalled=False, exhausted=stopped)
+        if state.waiting and not stopped:
+            first, *others = state.waiting
+            return ClimbState(count, 0, first, state.objective, tuple(others), best), over
+        assert state.objective.found is not None  # for the type checker
+        warn_of_rounding(state.objective.found, self.temperature)
+        return state._replace(iteration=count), over if stopped else best
 
     def _climb(
         self,
@@ -234,12 +249,19 @@ class ClimbState(NamedTuple):
     best: StepReport | None  # of the climbs that have ended
 
 
-def _better(first: StepReport | None, second: StepReport) -> StepReport:
-    """Return the end of a climb with the larger objective; of equal ones, one that converged."""
+def _better(problem: IncentiveProblem, first: StepReport | None, second: StepReport) -> StepReport:
+    """Return the end of a climb with the larger objective; of equal ones, one that converged.
+
+    Ends outside the budget, where SLSQP gave up, are the worst.
+    """
     if first is None:
         return second
-    gain = second.evaluation.objective - first.evaluation.objective
-    if abs(gain) <= SAME_END * (1.0 + abs(first.evaluation.objective)):
+    ends = (first.evaluation, second.evaluation)
+    inside = [problem.affords(each.cost, NEAR_BUDGET) for each in ends]
+    if inside[0] != inside[1]:
+        return second if inside[1] else first
+    gain = ends[1].objective - ends[0].objective
+    if abs(gain) <= SAME_END * (1.0 + abs(ends[0].objective)):
         return second if second.converged and not first.converged else first
     return second if gain > 0.0 else first
 
