@@ -299,6 +299,7 @@ def stay_or_go(earned):
         fi.Payments.from_index(np.array([[[-1, 0], [-1, -1]]]), upper=3.0),
         leader_discount=1.0,
         cost_weight=1.0,
+        max_horizon=1000,
     )
 
 
