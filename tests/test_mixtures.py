@@ -12,6 +12,7 @@ import fastincentive as fi
 
 #: Where lots are best the ascent, which draws none, need not converge.
 pytestmark = pytest.mark.filterwarnings("ignore::fastincentive.ConvergenceWarning")
+COMPILED = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="minutes without compiled kernels")
 #: Random problems of each kind.
 FEW = 4 if numba.config.DISABLE_JIT else 12
 PRECISE = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
@@ -111,7 +112,7 @@ def test_lots_are_certified():
     assert 0.0 <= solution.optimality_gap <= 1e-6
 
 
-@pytest.mark.parametrize("waiters", [1, 2])
+@pytest.mark.parametrize("waiters", [1, pytest.param(2, marks=COMPILED)])
 def test_lots_of_several_are_certified(waiters):
     # Follower i comes to the meeting at time 2 by waiting a step with chance 1/2.
     transition = np.zeros((3, 2, 3))
@@ -138,6 +139,7 @@ def test_lots_of_several_are_certified(waiters):
     assert 0.0 <= solution.optimality_gap <= 1e-6
 
 
+@COMPILED
 def test_the_bound_on_the_papers_grid_covers_lots():
     problem = fi.models.paper_gridworld()
     assert_close(fi.upper_bound(problem), fi.global_optimum(problem).bound, 1e-6)
