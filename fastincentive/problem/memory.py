@@ -46,8 +46,9 @@ MARGINALS, MARGINALS_OF_SEVERAL = 3.5, 5.0
 #: states and times; these are held so many times, and their label marginals (measured).
 PASS_WORK, MIXED_WORK, SPENDING = 200_000, 2_000_000, 5
 MIXED, MIXED_MARGINALS = 5, 9
-#: A search over regimes goes first where its lists take at most so many bytes.
-MOST_BYTES = 2**30
+#: A search over regimes goes first where followers have so few payments each, and its lists take at
+#: most so many bytes.
+FEW_PAYMENTS, MOST_BYTES = 3, 2**30
 #: The policies that a run starts with are found from random choice, at this discount at most.
 START_DISCOUNT = 0.99
 #: Best responses of more followers are not asked how long they take.
@@ -211,10 +212,14 @@ def _factor_bytes(problem: ProblemPart) -> int:
 
 
 def lists_first(problem: ProblemPart) -> bool:
-    """Whether a solve begins by listing the responses to all payments, on one line per follower."""
+    """Whether a solve is a search over lists of responses, on lines through few payments."""
+    payments = problem.payments
+    most = FEW_PAYMENTS
+    if problem.budget is not None and payments.budget is None:
+        most = 1  # what is really paid out ties several together: lines miss more of it
     return (
-        not problem.payments.shared
-        and problem.payments.reach.shape[1] <= 1
+        not payments.shared
+        and payments.reach.shape[1] <= most
         and not problem.has_types
         and problem.followers.n_states <= REFINED_STATES
         and search_bytes(problem, problem.passes.likely_horizon) <= MOST_BYTES

@@ -62,7 +62,7 @@ def solve(
     problem : IncentiveProblem
     method : Method, optional
         By default what is quickest for the problem, see ``solution.plan``: ``RegimeAscent()``, a
-        search over all best responses, where each follower has one payment at most; elsewhere, and
+        search over best responses, where each follower has three payments at most; elsewhere, and
         where other arguments are for it alone (``parameterization``, ``initial_policies``,
         ``engine``, ``checkpoint``, ``stationarity_every``, ``refine=False``), ``BilevelAscent()``:
         Algorithm 1 with settings that need no tuning. ``HyperGradient()`` is for followers that

@@ -31,16 +31,21 @@ def plan_of(
 ) -> Plan:
     """Choose how a problem is solved, where no method is given.
 
-    Where each follower has one payment at most, all of its best responses are listed on one line,
-    and the search over these lists finds what Algorithm 1 and a search from its end find together,
-    some ten times sooner (measured). ``ascent_asked`` tells that other arguments are for
-    Algorithm 1 only.
+    Where each follower has one payment at most, all of its best responses are listed on one line;
+    with a few, lines through them show most. The search over these lists finds what Algorithm 1 and
+    a search from its end find together, some ten times sooner (measured). ``ascent_asked`` tells
+    that other arguments are for Algorithm 1 only.
     """
     if method is None:
         listed = lists_first(problem) and refine is not False and not ascent_asked
         if listed:
             search = refine if isinstance(refine, RegimeAscent) else RegimeAscent()
+            few = problem.payments.reach.shape[1]
             why = "each follower has one payment at most, and all responses to it are listed"
+            if few > 1:
+                why = (
+                    f"each follower has {few} payments at most, and lines through them are searched"
+                )
             return Plan(search, None, f"{_name(search)}: {why}")
         method = BilevelAscent()
         if _shares_much(problem):
