@@ -43,9 +43,7 @@ def plan_of(
             few = problem.payments.reach.shape[1]
             why = "each follower has one payment at most, and all responses to it are listed"
             if few > 1:
-                why = (
-                    f"each follower has {few} payments at most, and lines through them are searched"
-                )
+                why = f"lines through the payments of each follower, {few} at most, are searched"
             return Plan(search, None, f"{_name(search)}: {why}")
         method = BilevelAscent()
         if _shares_much(problem):
