@@ -215,7 +215,7 @@ def lists_first(problem: ProblemPart) -> bool:
     """Whether a solve is a search over lists of responses, on lines through few payments."""
     payments = problem.payments
     most = FEW_PAYMENTS
-    if problem.budget is not None and payments.budget is None:
+    if spend_budget(problem) < np.inf:
         most = 1  # what is really paid out ties several together: lines miss more of it
     return (
         not payments.shared

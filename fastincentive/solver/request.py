@@ -18,7 +18,7 @@ from fastincentive.engines import Engine
 from fastincentive.errors import InputError, invalid
 from fastincentive.followers.parameterization import Direct, Parameterization, Softmax
 from fastincentive.methods import Method, RegimeAscent
-from fastincentive.problem.memory import ASCENT_ARRAYS
+from fastincentive.problem.memory import ASCENT_ARRAYS, spend_budget
 from fastincentive.problem.problem import IncentiveProblem
 from fastincentive.solver.checkpoints import Checkpoint
 from fastincentive.solver.plan import plan_of
@@ -57,8 +57,7 @@ class Request:
         allowed = self.problem.payments
         if payments is None:
             # What is paid out may be far beyond a budget: it is come to from below.
-            spent = self.problem.budget is not None and allowed.budget is None
-            payments = 0.0 if spent else DEFAULT_PAYMENTS
+            payments = 0.0 if spend_budget(self.problem) < np.inf else DEFAULT_PAYMENTS
         if np.ndim(payments) == 0:
             value = np.full(allowed.size, np.asarray(payments, float))
             if not np.isfinite(value).all():
