@@ -237,7 +237,7 @@ class Solution:
             ("payments", np.array2string(self.payments, precision=6, threshold=8)),
             ("leader value", f"{self.leader_value:.6f}"),
             ("objective", f"{self.objective:.6f}"),
-            ("feasibility q", f"{self.feasibility:.3e}"),
+            ("feasibility q", f"{self.feasibility + 0.0:.3e}"),  # never -0
             ("pessimistic objective", f"{self.pessimistic_objective:.6f}"),
             ("spend", f"{self.nominal_spend:.6f} nominal, {self.expected_spend:.6f} expected"),
         ]

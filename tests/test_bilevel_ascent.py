@@ -78,7 +78,7 @@ def test_the_papers_literal_geometry_loses_feasibility_and_the_projected_one_hol
     held = paper.followers.evaluate(paper.rewards(np.array([2.0, 2.0])), best)
     normal = (held.visits[:, :, None] * held.q_values) ** 2
     assert normal.sum() > 1e3
-    assert fi.solve(paper, polish=False).ascent.feasibility > -1e-6
+    assert fi.solve(paper, BilevelAscent(), polish=False).ascent.feasibility > -1e-6
 
 
 def test_multipliers_are_non_negative_and_finite(paper):

@@ -10,8 +10,8 @@ from mixed_problems import COSTS, FORMS, mixed_problem
 import fastincentive as fi
 from fastincentive.engines import Local
 
-#: One payment each, and three of two followers.
-QUICK = [0, 6, 12, 18, 24, 30, 36, 1, 8]
+#: One payment each, three of two followers, and one for all.
+QUICK = [0, 6, 12, 18, 24, 30, 36, 1, 8, 4, 16, 22]
 LISTED = "RegimeAscent: each follower has one payment at most, and all responses to it are listed"
 
 
@@ -26,6 +26,12 @@ def test_one_payment_each_is_searched_at_once(example):
     assert found.ascent is None
     assert str(found).splitlines()[0].split(None, 1) == ["plan", LISTED]
     assert fi.solve(example, refine=fi.RegimeAscent(starts=0)).plan == LISTED
+
+
+def test_one_payment_for_all_is_searched_along_its_line():
+    one = "RegimeAscent: there is one payment, and all breakpoints of all followers are priced"
+    assert fi.solve(mixed_problem(16).problem).plan == one
+    assert fi.solve(fi.models.demand_response(2, 2, work=1)).plan.startswith("BilevelAscent, then")
 
 
 def test_a_few_payments_each_are_searched_along_lines():

@@ -29,7 +29,7 @@ def example():
 @pytest.mark.parametrize("name", STARTS)
 def test_paper_experiment(paper, name, parameterization):
     policies = fi.models.paper_initial_policies(paper) if name == "third" else name
-    solution = fi.solve(paper, parameterization=parameterization, initial_policies=policies)
+    solution = fi.solve(paper, fi.BilevelAscent(), parameterization, initial_policies=policies)
     assert solution.success
     assert solution.status == fi.Status.CONVERGED
     assert solution.feasibility >= -1e-9
@@ -53,7 +53,7 @@ def test_paper_experiment(paper, name, parameterization):
 @pytest.mark.filterwarnings("ignore::fastincentive.ConvergenceWarning")
 def test_defaults_close_every_gap_on_random_problems(seed, start):
     problem = fi.models.random_problem(n=2 + seed % 2, n_states=7, unavailable=0.2, rng=40 + seed)
-    solution = fi.solve(problem, initial_policies=start)
+    solution = fi.solve(problem, fi.BilevelAscent(), initial_policies=start)
     assert solution.ascent.follower_gaps.max() <= 1e-3
     assert solution.feasibility >= -1e-9
     assert solution.objective >= solution.ascent.objective - 1e-3

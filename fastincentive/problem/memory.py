@@ -30,6 +30,7 @@ __all__ = [
     "lists_first",
     "lots_work",
     "response_bytes",
+    "shares_much",
     "spend_budget",
 ]
 
@@ -49,6 +50,9 @@ MIXED, MIXED_MARGINALS = 5, 9
 #: A search over regimes goes first where followers have so few payments each, and its lists take at
 #: most so many bytes.
 FEW_PAYMENTS, MOST_BYTES = 3, 2**30
+#: Followers squared times shared payments up to which lines are searched: all followers answer at
+#: each of their breakpoints.
+MOST_SHARED = 100_000
 #: The policies that a run starts with are found from random choice, at this discount at most.
 START_DISCOUNT = 0.99
 #: Best responses of more followers are not asked how long they take.
@@ -212,18 +216,25 @@ def _factor_bytes(problem: ProblemPart) -> int:
 
 
 def lists_first(problem: ProblemPart) -> bool:
-    """Whether a solve is a search over lists of responses, on lines through few payments."""
+    """Whether a solve is a search over responses along lines through few payments."""
     payments = problem.payments
-    most = FEW_PAYMENTS
-    if spend_budget(problem) < np.inf:
-        most = 1  # what is really paid out ties several together: lines miss more of it
+    few = payments.reach.shape[1] <= FEW_PAYMENTS
+    if payments.shared:
+        few = payments.size == 1 and not shares_much(problem)
+    elif spend_budget(problem) < np.inf:
+        # What is really paid out ties several payments together: lines miss more of it.
+        few = payments.reach.shape[1] <= 1
     return (
-        not payments.shared
-        and payments.reach.shape[1] <= most
+        few
         and not problem.has_types
         and problem.followers.n_states <= REFINED_STATES
         and search_bytes(problem, problem.passes.likely_horizon) <= MOST_BYTES
     )
+
+
+def shares_much(problem: ProblemPart) -> bool:
+    """Whether so many followers share payments that searches along lines take long."""
+    return problem.payments.shared and problem.n**2 * problem.payments.size > MOST_SHARED
 
 
 def search_bytes(problem: ProblemPart, horizon: int) -> int:

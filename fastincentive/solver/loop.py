@@ -62,10 +62,11 @@ def solve(
     problem : IncentiveProblem
     method : Method, optional
         By default what is quickest for the problem, see ``solution.plan``: ``RegimeAscent()``, a
-        search over best responses, where each follower has three payments at most; elsewhere, and
-        where other arguments are for it alone (``parameterization``, ``initial_policies``,
-        ``engine``, ``checkpoint``, ``stationarity_every``, ``refine=False``), ``BilevelAscent()``:
-        Algorithm 1 with settings that need no tuning. ``HyperGradient()`` is for followers that
+        search over best responses, where each follower has three payments at most or all share one;
+        elsewhere, and where other arguments are for it alone (``parameterization``,
+        ``initial_policies``, ``engine``, ``checkpoint``, ``stationarity_every``,
+        ``refine=False``), ``BilevelAscent()``: Algorithm 1 with settings that need no tuning.
+        ``HyperGradient()`` is for followers that
         answer smoothly; it, ``RegimeAscent()`` and the baseline ``ZerothOrder()`` start from the
         initial payments, the baseline ``ValuePenalty()`` where ``BilevelAscent()`` does.
     parameterization : Direct or Softmax, optional

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fastincentive.methods import BilevelAscent, Method, RegimeAscent
-from fastincentive.problem.memory import REFINED_STATES, lists_first
+from fastincentive.problem.memory import REFINED_STATES, lists_first, shares_much
 from fastincentive.problem.problem import IncentiveProblem
 
 __all__ = ["Plan", "plan_of"]
 
-#: Followers squared times shared payments up to which lines are searched: all followers answer at
-#: each of their breakpoints. Beyond, iterations take long too, and so many are made by default.
-MOST_SHARED, FEW_ITERATIONS = 100_000, 60
+#: Where so many followers share payments that an iteration takes long, so many are made.
+FEW_ITERATIONS = 60
 
 
 class Plan(NamedTuple):
@@ -31,8 +30,9 @@ def plan_of(
 ) -> Plan:
     """Choose how a problem is solved, where no method is given.
 
-    Where each follower has one payment at most, all of its best responses are listed on one line;
-    with a few, lines through them show most. The search over these lists finds what Algorithm 1 and
+    Where each follower has one payment at most, all of its best responses are listed on one line,
+    and so are those of all followers to one payment that they share; with a few payments each,
+    lines through them show most. The search over these lists finds what Algorithm 1 and
     a search from its end find together, some ten times sooner (measured). ``ascent_asked`` tells
     that other arguments are for Algorithm 1 only.
     """
@@ -42,20 +42,17 @@ def plan_of(
             search = refine if isinstance(refine, RegimeAscent) else RegimeAscent()
             few = problem.payments.reach.shape[1]
             why = "each follower has one payment at most, and all responses to it are listed"
-            if few > 1:
+            if problem.payments.shared:
+                why = "there is one payment, and all breakpoints of all followers are priced"
+            elif few > 1:
                 why = f"lines through the payments of each follower, {few} at most, are searched"
             return Plan(search, None, f"{_name(search)}: {why}")
         method = BilevelAscent()
-        if _shares_much(problem):
+        if shares_much(problem):
             method = BilevelAscent(max_iter=FEW_ITERATIONS)
     refiner, why = _refiner(problem, method, refine)
     then = f"{_name(method)}, then {_name(refiner)}" if refiner is not None else _name(method)
     return Plan(method, refiner, then + (f": {why}" if why else ""))
-
-
-def _shares_much(problem: IncentiveProblem) -> bool:
-    """Whether many followers share payments, so that searches along lines take long."""
-    return problem.payments.shared and problem.n**2 * problem.payments.size > MOST_SHARED
 
 
 def _refiner(
@@ -70,7 +67,7 @@ def _refiner(
         return None, "types of followers are not searched by regimes"
     if problem.followers.n_states > REFINED_STATES:
         return None, f"more than {REFINED_STATES} states are not searched by regimes"
-    if _shares_much(problem):
+    if shares_much(problem):
         return None, "payments that so many followers share are not searched by regimes"
     return RegimeAscent(), ""
 
