@@ -2,6 +2,7 @@
 
 import warnings
 
+import numba
 import numpy as np
 import pytest
 from conftest import assert_close
@@ -94,6 +95,7 @@ def test_long_lists_are_not_made_first(example, monkeypatch):
     assert fi.solve(example).plan == "BilevelAscent, then RegimeAscent"
 
 
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="minutes without compiled kernels")
 @pytest.mark.parametrize("seed", QUICK)
 def test_the_quick_way_is_as_good_as_the_long_one(seed):
     problem = mixed_problem(seed).problem

@@ -2,6 +2,7 @@
 
 import warnings
 
+import numba
 import numpy as np
 import pytest
 from conftest import assert_close
@@ -57,6 +58,7 @@ def test_a_budget_that_is_not_used_up_has_no_price():
     assert_close(free.objective, 9.0)
 
 
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="minutes without compiled kernels")
 @pytest.mark.parametrize("seed", [2, 6, 13, 15, 30, 31, 45, 51, 63])
 def test_recovery_keeps_budgets_and_does_no_worse_than_no_payments(seed):
     problem, parameterization, _ = mixed_problem(seed)

@@ -66,9 +66,9 @@ def solve(
         elsewhere, and where other arguments are for it alone (``parameterization``,
         ``initial_policies``, ``engine``, ``checkpoint``, ``stationarity_every``,
         ``refine=False``), ``BilevelAscent()``: Algorithm 1 with settings that need no tuning.
-        ``HyperGradient()`` is for followers that
-        answer smoothly; it, ``RegimeAscent()`` and the baseline ``ZerothOrder()`` start from the
-        initial payments, the baseline ``ValuePenalty()`` where ``BilevelAscent()`` does.
+        ``HyperGradient()`` is for followers that answer smoothly; it, ``RegimeAscent()`` and the
+        baseline ``ZerothOrder()`` start from the initial payments, the baseline ``ValuePenalty()``
+        where ``BilevelAscent()`` does.
     parameterization : Direct or Softmax, optional
         By default ``Direct()``.
     initial_payments : float or array (k,), optional
