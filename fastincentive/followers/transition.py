@@ -79,7 +79,7 @@ class TransitionModel:
         key = (*self.available.shape, digest(self.successor, self.probability))
         known = _in_use.get(key)
         other = None if known is None else known()
-        if other is not None and all(map(np.array_equal, self._given, other._given)):
+        if other is not None and all(map(_same, self._given, other._given)):
             return other
 
         def forget(gone: ref[TransitionModel]) -> None:
@@ -187,6 +187,12 @@ class TransitionModel:
         place = np.empty(self.successor.size, np.uint32)
         end = union_rows(self.row_start, self.successor, actions, start, column, place)
         return Pattern(start[None], np.array([0, end]), column[:end].copy(), place)
+
+
+def _same(first: NDArray[Any], second: NDArray[Any]) -> bool:
+    """Whether two arrays hold the same bytes: told in a fraction of the time that numbers take."""
+    alike = first.shape == second.shape and first.dtype == second.dtype
+    return alike and first.tobytes() == second.tobytes()
 
 
 def in_double(rows: Any, argument: str = "initial") -> FloatArray:
