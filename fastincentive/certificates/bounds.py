@@ -277,18 +277,25 @@ def reference_labels(
     return (1.0 - share) * seen / seen.sum(axis=1, keepdims=True) + share * uniform
 
 
+def _listed(problem: IncentiveProblem) -> tuple[Menus, float] | None:
+    """List all deterministic best responses, and bound what lies beyond; None if that fails."""
+    try:
+        menus = collect(problem, coordinate_lines(problem, problem.payments.lower))
+    except MemoryLimitError:
+        return None
+    far = bound_beyond(problem, menus)
+    return (menus, far) if menus.complete and far < np.inf else None
+
+
 def _bound_by_lists(problem: IncentiveProblem) -> float:
     """Bound by lists of all deterministic best responses, inf if they cannot be listed."""
     known = isinstance(problem.cost, (ExpectedSpend, LinearCost, QuadraticCost))
     if problem.payments.shared or problem.payments.reach.shape[1] > 1 or not known:
         return np.inf
-    try:
-        menus = collect(problem, coordinate_lines(problem, problem.payments.lower))
-    except MemoryLimitError:
+    listed = _listed(problem)
+    if listed is None:
         return np.inf
-    far = bound_beyond(problem, menus)
-    if not menus.complete or far == np.inf:
-        return np.inf
+    menus, far = listed
     search = Search(problem, menus)
     if problem.n == 1:
         near = float(search.single_values().max()) + menus.tail
@@ -308,16 +315,12 @@ def _bound_with_lots(problem: IncentiveProblem, most: float) -> float:
         return programmes_of_one(problem)
     if not in_reach(problem):
         return np.inf
-    try:
-        menus = collect(problem, coordinate_lines(problem, payments.lower))
-    except MemoryLimitError:
+    listed = _listed(problem)
+    if listed is None:
         return np.inf
-    far = bound_beyond(problem, menus)
-    if not menus.complete or far == np.inf:
-        return np.inf
+    menus, far = listed
     search = Search(problem, menus)
-    first = menus.first[:-1]
-    pick, _ = search.climb(first, True, [])
+    pick, _ = search.climb(menus.first[:-1], True, [])
     x, policies = search.payments(pick), search.policies(pick)
     known = problem.evaluate(x, policies, unbounded=True).objective
     found = best_mixture(problem, x, policies, known)
